@@ -1,0 +1,1 @@
+//! Weir: Services and NetworkPolicy of a Kubernetes node in eBPF.

@@ -1,0 +1,1 @@
+//! A slow, literal reading of the NetworkPolicy API.
