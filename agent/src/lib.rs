@@ -1,1 +1,8 @@
 //! Weir: Services and NetworkPolicy of a Kubernetes node in eBPF.
+//!
+//! Data flows one way: [`source`] -> [`state`] -> [`compile`] -> [`plan`] -> [`datapath`]; [`netlink`] tells the state what
+//! devices lead where. [`flows`], [`metrics`] and [`admin`] read snapshots; [`runtime`] is the one loop that knows them all.
+
+pub mod compile;
+pub mod model;
+pub mod plan;

@@ -1,2 +1,11 @@
 #![no_std]
-//! What the kernel programs and the agent share.
+//! What Weir's kernel programs and its agent share.
+//!
+//! [`abi`] holds the layout of every map, [`logic`] the packet decisions (compiled into BPF and into a host simulator),
+//! [`reason`] the one list of reasons for a verdict.
+
+#[cfg(test)]
+extern crate std;
+
+pub mod abi;
+pub mod reason;

@@ -1,0 +1,106 @@
+//! What a source tells the state.
+
+use super::{EndpointSlice, Namespace, Node, ObjectName, Pod, Policy, Service};
+
+/// Kinds of watched objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// v1 Service.
+    Service,
+    /// discovery.k8s.io/v1 EndpointSlice.
+    EndpointSlice,
+    /// networking.k8s.io/v1 NetworkPolicy.
+    NetworkPolicy,
+    /// v1 Pod.
+    Pod,
+    /// v1 Namespace.
+    Namespace,
+    /// v1 Node.
+    Node,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [
+        Self::Service,
+        Self::EndpointSlice,
+        Self::NetworkPolicy,
+        Self::Pod,
+        Self::Namespace,
+        Self::Node,
+    ];
+
+    /// The API's name of the kind.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::Pod => "Pod",
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+        }
+    }
+}
+
+/// An object of any kind.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A Service.
+    Service(Service),
+    /// An EndpointSlice.
+    EndpointSlice(EndpointSlice),
+    /// A NetworkPolicy.
+    Policy(Policy),
+    /// A Pod.
+    Pod(Pod),
+    /// A Namespace.
+    Namespace(Namespace),
+    /// A Node.
+    Node(Node),
+}
+
+impl Object {
+    /// Kind and name, by which a later event replaces or deletes it.
+    #[must_use]
+    pub fn key(&self) -> (Kind, ObjectName) {
+        match self {
+            Self::Service(service) => (Kind::Service, service.name.clone()),
+            Self::EndpointSlice(slice) => (Kind::EndpointSlice, slice.name.clone()),
+            Self::Policy(policy) => (Kind::NetworkPolicy, policy.name.clone()),
+            Self::Pod(pod) => (Kind::Pod, pod.name.clone()),
+            Self::Namespace(namespace) => (Kind::Namespace, ObjectName::cluster(&namespace.name)),
+            Self::Node(node) => (Kind::Node, ObjectName::cluster(&node.name)),
+        }
+    }
+}
+
+/// One thing that a source has learnt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// An object is there, with this content.
+    Applied(Object),
+    /// An object is gone, or is no longer ours to serve.
+    Deleted(Kind, ObjectName),
+    /// All objects of a kind as of now: the first list, and every relist. What is not in it is gone.
+    Replaced(Kind, Vec<Object>),
+    /// An object could not be used and is skipped; an earlier version of it is dropped from the state.
+    Rejected {
+        /// Its kind.
+        kind: Kind,
+        /// Its name as far as known.
+        name: ObjectName,
+        /// What is wrong with it and what to do.
+        message: String,
+    },
+}
+
+/// What a changed state asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Services or endpoints differ.
+    pub services: bool,
+    /// Pods, namespaces, nodes or policies differ.
+    pub policies: bool,
+}

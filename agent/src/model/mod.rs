@@ -1,0 +1,21 @@
+//! The objects that Weir acts upon, as plain data: no kube types, defaults applied, families apart, bad values gone.
+
+mod event;
+mod link;
+mod name;
+mod policy;
+mod selector;
+mod service;
+mod snapshot;
+mod workload;
+
+pub use event::{Change, Event, Kind, Object};
+pub use link::{DeviceFacts, PodDevice};
+pub use name::{ObjectName, endpoint_id, fingerprint, rule_id, service_port_id};
+pub use policy::{Direction, Peer, Policy, PolicyPort, PortMatch, Rule};
+pub use selector::{Labels, Operator, Requirement, Selector};
+pub use service::{
+    Endpoint, EndpointSlice, Protocol, Service, ServicePort, SlicePort, TrafficPolicy,
+};
+pub use snapshot::Snapshot;
+pub use workload::{ContainerPort, Namespace, Node, Pod};

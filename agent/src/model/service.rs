@@ -1,0 +1,121 @@
+//! Services and their endpoints.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::ObjectName;
+
+/// Transport protocols that Services and policies know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    /// TCP, the default wherever the API leaves it out.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// Number in the IP header.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
+}
+
+/// internalTrafficPolicy, externalTrafficPolicy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TrafficPolicy {
+    /// All endpoints.
+    #[default]
+    Cluster,
+    /// Endpoints on the client's node only.
+    Local,
+}
+
+/// A Service with virtual addresses. Headless and ExternalName Services, and those of another proxy, are never here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// spec.clusterIPs, one or two.
+    pub cluster_ips: Vec<IpAddr>,
+    /// spec.ports.
+    pub ports: Vec<ServicePort>,
+    /// spec.internalTrafficPolicy.
+    pub internal_traffic_policy: TrafficPolicy,
+    /// spec.selector, for the explainer; the endpoints come from slices.
+    pub selector: std::collections::BTreeMap<String, String>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePort {
+    /// Name, empty when it is the only one.
+    pub name: String,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port of the virtual address, never 0.
+    pub port: u16,
+    /// targetPort as written (number or name), for the explainer.
+    pub target_port: String,
+}
+
+/// An EndpointSlice (discovery.k8s.io/v1) of type IPv4 or IPv6.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointSlice {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Label kubernetes.io/service-name.
+    pub service: ObjectName,
+    /// Endpoints with at least one address of the slice's type.
+    pub endpoints: Vec<Endpoint>,
+    /// Ports with a number.
+    pub ports: Vec<SlicePort>,
+}
+
+/// An endpoint of a slice; conditions are defaulted as KEP-1672 says (ready and serving unless told otherwise).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The first address; further ones are to be ignored (discovery/v1 text).
+    pub address: IpAddr,
+    /// conditions.ready.
+    pub ready: bool,
+    /// conditions.serving.
+    pub serving: bool,
+    /// conditions.terminating.
+    pub terminating: bool,
+    /// nodeName.
+    pub node: Option<String>,
+    /// targetRef, when it is a Pod.
+    pub pod: Option<ObjectName>,
+}
+
+/// A port of a slice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlicePort {
+    /// Name; pairs it with the Service port of that name.
+    pub name: String,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port of the endpoints.
+    pub port: u16,
+}

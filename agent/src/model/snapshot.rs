@@ -1,0 +1,27 @@
+//! All objects at one moment.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{DeviceFacts, EndpointSlice, Namespace, Node, ObjectName, Pod, Policy, Service};
+
+/// All objects at one moment, seen from one node. Cheap to clone: objects are shared.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// Name of the node that the agent runs on.
+    pub node_name: String,
+    /// Services by name.
+    pub services: BTreeMap<ObjectName, Arc<Service>>,
+    /// EndpointSlices by name.
+    pub slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
+    /// Policies by name.
+    pub policies: BTreeMap<ObjectName, Arc<Policy>>,
+    /// Pods by name.
+    pub pods: BTreeMap<ObjectName, Arc<Pod>>,
+    /// Namespaces by name.
+    pub namespaces: BTreeMap<String, Arc<Namespace>>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, Arc<Node>>,
+    /// Devices of this node.
+    pub devices: DeviceFacts,
+}

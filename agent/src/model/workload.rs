@@ -1,0 +1,67 @@
+//! Pods, namespaces and nodes.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Labels, ObjectName, Protocol};
+
+/// A pod that has been scheduled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// metadata.uid; a file without one gets its namespace/name.
+    pub uid: String,
+    /// metadata.labels.
+    pub labels: Labels,
+    /// status.podIPs.
+    pub ips: Vec<IpAddr>,
+    /// spec.hostNetwork: the addresses are the node's, no policy selects it, no selector names it.
+    pub host_network: bool,
+    /// Phase Succeeded or Failed: its addresses may belong to another pod by now.
+    pub terminal: bool,
+    /// spec.nodeName.
+    pub node: String,
+    /// Container ports of containers and restartable init containers.
+    pub ports: Vec<ContainerPort>,
+    /// metadata.creationTimestamp in seconds, 0 if unknown: of two live pods with one address the newer owns it.
+    pub created: i64,
+}
+
+/// A declared container port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerPort {
+    /// Name, empty if none.
+    pub name: String,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Number.
+    pub port: u16,
+}
+
+impl Pod {
+    /// Whether the pod's addresses are its own: pod network, and alive.
+    #[must_use]
+    pub fn owns_addresses(&self) -> bool {
+        !self.host_network && !self.terminal
+    }
+}
+
+/// A namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// Name.
+    pub name: String,
+    /// metadata.labels with kubernetes.io/metadata.name.
+    pub labels: Labels,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Name.
+    pub name: String,
+    /// status.addresses that are IP addresses.
+    pub addresses: Vec<IpAddr>,
+}

@@ -1,0 +1,98 @@
+//! What a plan is made of.
+
+use std::collections::BTreeMap;
+
+/// Maps of a generation, and the ones that all generations share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Table {
+    /// `FrontendKey` to `Frontend`.
+    Frontend,
+    /// Index to `Slot` (array).
+    Slot,
+    /// `EndpointKey` to `Endpoint`.
+    Endpoint,
+    /// `Address` to `Class`.
+    Class,
+    /// `PrefixKey` to `Class` (longest prefix).
+    Prefix,
+    /// `VerdictKey` to `Segment`.
+    Verdict,
+    /// Index to `Range` (array).
+    Range,
+    /// Index to `BackendState` (array); shared by all generations.
+    Backend,
+}
+
+impl Table {
+    /// Tables that every generation has its own of.
+    pub const GENERATION: [Self; 7] = [
+        Self::Frontend,
+        Self::Slot,
+        Self::Endpoint,
+        Self::Class,
+        Self::Prefix,
+        Self::Verdict,
+        Self::Range,
+    ];
+
+    /// Name of the map, also in metrics and pins.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Frontend => "frontend",
+            Self::Slot => "slot",
+            Self::Endpoint => "endpoint",
+            Self::Class => "class",
+            Self::Prefix => "prefix",
+            Self::Verdict => "verdict",
+            Self::Range => "range",
+            Self::Backend => "backend",
+        }
+    }
+}
+
+/// Capacity of each table of a generation.
+pub type Sizes = BTreeMap<Table, u32>;
+
+/// One step of a plan. Keys and values are the bytes of the ABI types; array indexes are native-endian `u32`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make empty maps of these capacities in the generation that is not selected; the writes up to `Select` go there.
+    Begin(Sizes),
+    /// Insert or replace one element.
+    Write {
+        /// Where.
+        table: Table,
+        /// Key bytes.
+        key: Vec<u8>,
+        /// Value bytes.
+        value: Vec<u8>,
+    },
+    /// Remove one element; that it is not there is no error.
+    Delete {
+        /// Where.
+        table: Table,
+        /// Key bytes.
+        key: Vec<u8>,
+    },
+    /// Let programs read the generation begun; the old one's maps are released.
+    Select,
+    /// Store a word of the `control` array.
+    Control {
+        /// Index, see `weir_common::abi::control`.
+        index: u32,
+        /// New value.
+        value: u64,
+    },
+    /// Add 1 to the policy epoch: live flows are judged again.
+    BumpEpoch,
+    /// Wait until no program that started before this step still runs (RCU grace period).
+    Wait,
+}
+
+/// An ordered list of steps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// To be carried out in this order.
+    pub steps: Vec<Step>,
+}

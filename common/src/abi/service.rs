@@ -1,0 +1,114 @@
+//! Service frontends, their backends, and what became of a backend.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::Address;
+
+/// What a packet is addressed to: key of map `frontend`.
+#[repr(C)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+pub struct FrontendKey {
+    /// Virtual address of the Service.
+    pub address: Address,
+    /// Service port; 0 in the wildcard entry that every virtual address has.
+    pub port: u16,
+    /// IP protocol number; 0 in the wildcard entry.
+    pub protocol: u8,
+    /// Always 0.
+    pub reserved: u8,
+}
+
+/// Flag of [`Frontend`]: stands for all ports of a virtual address that no Service port claims; packets are rejected.
+pub const WILDCARD: u32 = 1 << 0;
+/// Flag of [`Frontend`]: an empty internal set drops (internalTrafficPolicy Local without a local endpoint) instead of rejecting.
+pub const DROP_INTERNAL: u32 = 1 << 1;
+/// Flag of [`Frontend`]: an empty external set drops (externalTrafficPolicy Local without a local endpoint) instead of rejecting.
+pub const DROP_EXTERNAL: u32 = 1 << 2;
+/// Flag of [`Frontend`]: sessionAffinity ClientIP.
+pub const AFFINITY: u32 = 1 << 3;
+
+/// A Service port: value of map `frontend`. Both sets are runs of map `slot`.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Frontend {
+    /// Stable hash of the Service port's namespace, name and port name; the same on every node.
+    pub service: u64,
+    /// First slot of the set for clients inside the cluster.
+    pub internal_base: u32,
+    /// Length of that set.
+    pub internal_count: u32,
+    /// First slot of the set for clients outside the cluster.
+    pub external_base: u32,
+    /// Length of that set.
+    pub external_count: u32,
+    /// sessionAffinityConfig.clientIP.timeoutSeconds; 0 without affinity.
+    pub affinity_seconds: u32,
+    /// `WILDCARD`, `DROP_INTERNAL`, ...
+    pub flags: u32,
+}
+
+/// One backend of a set: value of array `slot`.
+#[repr(C)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+pub struct Slot {
+    /// Address of the endpoint.
+    pub address: Address,
+    /// Port of the endpoint (the target port).
+    pub port: u16,
+    /// Always 0.
+    pub flags: u16,
+    /// Index of its [`BackendState`].
+    pub backend: u32,
+    /// Fingerprint that the state must carry: hash of Service port, address and port.
+    pub fingerprint: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// No endpoint of the Service has this address and port any more; UDP flows select anew.
+pub const BACKEND_GONE: u32 = 0;
+/// The backend takes new connections.
+pub const BACKEND_ACTIVE: u32 = 1;
+/// The backend keeps the connections it has (unready or terminating).
+pub const BACKEND_DRAINING: u32 = 2;
+
+/// What became of a backend: value of array `backend`, indexed by the id in [`Slot`] and in conntrack.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct BackendState {
+    /// Whose state this is; an id is reused for another backend with another fingerprint.
+    pub fingerprint: u32,
+    /// `BACKEND_GONE`, `BACKEND_ACTIVE` or `BACKEND_DRAINING`.
+    pub state: u32,
+}
