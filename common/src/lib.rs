@@ -8,4 +8,5 @@
 extern crate std;
 
 pub mod abi;
+pub mod logic;
 pub mod reason;

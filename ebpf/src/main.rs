@@ -1,2 +1,75 @@
 #![no_std]
 #![no_main]
+// Packet pointers must be pinned to registers that the verifier has seen compared, see `skb`.
+#![feature(asm_experimental_arch)]
+//! Weir's kernel programs: entry points over the packet logic of `weir-common`.
+
+mod maps;
+mod skb;
+
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use weir_common::abi::{Hook, Verdict};
+use weir_common::logic::{self, Outcome};
+
+use crate::skb::Skb;
+
+/// Ingress of the host end of a pod's veth.
+#[classifier]
+pub fn from_pod(ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    match maps::scratch(Hook::FromPod) {
+        Some(scratch) => act(skb, logic::from_pod(skb, scratch)),
+        None => TC_ACT_SHOT,
+    }
+}
+
+/// Egress of the host end of a pod's veth.
+#[classifier]
+pub fn to_pod(ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    match maps::scratch(Hook::ToPod) {
+        Some(scratch) => act(skb, logic::to_pod(skb, scratch)),
+        None => TC_ACT_SHOT,
+    }
+}
+
+/// For a test run: writes jiffies and CLOCK_MONOTONIC nanoseconds into the first sixteen bytes of the packet, from which the
+/// agent learns the length of a tick.
+#[classifier]
+pub fn clock(ctx: TcContext) -> i32 {
+    // SAFETY: these helpers take no pointers.
+    let now = unsafe { [bpf_jiffies64(), bpf_ktime_get_ns()] };
+    match ctx.store(0, &now, 0) {
+        Ok(()) => TC_ACT_UNSPEC,
+        Err(_) => TC_ACT_SHOT,
+    }
+}
+
+/// Does nothing: the floor of every measurement.
+#[classifier]
+pub fn empty(_ctx: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn act(skb: Skb, outcome: Outcome) -> i32 {
+    match outcome.verdict() {
+        // Other programs on the hook have their say.
+        Verdict::Pass => TC_ACT_UNSPEC,
+        Verdict::Drop => TC_ACT_SHOT,
+        Verdict::Return => skb.send_back(),
+    }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

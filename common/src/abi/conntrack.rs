@@ -1,6 +1,5 @@
 //! Flows and fragments.
 
-use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -193,23 +192,20 @@ impl Flow {
 /// Fields are read and written one by one with volatile accesses: a torn counter is possible, a torn decision is not, since an
 /// approval counts only when role, epoch and device agree.
 #[derive(Clone, Copy)]
-pub struct FlowRef<'a> {
+pub struct FlowRef {
     entry: NonNull<Flow>,
-    map: PhantomData<&'a Flow>,
 }
 
-impl FlowRef<'_> {
+impl FlowRef {
     /// Wraps a map value.
     ///
     /// # Safety
-    /// `entry` must point to a `Flow` that stays mapped and writable for the lifetime, aligned to 8 bytes.
+    /// `entry` must point to a `Flow`, aligned to 8 bytes, that stays mapped and writable until the packet at hand is decided:
+    /// in the kernel for the run of the program (RCU), in the simulator for the life of the table.
     #[inline(always)]
     #[must_use]
     pub const unsafe fn new(entry: NonNull<Flow>) -> Self {
-        Self {
-            entry,
-            map: PhantomData,
-        }
+        Self { entry }
     }
 
     /// A copy of the whole entry.
@@ -236,8 +232,19 @@ impl FlowRef<'_> {
     #[inline(always)]
     #[must_use]
     pub fn flags(self) -> u16 {
-        // SAFETY: `wrapping` field projections of a valid entry.
+        // SAFETY: projection to a field of a valid entry.
         self.get(|flow| unsafe { &raw mut (*flow).flags })
+    }
+
+    /// See [`Flow::opener`].
+    #[inline(always)]
+    #[must_use]
+    pub fn opener(self) -> Side {
+        if self.flags() & OPENER_HIGH == 0 {
+            Side::Low
+        } else {
+            Side::High
+        }
     }
 
     /// See [`Flow::last_seen`].
@@ -280,6 +287,14 @@ impl FlowRef<'_> {
                 self.get(|flow| &raw mut (*flow).fingerprint),
             )
         }
+    }
+
+    /// Id of the Service port.
+    #[inline(always)]
+    #[must_use]
+    pub fn service(self) -> u64 {
+        // SAFETY: projection to a field of a valid entry.
+        self.get(|flow| unsafe { &raw mut (*flow).service })
     }
 
     /// Approval at one end.

@@ -85,6 +85,20 @@ pub struct Endpoint {
     pub rows: [Rows; 2],
 }
 
+impl Endpoint {
+    /// The rows of a version.
+    #[inline(always)]
+    #[must_use]
+    pub const fn rows(&self, version: u32) -> Rows {
+        // Not an index: LLVM would compute the address of a copy on the stack with `or`, which the verifier refuses.
+        if version == 0 {
+            self.rows[0]
+        } else {
+            self.rows[1]
+        }
+    }
+}
+
 /// Class of addresses that satisfy no peer term.
 pub const CLASS_WORLD: u32 = 0;
 /// In an address's element: this version has no class of its own, the longest prefix decides.
@@ -98,6 +112,20 @@ pub const CLASS_UNSET: u32 = u32::MAX;
 pub struct Class {
     /// Class number per version.
     pub versions: [u32; 2],
+}
+
+impl Class {
+    /// The class number of a version.
+    #[inline(always)]
+    #[must_use]
+    pub const fn at(&self, version: u32) -> u32 {
+        // As in `Endpoint::rows`.
+        if version == 0 {
+            self.versions[0]
+        } else {
+            self.versions[1]
+        }
+    }
 }
 
 /// Key of map `verdict`. An absent element denies.

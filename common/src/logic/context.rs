@@ -1,0 +1,175 @@
+//! What the logic needs from its surroundings.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::parse::Headers;
+use crate::abi::{
+    Address, BackendState, Class, Endpoint, EndpointKey, Event, Flow, FlowKey, FlowRef,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment, Side, Slot,
+    VerdictKey,
+};
+
+/// The packet, from its Ethernet header on. Offsets and lengths are bytes.
+pub trait Packet: Copy {
+    /// Length of the whole packet.
+    fn length(&self) -> u32;
+
+    /// The bytes at `offset`, or `None` when they are not at hand (too short, or see [`Packet::pull`]).
+    fn load<T: FromBytes + Copy>(&self, offset: u32) -> Option<T>;
+
+    /// Overwrites bytes; false if they are not at hand.
+    fn store<T: IntoBytes + Immutable + Copy>(&self, offset: u32, value: T) -> bool;
+
+    /// Makes as many header bytes as possible available to `load`; false if that brought nothing new.
+    fn pull(&self) -> bool;
+
+    /// Corrects the transport checksum at `offset` by a [`super::difference`]. `pseudo` says that the pseudo header changed (else
+    /// bytes under the checksum did), `optional` that a checksum of zero means there is none (UDP).
+    fn fix_checksum(
+        &self,
+        offset: u32,
+        difference: u32,
+        pseudo: bool,
+        optional: bool,
+        v6: bool,
+    ) -> bool;
+
+    /// Cuts the packet to `length`.
+    fn trim(&self, length: u32) -> bool;
+
+    /// Makes room for `bytes` between the Ethernet header and what follows.
+    fn insert_after_ethernet(&self, bytes: u32) -> bool;
+}
+
+/// Clock, randomness and where we are.
+pub trait Env {
+    /// The clock, in ticks; wraps.
+    fn now(&self) -> u32;
+
+    /// Ticks per second.
+    fn ticks_per_second(&self) -> u32;
+
+    /// CLOCK_MONOTONIC in nanoseconds, for events.
+    fn time(&self) -> u64;
+
+    /// A random number.
+    fn random(&self) -> u32;
+
+    /// The hook's device.
+    fn ifindex(&self) -> u32;
+
+    /// The device that the packet came in by; 0 for packets born on this host.
+    fn ingress_ifindex(&self) -> u32;
+
+    /// Whether nothing may be written to any map: the answer is all that is wanted.
+    fn dry_run(&self) -> bool;
+}
+
+/// The maps. Lookups copy, for an element may be reused while we look at it; flows are the exception.
+pub trait Maps {
+    /// A word of the control array.
+    fn control(&self, index: u32) -> u64;
+    /// A Service frontend.
+    fn frontend(&self, key: &FrontendKey) -> Option<Frontend>;
+    /// A backend of a set.
+    fn slot(&self, index: u32) -> Option<Slot>;
+    /// What became of a backend.
+    fn backend(&self, id: u32) -> Option<BackendState>;
+    /// A local pod.
+    fn endpoint(&self, key: &EndpointKey) -> Option<Endpoint>;
+    /// Class of exactly this address.
+    fn class(&self, address: &Address) -> Option<Class>;
+    /// Class of the longest prefix around this address.
+    fn prefix(&self, key: &PrefixKey) -> Option<Class>;
+    /// What a row allows to a class.
+    fn verdict(&self, key: &VerdictKey) -> Option<Segment>;
+    /// A range of a segment.
+    fn range(&self, index: u32) -> Option<Range>;
+    /// A tracked flow.
+    fn flow(&self, key: &FlowKey) -> Option<FlowRef>;
+    /// Inserts or replaces a flow; false if the map takes none.
+    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> bool;
+    /// Ports of a datagram whose first fragment was seen.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
+    /// Notes the ports of a first fragment.
+    fn insert_fragment(&self, key: &FragmentKey, ports: &FragmentPorts);
+    /// Adds one packet of `bytes` to a counter, see [`crate::abi::Hook::counter`].
+    fn count(&self, counter: u32, bytes: u32);
+    /// Sends an event, or counts it as lost.
+    fn emit(&self, event: &Event);
+}
+
+/// Everything at once; small and passed by value.
+pub trait Context: Packet + Env + Maps {}
+
+impl<C: Packet + Env + Maps> Context for C {}
+
+/// Two ends and a protocol, with the key that they give.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tuple {
+    /// Canonical key.
+    pub key: FlowKey,
+    /// 0 if the source is the low end, 1 if it is the high end.
+    pub source_side: u32,
+}
+
+impl Tuple {
+    /// Which end the packet's source is.
+    #[inline(always)]
+    #[must_use]
+    pub fn source(&self) -> Side {
+        if self.source_side == 0 {
+            Side::Low
+        } else {
+            Side::High
+        }
+    }
+
+    /// The tuple of a packet between these ends.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(
+        source: &Address,
+        source_port: u16,
+        destination: &Address,
+        destination_port: u16,
+        protocol: u8,
+    ) -> Self {
+        let (key, side) =
+            FlowKey::new(source, source_port, destination, destination_port, protocol);
+        Self {
+            key,
+            source_side: side as u32,
+        }
+    }
+}
+
+/// Working memory of one packet: an element of a per-CPU map, since the stack is too small. It holds what the last packet left
+/// there; every field is written before it is read.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scratch {
+    /// The parsed packet.
+    pub headers: Headers,
+    /// The packet inside an ICMP error.
+    pub inner: Headers,
+    /// The packet's own tuple.
+    pub tuple: Tuple,
+    /// The tuple that policy judges: with the backend in place of the frontend.
+    pub judged: Tuple,
+    /// Where the packet goes instead of to a frontend.
+    pub slot: Slot,
+    /// Service of that frontend.
+    pub service: u64,
+    /// The pod at this device.
+    pub endpoint: Endpoint,
+    /// An entry about to be inserted.
+    pub flow: Flow,
+    /// An event about to be sent.
+    pub event: Event,
+    /// Rule of the last verdict.
+    pub rule: u32,
+    /// [`crate::abi::Hook`] we are at.
+    pub hook: u32,
+}

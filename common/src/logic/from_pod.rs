@@ -1,0 +1,375 @@
+//! Packets that leave a pod: sender checked, Services translated, egress judged.
+
+use super::conntrack::{is_approved, is_live, is_over, is_syn, note};
+use super::context::{Context, Scratch, Tuple};
+use super::entry::{Translation, approval, insert, insert_frontend_side};
+use super::fragment;
+use super::icmp::{self, relate};
+use super::outcome::{Outcome, account, sample};
+use super::parse::{FLOW, Headers, PARSED, WHOLE, parse};
+use super::policy::{bound, find_endpoint, judge};
+use super::reject::reject;
+use super::rewrite::{Which, rewrite, swap_ethernet};
+use super::service::{NOT_A_SERVICE, TO_ITSELF, TRANSLATED, hairpin_address, is_served, translate};
+use super::wire::protocol;
+use crate::abi::{
+    Address, BACKEND_SIDE, End, FRONTEND_SIDE, FlowRef, HAIRPIN, Hook, NAT, ROLE_OPENER,
+    ROLE_RESPONDER, RULE_HAIRPIN, RULE_NODE, RULE_NONE, RULE_NOT_ISOLATED,
+};
+use crate::reason::Reason;
+
+const HOOK: Hook = Hook::FromPod;
+
+/// Decides about a packet at the ingress of the host end of a pod's veth.
+#[inline(always)]
+pub fn from_pod<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
+    let length = ctx.length();
+    let outcome = decide(ctx, s);
+    account(ctx, s, HOOK, outcome, length)
+}
+
+#[inline(always)]
+fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
+    s.hook = HOOK as u32;
+    s.rule = RULE_NONE;
+    let parsed = parse(ctx, &mut s.headers);
+    if parsed != PARSED {
+        return unparsed(s, parsed);
+    }
+    if s.headers.fragment != WHOLE && !fragment::resolve(ctx, s) {
+        s.endpoint.id = 0;
+        return Outcome::drop(Reason::UnknownFragment);
+    }
+    let h = &s.headers;
+    s.tuple = Tuple::new(
+        &h.source,
+        h.source_port,
+        &h.destination,
+        h.destination_port,
+        h.protocol,
+    );
+    if h.kind != FLOW {
+        match relate(ctx, s, HOOK) {
+            icmp::UNRELATED => {}
+            icmp::RELATED => return Outcome::pass(Reason::Related),
+            _ => return Outcome::drop(Reason::RewriteFailed),
+        }
+    } else if let Some(flow) = ctx.flow(&s.tuple.key) {
+        let now = ctx.now();
+        let source = s.tuple.source();
+        if flow.flags() & FRONTEND_SIDE != 0 {
+            let outcome = established_to_service(ctx, s, flow, now);
+            if outcome != Outcome::UNDECIDED {
+                return outcome;
+            }
+        } else {
+            let end = flow.end(source);
+            if flow.flags() & (NAT | HAIRPIN) == NAT && flow.opener() == source {
+                // These ends already talk through a Service; the answers would go to that connection.
+                s.judged = s.tuple;
+                return Outcome::drop(Reason::TupleClash);
+            }
+            if is_approved(ctx, flow, HOOK, &s.headers, &end, now) {
+                note(ctx, flow, HOOK, &s.headers, source, now);
+                if flow.flags() & HAIRPIN != 0 {
+                    return hairpin_reply(ctx, s, flow);
+                }
+                return Outcome::pass(if end.role == ROLE_OPENER {
+                    Reason::Established
+                } else {
+                    Reason::Reply
+                });
+            }
+        }
+    }
+    decide_new(ctx, s)
+}
+
+/// What becomes of a packet that did not parse to a flow or an ICMP error.
+#[inline(always)]
+pub(super) fn unparsed(s: &mut Scratch, reason: u32) -> Outcome {
+    // What is left of the last packet must not be reported with this one.
+    s.endpoint.id = 0;
+    s.judged = Tuple::default();
+    match reason {
+        r if r == Reason::NotIp as u32 => Outcome::pass(Reason::NotIp),
+        r if r == Reason::Neighbor as u32 => Outcome::pass(Reason::Neighbor),
+        r if r == Reason::BadHeader as u32 => Outcome::drop(Reason::BadHeader),
+        _ => Outcome::drop(Reason::Truncated),
+    }
+}
+
+/// A later packet from a client to a Service: two lookups and a rewrite.
+#[inline(never)]
+fn established_to_service<C: Context>(
+    ctx: C,
+    s: &mut Scratch,
+    front: FlowRef,
+    now: u32,
+) -> Outcome {
+    let (address, port) = front.nat();
+    let (backend, fingerprint) = front.backend();
+    if !is_served(ctx, backend, fingerprint, &s.headers) {
+        return Outcome::UNDECIDED;
+    }
+    let h = &s.headers;
+    let hairpin = front.flags() & HAIRPIN != 0;
+    let source = if hairpin {
+        hairpin_address(h.v6 == 1)
+    } else {
+        h.source
+    };
+    s.judged = Tuple::new(&source, h.source_port, &address, port, h.protocol);
+    let Some(flow) = ctx.flow(&s.judged.key) else {
+        return Outcome::UNDECIDED;
+    };
+    // The entry must be this frontend's: another Service may have the same backend.
+    let (service_address, service_port) = flow.nat();
+    if flow.flags() & NAT == 0
+        || service_address != h.destination
+        || service_port != h.destination_port
+    {
+        return Outcome::UNDECIDED;
+    }
+    let side = s.judged.source();
+    let end = if hairpin {
+        front.end(s.tuple.source())
+    } else {
+        flow.end(side)
+    };
+    if !is_approved(ctx, flow, HOOK, h, &end, now) {
+        return Outcome::UNDECIDED;
+    }
+    note(ctx, flow, HOOK, h, side, now);
+    if !ctx.dry_run() {
+        front.touch(now);
+        front.see_tcp_flags(s.tuple.source(), h.tcp_flags);
+    }
+    if hairpin {
+        return hairpin_forward(ctx, s, &address, port);
+    }
+    if !rewrite(ctx, h, Which::Destination, &address, port) {
+        return Outcome::drop(Reason::RewriteFailed);
+    }
+    Outcome::pass(Reason::Established)
+}
+
+/// First packet of a flow, or one whose approval no longer counts.
+#[inline(never)]
+fn decide_new<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
+    s.judged = s.tuple;
+    let checked = check_sender(ctx, s);
+    if checked != Outcome::UNDECIDED {
+        return checked;
+    }
+    if let Some(flow) = known(ctx, s) {
+        return judge_known(ctx, s, flow);
+    }
+    match translate(ctx, s) {
+        NOT_A_SERVICE => open(ctx, s, Translation::None),
+        TRANSLATED => open(ctx, s, Translation::ToBackend),
+        TO_ITSELF => open_to_itself(ctx, s),
+        reason if reason == Reason::NoLocalEndpoint as u32 => {
+            Outcome::drop(Reason::NoLocalEndpoint)
+        }
+        reason if reason == Reason::NoEndpoint as u32 => reject(ctx, s, Reason::NoEndpoint),
+        reason if reason == Reason::NoServicePort as u32 => reject(ctx, s, Reason::NoServicePort),
+        reason if reason == Reason::TupleClash as u32 => Outcome::drop(Reason::TupleClash),
+        _ => Outcome::drop(Reason::Internal),
+    }
+}
+
+/// Finds the pod, and refuses a source address that is not its own.
+#[inline(never)]
+fn check_sender<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
+    let source = s.headers.source;
+    let h = &s.headers;
+    if source.is_unspecified()
+        && h.protocol == protocol::UDP
+        && h.source_port == 68
+        && h.destination_port == 67
+    {
+        return Outcome::pass(Reason::Dhcp);
+    }
+    // The API does not know link-local addresses; the device says whose they are.
+    let found = find_endpoint(ctx, s, &source, source.is_link_local_v6());
+    if !found || (s.endpoint.ifindex != 0 && s.endpoint.ifindex != ctx.ifindex()) {
+        return Outcome::drop(Reason::SpoofedSource);
+    }
+    Outcome::UNDECIDED
+}
+
+/// The live flow between exactly these ends, if there is one that the packet may belong to.
+#[inline(always)]
+fn known<C: Context>(ctx: C, s: &Scratch) -> Option<FlowRef> {
+    let flow = ctx.flow(&s.tuple.key)?;
+    let usable = flow.flags() & (BACKEND_SIDE | HAIRPIN) == BACKEND_SIDE
+        && is_live(ctx, flow, s.headers.protocol, ctx.now());
+    (usable && !(is_syn(&s.headers) && is_over(flow))).then_some(flow)
+}
+
+/// A packet of a flow that this pod's side has not approved, or not under the present policies.
+#[inline(never)]
+fn judge_known<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef) -> Outcome {
+    let source = s.tuple.source();
+    let end = flow.end(source);
+    let again = end.role != 0 && end.endpoint == s.endpoint.id && !is_syn(&s.headers);
+    let role = if again { end.role } else { ROLE_OPENER };
+    if judge_role(ctx, s, role, end.rule) == RULE_NONE {
+        if again && !ctx.dry_run() {
+            flow.set_end(source, End::default());
+        }
+        return Outcome::drop(Reason::PolicyDenied);
+    }
+    if !ctx.dry_run() {
+        flow.set_end(source, approval(ctx, s, role));
+    }
+    note(ctx, flow, HOOK, &s.headers, source, ctx.now());
+    if again {
+        return Outcome::pass(if role == ROLE_OPENER {
+            Reason::Established
+        } else {
+            Reason::Reply
+        });
+    }
+    opened(ctx, s)
+}
+
+/// Judges the packet's flow in the direction in which it was opened: as its opener this pod needs egress to the peer; as its
+/// responder, ingress from the peer, unless the peer was this node.
+#[inline(always)]
+fn judge_role<C: Context>(ctx: C, s: &mut Scratch, role: u32, rule: u32) -> u32 {
+    let h = &s.headers;
+    let peer = h.destination;
+    if role == ROLE_RESPONDER {
+        if rule == RULE_NODE {
+            s.rule = RULE_NODE;
+            return RULE_NODE;
+        }
+        let bound = bound(h.protocol, h.source_port, h.has_ports());
+        return judge(ctx, s, &peer, true, bound);
+    }
+    let bound = bound(h.protocol, h.destination_port, h.has_ports());
+    judge(ctx, s, &peer, false, bound)
+}
+
+/// Judges and opens a flow to the judged destination.
+#[inline(never)]
+fn open<C: Context>(ctx: C, s: &mut Scratch, translation: Translation) -> Outcome {
+    let source = s.judged.source();
+    let destination = source.other() as usize & 1;
+    let (peer, port) = (
+        s.judged.key.addresses[destination],
+        s.judged.key.ports[destination],
+    );
+    let bound = bound(s.headers.protocol, port, s.headers.has_ports());
+    if judge(ctx, s, &peer, false, bound) == RULE_NONE {
+        return Outcome::drop(Reason::PolicyDenied);
+    }
+    if !enter(ctx, s, translation) {
+        return Outcome::drop(Reason::FlowTableFull);
+    }
+    if translation == Translation::ToBackend
+        && !rewrite(ctx, &s.headers, Which::Destination, &peer, port)
+    {
+        return Outcome::drop(Reason::RewriteFailed);
+    }
+    opened(ctx, s)
+}
+
+/// Puts the flow into the table. A flow to the same backend through the same Service that is still there (its frontend-side
+/// entry was evicted, or its approval is old) goes on.
+#[inline(never)]
+fn enter<C: Context>(ctx: C, s: &mut Scratch, translation: Translation) -> bool {
+    let source = s.judged.source();
+    if translation == Translation::ToBackend {
+        if let Some(flow) = ctx.flow(&s.judged.key) {
+            let same = flow.flags() & NAT != 0
+                && flow.nat() == (s.headers.destination, s.headers.destination_port);
+            let fresh = is_syn(&s.headers) && is_over(flow);
+            if same && !fresh && is_live(ctx, flow, s.headers.protocol, ctx.now()) {
+                if !ctx.dry_run() {
+                    flow.set_end(source, approval(ctx, s, ROLE_OPENER));
+                }
+                note(ctx, flow, HOOK, &s.headers, source, ctx.now());
+                return insert_frontend_side(ctx, s, translation);
+            }
+        }
+    }
+    insert(ctx, s, source, ROLE_OPENER, translation)
+}
+
+#[inline(always)]
+fn opened<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
+    let reason = if s.rule == RULE_NOT_ISOLATED {
+        Reason::NotIsolated
+    } else {
+        Reason::PolicyAllowed
+    };
+    let outcome = Outcome::pass(reason);
+    sample(ctx, s, outcome);
+    outcome
+}
+
+/// A pod that reaches itself through a Service is never cut off by policy: it could talk to itself anyway.
+#[inline(never)]
+fn open_to_itself<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
+    s.rule = RULE_HAIRPIN;
+    // The pod is the responder of the entry at its own address, and the stand-in address has no pod.
+    let pod = s.judged.source().other();
+    if !insert(ctx, s, pod, ROLE_RESPONDER, Translation::ToItself) {
+        return Outcome::drop(Reason::FlowTableFull);
+    }
+    let (address, port) = (s.slot.address, s.slot.port);
+    let outcome = hairpin_forward(ctx, s, &address, port);
+    sample(ctx, s, outcome);
+    outcome
+}
+
+/// Turns a packet to a Service around to the pod that sent it.
+#[inline(never)]
+fn hairpin_forward<C: Context>(ctx: C, s: &mut Scratch, address: &Address, port: u16) -> Outcome {
+    let stand_in = hairpin_address(s.headers.v6 == 1);
+    turn_around(
+        ctx,
+        &s.headers,
+        &stand_in,
+        s.headers.source_port,
+        address,
+        port,
+    )
+}
+
+/// Turns the answer around: it comes from the Service, to the pod's own address.
+#[inline(never)]
+fn hairpin_reply<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef) -> Outcome {
+    let (address, port) = flow.nat();
+    let own = s.headers.source;
+    turn_around(
+        ctx,
+        &s.headers,
+        &address,
+        port,
+        &own,
+        s.headers.destination_port,
+    )
+}
+
+#[inline(always)]
+fn turn_around<C: Context>(
+    ctx: C,
+    h: &Headers,
+    source: &Address,
+    source_port: u16,
+    destination: &Address,
+    destination_port: u16,
+) -> Outcome {
+    let done = rewrite(ctx, h, Which::Source, source, source_port)
+        && rewrite(ctx, h, Which::Destination, destination, destination_port)
+        && swap_ethernet(ctx);
+    if done {
+        Outcome::turn_back(Reason::Hairpin)
+    } else {
+        Outcome::drop(Reason::RewriteFailed)
+    }
+}

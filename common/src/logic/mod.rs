@@ -1,0 +1,31 @@
+//! Packet decisions, written once.
+//!
+//! Everything here is generic over a [`Context`]: in the kernel that is the `__sk_buff` and the BPF maps, in tests a byte vector
+//! and ordinary maps. Nothing here allocates, panics or loops without a small constant bound. Functions that must not be inlined
+//! (the verifier allows 512 bytes of stack over a chain of calls) keep their data in [`Scratch`] and return plain integers.
+
+mod checksum;
+mod conntrack;
+mod context;
+mod entry;
+mod fragment;
+mod from_pod;
+mod icmp;
+mod outcome;
+mod parse;
+mod policy;
+mod reject;
+mod rewrite;
+mod service;
+mod to_pod;
+mod wire;
+
+pub use checksum::{difference, fold, replace};
+pub use conntrack::timeout_seconds;
+pub use context::{Context, Env, Maps, Packet, Scratch, Tuple};
+pub use from_pod::from_pod;
+pub use outcome::Outcome;
+pub use parse::Headers;
+pub use service::{HAIRPIN_V4, HAIRPIN_V6};
+pub use to_pod::to_pod;
+pub use wire::protocol;

@@ -1,0 +1,120 @@
+//! What the rules of a pod say to a peer.
+
+use super::context::{Context, Scratch};
+use crate::abi::{
+    Address, CLASS_UNSET, CLASS_WORLD, Class, Endpoint, EndpointKey, PrefixKey, ROW_ABSENT,
+    ROW_OPEN, RULE_NONE, RULE_NOT_ISOLATED, Range, VerdictKey, control, range_bound,
+};
+
+/// Steps of a binary search in a segment of fewer than 65536 ranges.
+const SEARCH_STEPS: u32 = 17;
+
+/// Which version of two-version elements is in force.
+#[inline(always)]
+fn version<C: Context>(ctx: C) -> u32 {
+    ctx.control(control::VERSION) as u32 & 1
+}
+
+/// Finds the local pod that has `address`; failing that, if `by_device`, the one behind the hook's device. Leaves it in
+/// `s.endpoint`. False if there is none.
+#[inline(never)]
+pub(super) fn find_endpoint<C: Context>(
+    ctx: C,
+    s: &mut Scratch,
+    address: &Address,
+    by_device: bool,
+) -> bool {
+    let version = version(ctx);
+    s.endpoint = Endpoint::default();
+    if let Some(endpoint) = ctx.endpoint(&EndpointKey::address(*address)) {
+        if endpoint.rows(version).ingress != ROW_ABSENT {
+            s.endpoint = endpoint;
+            return true;
+        }
+    }
+    if !by_device {
+        return false;
+    }
+    match ctx.endpoint(&EndpointKey::device(ctx.ifindex())) {
+        Some(endpoint) if endpoint.rows(version).ingress != ROW_ABSENT => {
+            s.endpoint = endpoint;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Judges a connection of the pod in `s.endpoint` with `peer` by its ingress or egress row; leaves the rule in `s.rule`, and
+/// gives it: `RULE_NONE` is a denial. `port` is the port at the destination of the connection, 0 for protocols without ports.
+#[inline(never)]
+pub(super) fn judge<C: Context>(
+    ctx: C,
+    s: &mut Scratch,
+    peer: &Address,
+    ingress: bool,
+    bound: u32,
+) -> u32 {
+    let version = version(ctx);
+    let rows = s.endpoint.rows(version);
+    let row = if ingress { rows.ingress } else { rows.egress };
+    s.rule = if row == ROW_OPEN {
+        RULE_NOT_ISOLATED
+    } else {
+        rule_of(ctx, row, class_of(ctx, peer, version), bound)
+    };
+    s.rule
+}
+
+/// The bound of a destination port, or of a protocol without ports.
+#[inline(always)]
+pub(super) fn bound(protocol: u8, port: u16, has_ports: bool) -> u32 {
+    range_bound(protocol, if has_ports { port } else { 0 })
+}
+
+#[inline(always)]
+fn class_of<C: Context>(ctx: C, peer: &Address, version: u32) -> u32 {
+    let own = ctx
+        .class(peer)
+        .map_or(CLASS_UNSET, |class: Class| class.at(version));
+    if own != CLASS_UNSET {
+        return own;
+    }
+    match ctx
+        .prefix(&PrefixKey::host(*peer))
+        .map(|class| class.at(version))
+    {
+        Some(class) if class != CLASS_UNSET => class,
+        _ => CLASS_WORLD,
+    }
+}
+
+/// The rule whose range holds `bound`.
+#[inline(always)]
+fn rule_of<C: Context>(ctx: C, row: u32, class: u32, bound: u32) -> u32 {
+    let Some(segment) = ctx.verdict(&VerdictKey { row, class }) else {
+        return RULE_NONE;
+    };
+    let mut low = 0;
+    let mut high = segment.count;
+    let mut found = Range::default();
+    let mut step = 0;
+    // Finds the last range that starts at or below `bound`.
+    while step < SEARCH_STEPS && low < high {
+        step += 1;
+        let middle = low + (high - low) / 2;
+        let Some(range) = ctx.range(segment.base.wrapping_add(middle)) else {
+            return RULE_NONE;
+        };
+        if range.first <= bound {
+            found = range;
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    if found.first <= bound && bound <= found.last {
+        found.rule
+    } else {
+        RULE_NONE
+    }
+}

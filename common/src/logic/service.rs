@@ -1,0 +1,190 @@
+//! From a frontend to a backend.
+
+use super::conntrack::{is_live, is_over, is_syn};
+use super::context::{Context, Scratch, Tuple};
+use super::parse::Headers;
+use super::wire::protocol;
+use crate::abi::{
+    Address, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_GONE, BACKEND_SIDE, BackendState,
+    DROP_INTERNAL, FRONTEND_SIDE, Frontend, FrontendKey, NAT, Slot, WILDCARD,
+};
+use crate::reason::Reason;
+
+/// Source address, as the pod sees it, of a connection that a pod makes to itself through a Service.
+pub const HAIRPIN_V4: Address =
+    Address::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 169, 254, 42, 1]);
+/// The same for IPv6: an address of a unique local prefix (RFC 4193) of Weir's own.
+pub const HAIRPIN_V6: Address = Address::from_bytes([
+    0xfd, 0x57, 0x65, 0x69, 0x72, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+]);
+
+/// Backends tried before giving up on one whose tuple is free.
+const TRIES: u32 = 4;
+
+/// Not addressed to a Service.
+pub(super) const NOT_A_SERVICE: u32 = 0;
+/// `s.slot` and `s.judged` hold the backend.
+pub(super) const TRANSLATED: u32 = 1;
+/// `s.slot` holds the backend, which is the client itself.
+pub(super) const TO_ITSELF: u32 = 2;
+// Any other result is the number of the reason to drop or reject.
+
+/// Address that stands for the client in a hairpin.
+#[inline(always)]
+pub(super) fn hairpin_address(v6: bool) -> Address {
+    if v6 { HAIRPIN_V6 } else { HAIRPIN_V4 }
+}
+
+/// Finds where the packet in `s.headers` goes if it is addressed to a Service: to the backend that its flow has, else to one at
+/// random.
+#[inline(never)]
+pub(super) fn translate<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
+    if keep(ctx, s) {
+        return if s.slot.address == s.headers.source {
+            TO_ITSELF
+        } else {
+            TRANSLATED
+        };
+    }
+    let h = &s.headers;
+    let mut key = FrontendKey {
+        address: h.destination,
+        port: h.destination_port,
+        protocol: h.protocol,
+        reserved: 0,
+    };
+    let named = if h.has_ports() {
+        ctx.frontend(&key)
+    } else {
+        None
+    };
+    let frontend = match named {
+        Some(frontend) => frontend,
+        None => {
+            key.port = 0;
+            key.protocol = 0;
+            match ctx.frontend(&key) {
+                Some(frontend) => frontend,
+                None => return NOT_A_SERVICE,
+            }
+        }
+    };
+    if frontend.flags & WILDCARD != 0 {
+        return Reason::NoServicePort as u32;
+    }
+    if frontend.internal_count == 0 {
+        let local = frontend.flags & DROP_INTERNAL != 0;
+        return if local {
+            Reason::NoLocalEndpoint
+        } else {
+            Reason::NoEndpoint
+        } as u32;
+    }
+    select(ctx, s, &frontend)
+}
+
+/// Keeps the backend of the flow that the packet belongs to, if it still may.
+#[inline(always)]
+fn keep<C: Context>(ctx: C, s: &mut Scratch) -> bool {
+    let Some(flow) = ctx.flow(&s.tuple.key) else {
+        return false;
+    };
+    if flow.flags() & FRONTEND_SIDE == 0 || !is_live(ctx, flow, s.headers.protocol, ctx.now()) {
+        return false;
+    }
+    if is_syn(&s.headers) && is_over(flow) {
+        return false;
+    }
+    let (backend, fingerprint) = flow.backend();
+    if !is_served(ctx, backend, fingerprint, &s.headers) {
+        return false;
+    }
+    let (address, port) = flow.nat();
+    s.service = flow.service();
+    s.slot = Slot {
+        address,
+        port,
+        flags: 0,
+        backend,
+        fingerprint,
+        reserved: 0,
+    };
+    aim(s, address, port);
+    !clashes(ctx, s)
+}
+
+/// Whether a backend may go on serving a flow. TCP keeps its backend whatever became of it, but opens no connection to one that
+/// takes none; UDP moves on as soon as its backend takes no new flows.
+#[inline(always)]
+pub(super) fn is_served<C: Context>(
+    ctx: C,
+    backend: u32,
+    fingerprint: u32,
+    headers: &Headers,
+) -> bool {
+    let state = match ctx.backend(backend) {
+        Some(BackendState {
+            fingerprint: theirs,
+            state,
+        }) if theirs == fingerprint => state,
+        _ => BACKEND_GONE,
+    };
+    match headers.protocol {
+        protocol::TCP => state == BACKEND_ACTIVE || state == BACKEND_DRAINING || !is_syn(headers),
+        _ => state == BACKEND_ACTIVE,
+    }
+}
+
+#[inline(always)]
+fn select<C: Context>(ctx: C, s: &mut Scratch, frontend: &Frontend) -> u32 {
+    let count = frontend.internal_count;
+    // Maps [0, 2^32) to [0, count) without a division.
+    let mut index = ((ctx.random() as u64 * count as u64) >> 32) as u32;
+    s.service = frontend.service;
+    let mut tries = 0;
+    while tries < TRIES {
+        tries += 1;
+        let Some(slot) = ctx.slot(frontend.internal_base.wrapping_add(index)) else {
+            return Reason::Internal as u32;
+        };
+        s.slot = slot;
+        aim(s, slot.address, slot.port);
+        if !clashes(ctx, s) {
+            return if slot.address == s.headers.source {
+                TO_ITSELF
+            } else {
+                TRANSLATED
+            };
+        }
+        index = if index + 1 < count { index + 1 } else { 0 };
+    }
+    Reason::TupleClash as u32
+}
+
+/// Sets the judged tuple to one with this destination; a hairpin has the stand-in for the client as its source.
+#[inline(always)]
+fn aim(s: &mut Scratch, address: Address, port: u16) {
+    let h = &s.headers;
+    let source = if address == h.source {
+        hairpin_address(h.v6 == 1)
+    } else {
+        h.source
+    };
+    s.judged = Tuple::new(&source, h.source_port, &address, port, h.protocol);
+}
+
+/// Whether the judged tuple is that of a live flow to another frontend (or to none).
+#[inline(always)]
+fn clashes<C: Context>(ctx: C, s: &Scratch) -> bool {
+    let Some(flow) = ctx.flow(&s.judged.key) else {
+        return false;
+    };
+    let (address, port) = flow.nat();
+    let same = flow.flags() & NAT != 0
+        && address == s.headers.destination
+        && port == s.headers.destination_port;
+    !same
+        && flow.flags() & BACKEND_SIDE != 0
+        && !is_over(flow)
+        && is_live(ctx, flow, s.headers.protocol, ctx.now())
+}

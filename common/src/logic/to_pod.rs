@@ -1,0 +1,205 @@
+//! Packets that enter a pod: ingress judged, translations undone.
+
+use super::conntrack::{is_approved, is_live, is_over, is_syn, note};
+use super::context::{Context, Scratch, Tuple};
+use super::entry::{Translation, approval, insert};
+use super::fragment;
+use super::from_pod::unparsed;
+use super::icmp::{self, relate};
+use super::outcome::{Outcome, account, sample};
+use super::parse::{FLOW, PARSED, WHOLE, parse};
+use super::policy::{bound, find_endpoint, judge};
+use super::rewrite::{Which, rewrite};
+use crate::abi::{
+    BACKEND_SIDE, End, FlowRef, HAIRPIN, Hook, NAT, ROLE_OPENER, ROLE_RESPONDER, RULE_NODE,
+    RULE_NONE, RULE_NOT_ISOLATED,
+};
+use crate::reason::Reason;
+
+const HOOK: Hook = Hook::ToPod;
+
+/// Decides about a packet at the egress of the host end of a pod's veth.
+#[inline(always)]
+pub fn to_pod<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
+    let length = ctx.length();
+    let outcome = decide(ctx, s);
+    account(ctx, s, HOOK, outcome, length)
+}
+
+#[inline(always)]
+fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
+    s.hook = HOOK as u32;
+    s.rule = RULE_NONE;
+    // Only `from_pod` sends a packet back out of the device that it came in by, and it has judged it.
+    if ctx.ingress_ifindex() == ctx.ifindex() {
+        return Outcome::pass(Reason::Hairpin);
+    }
+    let parsed = parse(ctx, &mut s.headers);
+    if parsed != PARSED {
+        return unparsed(s, parsed);
+    }
+    if s.headers.fragment != WHOLE && !fragment::resolve(ctx, s) {
+        s.endpoint.id = 0;
+        return Outcome::drop(Reason::UnknownFragment);
+    }
+    let h = &s.headers;
+    s.tuple = Tuple::new(
+        &h.source,
+        h.source_port,
+        &h.destination,
+        h.destination_port,
+        h.protocol,
+    );
+    if h.kind != FLOW {
+        match relate(ctx, s, HOOK) {
+            icmp::UNRELATED => {}
+            icmp::RELATED => return Outcome::pass(Reason::Related),
+            _ => return Outcome::drop(Reason::RewriteFailed),
+        }
+    } else if let Some(flow) = ctx.flow(&s.tuple.key) {
+        if flow.flags() & (BACKEND_SIDE | HAIRPIN) == BACKEND_SIDE {
+            let now = ctx.now();
+            let source = s.tuple.source();
+            let end = flow.end(source.other());
+            if is_approved(ctx, flow, HOOK, h, &end, now) {
+                note(ctx, flow, HOOK, h, source, now);
+                return deliver(
+                    ctx,
+                    s,
+                    flow,
+                    if end.role == ROLE_OPENER {
+                        Reason::Reply
+                    } else {
+                        Reason::Established
+                    },
+                );
+            }
+        }
+    }
+    decide_new(ctx, s)
+}
+
+/// Lets a packet of a known flow in. The opener of a translated flow believes to talk to the frontend.
+#[inline(always)]
+fn deliver<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef, reason: Reason) -> Outcome {
+    if flow.flags() & NAT != 0
+        && flow.opener() != s.tuple.source()
+        && !put_frontend_back(ctx, s, flow)
+    {
+        s.judged = s.tuple;
+        return Outcome::drop(Reason::RewriteFailed);
+    }
+    Outcome::pass(reason)
+}
+
+#[inline(never)]
+fn put_frontend_back<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef) -> bool {
+    let (address, port) = flow.nat();
+    rewrite(ctx, &s.headers, Which::Source, &address, port)
+}
+
+/// First packet of a flow, or one whose approval no longer counts.
+#[inline(never)]
+fn decide_new<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
+    s.judged = s.tuple;
+    let destination = s.headers.destination;
+    if !find_endpoint(ctx, s, &destination, true) {
+        return Outcome::pass(Reason::NotLocal);
+    }
+    match known(ctx, s) {
+        Some(flow) => judge_known(ctx, s, flow),
+        None => open(ctx, s),
+    }
+}
+
+/// The live flow that the packet may belong to.
+#[inline(always)]
+fn known<C: Context>(ctx: C, s: &Scratch) -> Option<FlowRef> {
+    let flow = ctx.flow(&s.tuple.key)?;
+    let usable = flow.flags() & (BACKEND_SIDE | HAIRPIN) == BACKEND_SIDE
+        && is_live(ctx, flow, s.headers.protocol, ctx.now());
+    (usable && !(is_syn(&s.headers) && is_over(flow))).then_some(flow)
+}
+
+/// A packet of a flow that this pod's side has not approved, or not under the present policies.
+#[inline(never)]
+fn judge_known<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef) -> Outcome {
+    let source = s.tuple.source();
+    let local = source.other();
+    let end = flow.end(local);
+    let again = end.role != 0 && end.endpoint == s.endpoint.id && !is_syn(&s.headers);
+    let role = if again { end.role } else { ROLE_RESPONDER };
+    if judge_role(ctx, s, role) == RULE_NONE {
+        if again && !ctx.dry_run() {
+            flow.set_end(local, End::default());
+        }
+        return Outcome::drop(Reason::PolicyDenied);
+    }
+    if !ctx.dry_run() {
+        flow.set_end(local, approval(ctx, s, role));
+    }
+    note(ctx, flow, HOOK, &s.headers, source, ctx.now());
+    if again {
+        return deliver(
+            ctx,
+            s,
+            flow,
+            if role == ROLE_OPENER {
+                Reason::Reply
+            } else {
+                Reason::Established
+            },
+        );
+    }
+    opened(ctx, s)
+}
+
+/// Judges the packet's flow in the direction in which it was opened.
+#[inline(always)]
+fn judge_role<C: Context>(ctx: C, s: &mut Scratch, role: u32) -> u32 {
+    if role == ROLE_RESPONDER {
+        return judge_ingress(ctx, s);
+    }
+    let h = &s.headers;
+    let (peer, bound) = (h.source, bound(h.protocol, h.source_port, h.has_ports()));
+    judge(ctx, s, &peer, false, bound)
+}
+
+/// NetworkPolicy API: traffic from the pod's own node is always allowed. That is what was born on this host, and nothing that
+/// it forwards.
+#[inline(always)]
+fn judge_ingress<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
+    if ctx.ingress_ifindex() == 0 {
+        s.rule = RULE_NODE;
+        return RULE_NODE;
+    }
+    let h = &s.headers;
+    let (peer, bound) = (
+        h.source,
+        bound(h.protocol, h.destination_port, h.has_ports()),
+    );
+    judge(ctx, s, &peer, true, bound)
+}
+
+#[inline(never)]
+fn open<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
+    if judge_ingress(ctx, s) == RULE_NONE {
+        return Outcome::drop(Reason::PolicyDenied);
+    }
+    let local = s.tuple.source().other();
+    if !insert(ctx, s, local, ROLE_RESPONDER, Translation::None) {
+        return Outcome::drop(Reason::FlowTableFull);
+    }
+    opened(ctx, s)
+}
+
+#[inline(always)]
+fn opened<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
+    let outcome = Outcome::pass(match s.rule {
+        RULE_NODE => Reason::Node,
+        RULE_NOT_ISOLATED => Reason::NotIsolated,
+        _ => Reason::PolicyAllowed,
+    });
+    sample(ctx, s, outcome);
+    outcome
+}

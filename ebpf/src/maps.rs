@@ -1,0 +1,99 @@
+//! The maps. Names are those of pins and metrics.
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use weir_common::abi::{
+    Address, BackendState, Class, Counter, Endpoint, EndpointKey, Event, Flow, FlowKey,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey, GENERATIONS, Hook, Range, Segment, Slot,
+    VerdictKey, control,
+};
+use weir_common::logic::Scratch;
+use weir_common::reason::Reason;
+
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+// Lets inner arrays of any length into the outer map.
+const INNER_ARRAY: usize = (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize;
+
+#[btf_map(name = "control")]
+pub(crate) static CONTROL: Array<u64, { control::ENTRIES as usize }, MMAPABLE> = Array::new();
+#[btf_map(name = "counter")]
+pub(crate) static COUNTER: PerCpuArray<Counter, { (Hook::COUNT * Reason::SLOTS) as usize }> =
+    PerCpuArray::new();
+// The agent sets the capacity when it loads.
+#[btf_map(name = "flow")]
+pub(crate) static FLOW: LruHashMap<FlowKey, Flow, 262_144> = LruHashMap::new();
+#[btf_map(name = "fragment")]
+pub(crate) static FRAGMENT: LruHashMap<FragmentKey, FragmentPorts, 8_192> = LruHashMap::new();
+#[btf_map(name = "backend")]
+pub(crate) static BACKEND: Array<BackendState, 1_048_576, MMAPABLE> = Array::new();
+#[btf_map(name = "events")]
+pub(crate) static EVENTS: RingBuf<Event, 1_048_576> = RingBuf::new();
+#[btf_map(name = "scratch")]
+static SCRATCH: PerCpuArray<Scratch, { Hook::COUNT as usize }> = PerCpuArray::new();
+
+// One map per generation. The agent makes them, of any size; the size here is that of a template.
+#[btf_map(name = "frontend")]
+pub(crate) static FRONTEND: ArrayOfMaps<
+    HashMap<FrontendKey, Frontend, 1, NO_PREALLOC>,
+    { GENERATIONS as usize },
+> = ArrayOfMaps::new();
+#[btf_map(name = "slot")]
+pub(crate) static SLOT: ArrayOfMaps<Array<Slot, 1, INNER_ARRAY>, { GENERATIONS as usize }> =
+    ArrayOfMaps::new();
+#[btf_map(name = "endpoint")]
+pub(crate) static ENDPOINT: ArrayOfMaps<
+    HashMap<EndpointKey, Endpoint, 1, NO_PREALLOC>,
+    { GENERATIONS as usize },
+> = ArrayOfMaps::new();
+#[btf_map(name = "class")]
+pub(crate) static CLASS: ArrayOfMaps<
+    HashMap<Address, Class, 1, NO_PREALLOC>,
+    { GENERATIONS as usize },
+> = ArrayOfMaps::new();
+#[btf_map(name = "prefix")]
+pub(crate) static PREFIX: ArrayOfMaps<LpmTrie<Address, Class, 1>, { GENERATIONS as usize }> =
+    ArrayOfMaps::new();
+#[btf_map(name = "verdict")]
+pub(crate) static VERDICT: ArrayOfMaps<
+    HashMap<VerdictKey, Segment, 1, NO_PREALLOC>,
+    { GENERATIONS as usize },
+> = ArrayOfMaps::new();
+#[btf_map(name = "range")]
+pub(crate) static RANGE: ArrayOfMaps<Array<Range, 1, INNER_ARRAY>, { GENERATIONS as usize }> =
+    ArrayOfMaps::new();
+
+/// 1 in the copy of the programs that only answers what would happen: the verifier removes every write.
+#[unsafe(no_mangle)]
+static DRY_RUN: Global<u32> = Global::new(0);
+/// 1 in the copy that tests load: clock and random number come with the packet.
+#[unsafe(no_mangle)]
+static REPLAY: Global<u32> = Global::new(0);
+/// CONFIG_HZ of the running kernel.
+#[unsafe(no_mangle)]
+static TICKS_PER_SECOND: Global<u32> = Global::new(250);
+
+#[inline(always)]
+pub(crate) fn dry_run() -> bool {
+    DRY_RUN.load() != 0
+}
+
+#[inline(always)]
+pub(crate) fn replay() -> bool {
+    REPLAY.load() != 0
+}
+
+#[inline(always)]
+pub(crate) fn ticks_per_second() -> u32 {
+    TICKS_PER_SECOND.load()
+}
+
+/// Working memory of this CPU and hook. Hooks have their own: a packet can meet the second while the first handles another.
+#[inline(always)]
+pub(crate) fn scratch(hook: Hook) -> Option<&'static mut Scratch> {
+    let scratch = SCRATCH.get_ptr_mut(hook as u32)?;
+    // SAFETY: the element lives as long as the map, and softirqs, in which hooks run, do not interrupt each other on one CPU.
+    Some(unsafe { &mut *scratch })
+}

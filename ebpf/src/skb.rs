@@ -1,0 +1,339 @@
+//! The packet logic's surroundings, from `__sk_buff` and the maps.
+
+use core::arch::asm;
+use core::mem::offset_of;
+use core::ptr::NonNull;
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::helpers::{
+    bpf_csum_update, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_ns, bpf_l4_csum_replace,
+    bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
+};
+use aya_ebpf::programs::TcContext;
+use weir_common::abi::{
+    Address, BackendState, Class, Endpoint, EndpointKey, Event, Flow, FlowKey, FlowRef,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment, Slot, VerdictKey,
+    control,
+};
+use weir_common::logic::{Env, Maps, Packet};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::maps::{
+    self, BACKEND, CLASS, CONTROL, COUNTER, ENDPOINT, EVENTS, FLOW, FRAGMENT, FRONTEND, PREFIX,
+    RANGE, SLOT, VERDICT,
+};
+
+/// Headers that are made linear when a packet's are not.
+const PULL: u32 = 256;
+/// The verifier must see that an offset into the packet is small.
+const MAX_OFFSET: u32 = 0x7ff;
+
+/// A packet at a TC hook.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Skb(*mut __sk_buff);
+
+impl Skb {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &TcContext) -> Self {
+        Self(ctx.as_ptr().cast())
+    }
+
+    /// Reads a field of the context.
+    #[inline(always)]
+    fn field<T: Copy>(self, field: impl FnOnce(*mut __sk_buff) -> *mut T) -> T {
+        // SAFETY: the kernel gave us this context; the verifier checks every field access.
+        unsafe { *field(self.0) }
+    }
+
+    /// Pointer to `size` bytes at `offset`, if they are in the linear part.
+    #[inline(always)]
+    fn at(self, offset: u32, size: usize) -> Option<*mut u8> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let (pointer, end): (usize, usize);
+        // In assembly, for the verifier wants things that LLVM undoes: 32-bit fields that are pointers must not be extended, an
+        // offset must be bounded in the register that is added, and the sum that is compared must be the one that is read.
+        // SAFETY: reads two fields of the context.
+        unsafe {
+            asm!(
+                "{offset} &= {max}",
+                "{pointer} = *(u32 *)({skb} + {data})",
+                "{pointer} += {offset}",
+                "{end} = *(u32 *)({skb} + {data_end})",
+                skb = in(reg) self.0,
+                offset = inout(reg) offset as usize => _,
+                pointer = out(reg) pointer,
+                end = out(reg) end,
+                max = const MAX_OFFSET,
+                data = const offset_of!(__sk_buff, data),
+                data_end = const offset_of!(__sk_buff, data_end),
+                options(nostack),
+            );
+        }
+        if pointer + size > end {
+            None
+        } else {
+            Some(pointer as *mut u8)
+        }
+    }
+
+    /// Sends the packet out of the device that it came in by.
+    #[inline(always)]
+    pub(crate) fn send_back(self) -> i32 {
+        if maps::dry_run() {
+            return aya_ebpf::bindings::TC_ACT_REDIRECT;
+        }
+        // SAFETY: takes no pointers.
+        unsafe { bpf_redirect(self.ifindex(), 0) as i32 }
+    }
+}
+
+impl Packet for Skb {
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        // SAFETY: projection to a field of the context.
+        self.field(|skb| unsafe { &raw mut (*skb).len })
+    }
+
+    #[inline(always)]
+    fn load<T: FromBytes + Copy>(&self, offset: u32) -> Option<T> {
+        let pointer = self.at(offset, size_of::<T>())?;
+        // SAFETY: `at` checked the bounds; all kernels that have BPF with direct packet access allow unaligned loads from packets
+        // on the architectures that Weir supports, and the verifier refuses the program elsewhere.
+        Some(unsafe { *pointer.cast::<T>() })
+    }
+
+    #[inline(always)]
+    fn store<T: IntoBytes + Immutable + Copy>(&self, offset: u32, value: T) -> bool {
+        let Some(pointer) = self.at(offset, size_of::<T>()) else {
+            return false;
+        };
+        // SAFETY: as in `load`.
+        unsafe { *pointer.cast::<T>() = value };
+        true
+    }
+
+    #[inline(always)]
+    fn pull(&self) -> bool {
+        let length = self.length();
+        // SAFETY: the verifier forgets all packet pointers after this call, and `at` makes new ones.
+        unsafe { bpf_skb_pull_data(self.0, if length < PULL { length } else { PULL }) == 0 }
+    }
+
+    #[inline(always)]
+    fn fix_checksum(
+        &self,
+        offset: u32,
+        difference: u32,
+        pseudo: bool,
+        optional: bool,
+        v6: bool,
+    ) -> bool {
+        let mut flags = 0;
+        if pseudo {
+            flags |= BPF_F_PSEUDO_HDR as u64;
+        }
+        if optional {
+            flags |= BPF_F_MARK_MANGLED_0 as u64;
+        }
+        // A size of 0 in the flags says that the last value is a difference.
+        // SAFETY: no pointers but the context.
+        let done = unsafe { bpf_l4_csum_replace(self.0, offset, 0, difference as u64, flags) == 0 };
+        if pseudo && v6 {
+            // The helper takes the pseudo header's change off CHECKSUM_COMPLETE, which is right only where an IP header checksum
+            // makes up for the address. IPv6 has none, so put it back; this does nothing for other packets.
+            // SAFETY: no pointers but the context.
+            unsafe { bpf_csum_update(self.0, difference) };
+        }
+        done
+    }
+
+    #[inline(always)]
+    fn trim(&self, length: u32) -> bool {
+        // SAFETY: no pointers but the context.
+        unsafe { bpf_skb_change_tail(self.0, length, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn insert_after_ethernet(&self, bytes: u32) -> bool {
+        // SAFETY: no pointers but the context.
+        unsafe {
+            bpf_skb_adjust_room(self.0, bytes as i32, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, 0) == 0
+        }
+    }
+}
+
+impl Env for Skb {
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        if maps::replay() {
+            // SAFETY: projection to a field of the context.
+            return self.field(|skb| unsafe { (&raw mut (*skb).cb).cast::<u32>() });
+        }
+        // SAFETY: takes no pointers.
+        unsafe { bpf_jiffies64() as u32 }
+    }
+
+    #[inline(always)]
+    fn ticks_per_second(&self) -> u32 {
+        maps::ticks_per_second()
+    }
+
+    #[inline(always)]
+    fn time(&self) -> u64 {
+        if maps::replay() {
+            return self.now() as u64;
+        }
+        // SAFETY: takes no pointers.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        if maps::replay() {
+            // SAFETY: projection to the second element of an array of five.
+            return self.field(|skb| unsafe { (&raw mut (*skb).cb).cast::<u32>().add(1) });
+        }
+        // SAFETY: takes no pointers.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: projection to a field of the context.
+        self.field(|skb| unsafe { &raw mut (*skb).ifindex })
+    }
+
+    #[inline(always)]
+    fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: projection to a field of the context.
+        self.field(|skb| unsafe { &raw mut (*skb).ingress_ifindex })
+    }
+
+    #[inline(always)]
+    fn dry_run(&self) -> bool {
+        maps::dry_run()
+    }
+}
+
+/// The generation in force.
+#[inline(always)]
+fn generation() -> u32 {
+    CONTROL
+        .get(control::SELECTED)
+        .map_or(0, |selected| *selected as u32 & 1)
+}
+
+/// Adds 1 to a word of the control array.
+#[inline(always)]
+fn increment(index: u32) {
+    if let Some(word) = CONTROL.get_ptr_mut(index) {
+        // Shared with other CPUs, hence atomic; core has no atomic addition for this target.
+        // SAFETY: an aligned element of the array.
+        unsafe {
+            asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) word, in(reg) 1u64, options(nostack))
+        };
+    }
+}
+
+/// Copies a map value, which may be reused at any time.
+#[inline(always)]
+fn copy<T: Copy>(value: *mut T) -> T {
+    // SAFETY: map memory stays readable for the run of the program.
+    unsafe { *value }
+}
+
+impl Maps for Skb {
+    #[inline(always)]
+    fn control(&self, index: u32) -> u64 {
+        CONTROL.get(index).map_or(0, |word| *word)
+    }
+
+    #[inline(always)]
+    fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
+        FRONTEND.get_value_ptr_mut(generation(), key).map(copy)
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<Slot> {
+        SLOT.get_value(generation(), &index).copied()
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u32) -> Option<BackendState> {
+        BACKEND.get(id).copied()
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, key: &EndpointKey) -> Option<Endpoint> {
+        ENDPOINT.get_value_ptr_mut(generation(), key).map(copy)
+    }
+
+    #[inline(always)]
+    fn class(&self, address: &Address) -> Option<Class> {
+        CLASS.get_value_ptr_mut(generation(), address).map(copy)
+    }
+
+    #[inline(always)]
+    fn prefix(&self, key: &PrefixKey) -> Option<Class> {
+        PREFIX
+            .get_value_ptr_mut(generation(), &Key::new(key.bits, key.address))
+            .map(copy)
+    }
+
+    #[inline(always)]
+    fn verdict(&self, key: &VerdictKey) -> Option<Segment> {
+        VERDICT.get_value_ptr_mut(generation(), key).map(copy)
+    }
+
+    #[inline(always)]
+    fn range(&self, index: u32) -> Option<Range> {
+        RANGE.get_value(generation(), &index).copied()
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<FlowRef> {
+        let flow = NonNull::new(FLOW.get_ptr_mut(key)?)?;
+        // SAFETY: elements stay mapped for the run of the program.
+        Some(unsafe { FlowRef::new(flow) })
+    }
+
+    #[inline(always)]
+    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+        increment(control::FLOWS_INSERTED);
+        FLOW.insert(key, flow, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        FRAGMENT.get_ptr_mut(key).map(copy)
+    }
+
+    #[inline(always)]
+    fn insert_fragment(&self, key: &FragmentKey, ports: &FragmentPorts) {
+        // A full table costs a fragmented datagram, which is then counted as such.
+        let _ = FRAGMENT.insert(key, ports, 0);
+    }
+
+    #[inline(always)]
+    fn count(&self, counter: u32, bytes: u32) {
+        if let Some(counter) = COUNTER.get_ptr_mut(counter) {
+            // SAFETY: this CPU's element.
+            unsafe {
+                (*counter).packets += 1;
+                (*counter).bytes += bytes as u64;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn emit(&self, event: &Event) {
+        if EVENTS.output(event, 0).is_err() {
+            increment(control::EVENTS_LOST);
+        }
+    }
+}
