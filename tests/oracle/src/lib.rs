@@ -1,1 +1,60 @@
-//! A slow, literal reading of the NetworkPolicy API.
+//! A slow, literal reading of the NetworkPolicy API (`networking.k8s.io/v1`).
+//!
+//! This crate judges Weir's policy compiler, so it shares no code with it and prefers the words
+//! of the API to speed: every question walks every object again. It takes objects as a user wrote
+//! them; what an API server would have defaulted is defaulted here.
+//!
+//! It judges the first packet of a connection, after service translation of the destination and
+//! before any translation of the source. Replies, fragments and ICMP errors belong to a
+//! connection that was judged, and are not its business.
+//!
+//! # Where the API text leaves a choice
+//!
+//! * A pod talking to itself is always allowed, through a Service as well.
+//! * Ingress from the pod's own node is allowed for packets born in the host's network namespace,
+//!   whatever their source address, and for no others. Egress to the node is not exempt.
+//! * `ipBlock` is a match on the address alone: pods, nodes and the world.
+//! * Pods on the host's network are neither subjects nor selectable peers.
+//! * A protocol without ports (ICMP, GRE, ...) passes only by a rule without `ports`.
+//! * Of several live pods that show one address, the newest owns it.
+//! * What validation refuses (an unknown operator, protocol or type, a peer with no field, a
+//!   malformed CIDR, `endPort` beside a name) matches nothing.
+//! * A Namespace object that does not exist is selected by no `namespaceSelector`, not even by
+//!   the empty one; the policies and pods in it count none the less.
+
+mod address;
+mod flow;
+pub mod generate;
+mod judge;
+mod judgement;
+mod minimise;
+mod peers;
+mod pods;
+mod ports;
+mod selector;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+
+pub use address::{block_contains, parse_address, parse_network};
+pub use flow::{Flow, beneath_policy, protocol};
+pub use judge::{judge, judge_cluster_wide};
+pub use judgement::{DirectionVerdict, Exemption, Judgement, PolicyRef, RuleRef};
+pub use minimise::minimise;
+pub use pods::{addresses, on_pod_network, owner};
+pub use selector::selects;
+
+/// Everything of a cluster that NetworkPolicy depends on, as its users wrote it.
+///
+/// An object without `metadata.namespace` is in the namespace `default`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Cluster {
+    /// Namespaces, for their labels.
+    pub namespaces: Vec<Namespace>,
+    /// Nodes, for their addresses. Verdicts do not read them; the choice of flows does.
+    pub nodes: Vec<Node>,
+    /// Pods on every node and in every phase.
+    pub pods: Vec<Pod>,
+    /// The policies of every namespace.
+    pub policies: Vec<NetworkPolicy>,
+}
