@@ -78,16 +78,17 @@ impl Ends<'_> {
     ) -> DirectionVerdict {
         let mut isolating = Vec::new();
         let mut allowing = Vec::new();
+        let empty = NetworkPolicySpec::default();
         for policy in &self.cluster.policies {
-            let spec = policy.spec.clone().unwrap_or_default();
-            if !applies_to(policy, &spec, subject) || !affects(&spec, direction) {
+            let spec = policy.spec.as_ref().unwrap_or(&empty);
+            if !applies_to(policy, spec, subject) || !affects(spec, direction) {
                 continue;
             }
             let reference = PolicyRef {
                 namespace: namespace(&policy.metadata).to_owned(),
                 name: policy.metadata.name.clone().unwrap_or_default(),
             };
-            for (rule, body) in rules(&spec, direction).into_iter().enumerate() {
+            for (rule, body) in rules(spec, direction).into_iter().enumerate() {
                 if self.rule_matches(direction, &reference.namespace, &body) {
                     allowing.push(RuleRef {
                         policy: reference.clone(),
@@ -124,7 +125,7 @@ fn applies_to(policy: &NetworkPolicy, spec: &NetworkPolicySpec, pod: &Pod) -> bo
         && spec
             .pod_selector
             .as_ref()
-            .is_none_or(|selector| selects(selector, &labels(&pod.metadata)))
+            .is_none_or(|selector| selects(selector, labels(&pod.metadata)))
 }
 
 /// Whether the policy isolates the pods it selects in this direction. Without `policyTypes` it is

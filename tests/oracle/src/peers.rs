@@ -38,7 +38,7 @@ fn peer_matches(
     let pod_in = |namespace_matches: &dyn Fn(&Pod) -> bool, pods: Option<&LabelSelector>| {
         owner(cluster, address).is_some_and(|pod| {
             namespace_matches(pod)
-                && pods.is_none_or(|selector| selects(selector, &labels(&pod.metadata)))
+                && pods.is_none_or(|selector| selects(selector, labels(&pod.metadata)))
         })
     };
     match (&peer.ip_block, &peer.namespace_selector, &peer.pod_selector) {
@@ -61,7 +61,7 @@ fn namespace_selected(cluster: &Cluster, selector: &LabelSelector, name: &str) -
     namespaces
         .find(|namespace| namespace.metadata.name.as_deref() == Some(name))
         .is_some_and(|namespace| {
-            let mut labels = labels(&namespace.metadata);
+            let mut labels = labels(&namespace.metadata).clone();
             labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.to_owned());
             selects(selector, &labels)
         })

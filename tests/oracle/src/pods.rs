@@ -72,6 +72,7 @@ pub(crate) fn namespace(metadata: &ObjectMeta) -> &str {
 }
 
 /// Labels of an object.
-pub(crate) fn labels(metadata: &ObjectMeta) -> BTreeMap<String, String> {
-    metadata.labels.clone().unwrap_or_default()
+pub(crate) fn labels(metadata: &ObjectMeta) -> &BTreeMap<String, String> {
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    metadata.labels.as_ref().unwrap_or(&NONE)
 }
