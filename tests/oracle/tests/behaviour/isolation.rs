@@ -299,7 +299,7 @@ fn a_verdict_names_the_isolating_policies_and_the_allowing_rules() {
         "second",
         "{podSelector: {}, ingress: [{ports: [{port: 81}]}, {}, {ports: [{port: 80}]}]}",
     );
-    world.policy("x", "first", "{podSelector: {}}");
+    world.policy("x", "first", "{podSelector: {}, ingress: [{}]}");
     world.policy("x", "egress", "{podSelector: {}, policyTypes: [Egress]}");
     world.policy("y", "other", "{podSelector: {}}");
     let verdict = world
@@ -311,11 +311,14 @@ fn a_verdict_names_the_isolating_policies_and_the_allowing_rules() {
         name: name.to_owned(),
     };
     assert_eq!(verdict.isolating, [policy("first"), policy("second")]);
-    let rule = |rule| RuleRef {
-        policy: policy("second"),
+    let rule = |name, rule| RuleRef {
+        policy: policy(name),
         rule,
     };
-    assert_eq!(verdict.allowing, [rule(1), rule(2)]);
+    assert_eq!(
+        verdict.allowing,
+        [rule("first", 0), rule("second", 1), rule("second", 2)]
+    );
     assert_eq!(verdict.exempt, None);
 }
 

@@ -1,8 +1,9 @@
 //! The generator: repeatable, valid, and rich enough to catch a wrong reading.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnetwork::IpNetwork;
 use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicyPeer, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use weir_oracle::generate::{cluster, flows};
@@ -198,7 +199,7 @@ fn features(cluster: &Cluster) -> BTreeMap<&'static str, bool> {
             .flatten()
             .filter_map(|cidr| parse_network(cidr))
             .collect();
-        let nested = |hole: &ipnetwork::IpNetwork| {
+        let nested = |hole: &IpNetwork| {
             holes
                 .iter()
                 .any(|other| other != hole && other.contains(hole.network()))
@@ -301,6 +302,31 @@ fn isolated_pods_are_denied_and_allowed_about_as_often() {
     }
 }
 
+/// First and last address of a network, and their neighbours outside.
+fn borders(network: IpNetwork) -> Vec<IpAddr> {
+    match (network.network(), network.broadcast()) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => {
+            let bits = [
+                first.to_bits().saturating_sub(1),
+                first.to_bits(),
+                last.to_bits(),
+                last.to_bits().saturating_add(1),
+            ];
+            bits.map(|bits| Ipv4Addr::from_bits(bits).into()).to_vec()
+        }
+        (IpAddr::V6(first), IpAddr::V6(last)) => {
+            let bits = [
+                first.to_bits().saturating_sub(1),
+                first.to_bits(),
+                last.to_bits(),
+                last.to_bits().saturating_add(1),
+            ];
+            bits.map(|bits| Ipv6Addr::from_bits(bits).into()).to_vec()
+        }
+        (first, last) => vec![first, last],
+    }
+}
+
 #[test]
 fn flows_touch_both_sides_of_every_border() {
     for seed in SEEDS.take(100) {
@@ -317,12 +343,16 @@ fn flows_touch_both_sides_of_every_border() {
                 .filter(|pod| on_pod_network(pod))
                 .flat_map(addresses)
         };
-        for block in blocks(&cluster) {
-            let network = parse_network(&block.cidr).expect("a CIDR");
+        for cidr in blocks(&cluster)
+            .iter()
+            .flat_map(|block| std::iter::once(&block.cidr).chain(block.except.iter().flatten()))
+        {
+            let network = parse_network(cidr).expect("a CIDR");
             if live().any(|address| address.is_ipv4() == network.is_ipv4()) {
+                let borders = borders(network);
                 assert!(
-                    ends.contains(&network.network()) && ends.contains(&network.broadcast()),
-                    "seed {seed}: {network}"
+                    borders.iter().all(|border| ends.contains(border)),
+                    "seed {seed}: {network} {borders:?}"
                 );
             }
         }
