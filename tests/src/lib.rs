@@ -1,1 +1,20 @@
 //! Harness of the Weir test suites.
+
+pub mod netns;
+pub mod probe;
+pub mod process;
+pub mod topology;
+
+use nix::unistd::geteuid;
+
+/// Whether this process may create namespaces; says why a suite is skipped where it may not.
+///
+/// A suite that needs root starts with `if weir_tests::skip_without_root() { return Ok(()) }`.
+#[must_use]
+pub fn skip_without_root() -> bool {
+    let skip = !geteuid().is_root();
+    if skip {
+        println!("SKIP: network namespaces need root");
+    }
+    skip
+}

@@ -1,0 +1,220 @@
+//! The machines of a topology: nodes, pods, hosts outside the cluster.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use ipnetwork::{Ipv4Network, Ipv6Network};
+
+use super::private::{Cgroup, NodeDirs};
+use super::spec::{self, DualStack, NodeSpec, PodSpec};
+use crate::netns::{Namespace, Place};
+
+/// Drops what the node would forward although conntrack cannot place it.
+const DROP_INVALID: &str = "table inet filter { chain forward {
+    type filter hook forward priority filter; ct state invalid counter drop;
+}; }";
+
+/// A node: a namespace that forwards between its pods and its uplink `eth0`, and room of its own for an agent.
+#[derive(Debug)]
+pub struct Node {
+    number: u8,
+    spec: NodeSpec,
+    pub(super) dirs: NodeDirs,
+    pub(super) cgroup: Cgroup,
+    namespace: Namespace,
+    place: Place,
+}
+
+impl Node {
+    pub(super) fn new(number: u8, spec: &NodeSpec, drop_invalid: bool) -> Result<Self> {
+        let namespace = Namespace::new(&spec.name)?;
+        namespace.sysctl("net/ipv4/ip_forward", 1)?;
+        namespace.sysctl("net/ipv6/conf/all/forwarding", 1)?;
+        // Devices made from now on take the default; the kernel uses the greater of "all" and the device's own.
+        for scope in ["all", "default"] {
+            namespace.sysctl(&format!("net/ipv4/conf/{scope}/rp_filter"), 1)?;
+        }
+        if drop_invalid {
+            namespace.nft(DROP_INVALID)?;
+        }
+        let cgroup = Cgroup::new(&spec.name)?;
+        let place = namespace.as_ref().with_cgroup(cgroup.path());
+        Ok(Self {
+            number,
+            spec: spec.clone(),
+            dirs: NodeDirs::new(&spec.name)?,
+            cgroup,
+            namespace,
+            place,
+        })
+    }
+
+    /// `metadata.name`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// `metadata.labels`.
+    #[must_use]
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        &self.spec.labels
+    }
+
+    /// The addresses of `eth0`.
+    #[must_use]
+    pub fn addresses(&self) -> DualStack {
+        spec::node(self.number)
+    }
+
+    /// The subnets its pods have their addresses from, as in `spec.podCIDRs`.
+    #[must_use]
+    pub fn pod_cidrs(&self) -> (Ipv4Network, Ipv6Network) {
+        spec::pod_cidrs(self.number)
+    }
+
+    /// The node's network.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    pub(super) fn number(&self) -> u8 {
+        self.number
+    }
+}
+
+/// A pod: a namespace with one `eth0` that leads to its node.
+#[derive(Debug)]
+pub struct Pod {
+    spec: PodSpec,
+    addresses: DualStack,
+    veth: String,
+    number: u32,
+    namespace: Namespace,
+    place: Place,
+}
+
+impl Pod {
+    pub(super) fn new(
+        spec: PodSpec,
+        addresses: DualStack,
+        veth: String,
+        number: u32,
+        namespace: Namespace,
+        node: &Node,
+    ) -> Self {
+        // A container's cgroup is below its node's, so what is attached to the node's sees its sockets too.
+        let place = namespace.as_ref().with_cgroup(node.cgroup.path());
+        Self {
+            spec,
+            addresses,
+            veth,
+            number,
+            namespace,
+            place,
+        }
+    }
+
+    /// `metadata.name`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// `spec.nodeName`.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.spec.node
+    }
+
+    /// What the pod was made from.
+    #[must_use]
+    pub fn spec(&self) -> &PodSpec {
+        &self.spec
+    }
+
+    /// `status.podIPs`.
+    #[must_use]
+    pub fn addresses(&self) -> DualStack {
+        self.addresses
+    }
+
+    /// The name of its veth's end on the node.
+    #[must_use]
+    pub fn veth(&self) -> &str {
+        &self.veth
+    }
+
+    /// `metadata.uid`: another one when a pod of the same name is added again.
+    #[must_use]
+    pub fn uid(&self) -> String {
+        format!("00000000-0000-4000-8000-{:012x}", self.number)
+    }
+
+    /// The pod's network.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+}
+
+/// A machine on the nodes' network that is no node and knows no pod.
+#[derive(Debug)]
+pub struct Host {
+    name: String,
+    addresses: DualStack,
+    namespace: Namespace,
+}
+
+impl Host {
+    pub(super) fn new(name: &str, addresses: DualStack, namespace: Namespace) -> Self {
+        Self {
+            name: name.to_owned(),
+            addresses,
+            namespace,
+        }
+    }
+
+    /// The name the test gave it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The addresses of `eth0`.
+    #[must_use]
+    pub fn addresses(&self) -> DualStack {
+        self.addresses
+    }
+
+    /// The host's network; it has routes to its own subnet only.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+}
+
+impl AsRef<Place> for Node {
+    fn as_ref(&self) -> &Place {
+        &self.place
+    }
+}
+
+impl AsRef<Place> for Pod {
+    fn as_ref(&self) -> &Place {
+        &self.place
+    }
+}
+
+impl AsRef<Place> for Host {
+    fn as_ref(&self) -> &Place {
+        self.namespace.as_ref()
+    }
+}
+
+/// A device name as CNI plugins choose them, another one for each `n`.
+pub(super) fn veth_name(n: u32) -> String {
+    // An odd factor maps the numbers one to one onto the numbers, and scatters neighbours.
+    format!("veth{:08x}", n.wrapping_mul(0x9e37_79b1))
+}

@@ -1,0 +1,55 @@
+//! The network that nodes, outside hosts and a control plane share: one bridge in a namespace of its own.
+
+use anyhow::Result;
+
+use super::spec::{DualStack, ROUTER};
+use crate::netns::Namespace;
+
+/// The bridge between nodes, and the router they send what they know no route for.
+#[derive(Debug)]
+pub(crate) struct Underlay {
+    namespace: Namespace,
+    ports: usize,
+}
+
+impl Underlay {
+    pub(crate) fn new() -> Result<Self> {
+        let namespace = Namespace::new("underlay")?;
+        namespace.sysctl("net/ipv4/ip_forward", 1)?;
+        namespace.sysctl("net/ipv6/conf/all/forwarding", 1)?;
+        let DualStack { v4, v6 } = ROUTER;
+        namespace.ip(&format!(
+            "link add br0 type bridge\n\
+             addr add {v4}/24 dev br0\n\
+             addr add {v6}/64 dev br0 nodad\n\
+             link set br0 up\n"
+        ))?;
+        Ok(Self {
+            namespace,
+            ports: 0,
+        })
+    }
+
+    /// Gives `namespace` an `eth0` with `address` on this network.
+    pub(crate) fn attach(&mut self, namespace: &Namespace, address: DualStack) -> Result<()> {
+        let port = format!("port{}", self.ports);
+        self.ports += 1;
+        self.namespace.ip(&format!(
+            "link add {port} type veth peer name eth0 netns {}\n\
+             link set {port} master br0 up\n",
+            namespace.name()
+        ))?;
+        let DualStack { v4, v6 } = address;
+        namespace.ip(&format!(
+            "addr add {v4}/24 dev eth0\n\
+             addr add {v6}/64 dev eth0 nodad\n\
+             link set eth0 up\n"
+        ))
+    }
+}
+
+/// Lines of `ip` that send what a node has no other route for to the router.
+pub(crate) fn default_routes() -> String {
+    let DualStack { v4, v6 } = ROUTER;
+    format!("route add default via {v4}\nroute add ::/0 via {v6}\n")
+}
