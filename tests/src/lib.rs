@@ -1,5 +1,6 @@
 //! Harness of the Weir test suites.
 
+pub mod controlplane;
 pub mod netns;
 pub mod probe;
 pub mod process;

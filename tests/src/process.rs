@@ -184,17 +184,25 @@ impl Process {
         Ok(())
     }
 
-    /// Waits until `ready` says yes; gives up when the process ends or after `limit`, with the log in the error.
+    /// Checks that the process has not ended.
+    ///
+    /// # Errors
+    /// It has; the error shows how, and the end of the log.
+    pub fn ensure_running(&mut self) -> Result<()> {
+        if let Some(status) = self.exit_status()? {
+            bail!("{} has ended ({status}):\n{}", self.name, self.tail());
+        }
+        Ok(())
+    }
+
+    /// Waits until `ready` says yes.
+    ///
+    /// # Errors
+    /// The process ends before that, or `limit` is over; the error shows the end of the log.
     pub fn wait_until(&mut self, limit: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
         let deadline = Instant::now() + limit;
         while !ready() {
-            if let Some(status) = self.exit_status()? {
-                bail!(
-                    "{} ended ({status}) before it was ready:\n{}",
-                    self.name,
-                    self.tail()
-                );
-            }
+            self.ensure_running()?;
             if Instant::now() > deadline {
                 bail!(
                     "{} is not ready after {limit:?}:\n{}",

@@ -176,6 +176,16 @@ impl Host {
         }
     }
 
+    /// A machine that nobody can reach: it has the control plane's addresses on its loopback device.
+    pub(crate) fn alone(name: &str) -> Result<Self> {
+        let namespace = Namespace::new(name)?;
+        let DualStack { v4, v6 } = spec::CONTROL_PLANE;
+        namespace.ip(&format!(
+            "addr add {v4}/32 dev lo\naddr add {v6}/128 dev lo nodad\n"
+        ))?;
+        Ok(Self::new(name, spec::CONTROL_PLANE, namespace))
+    }
+
     /// The name the test gave it.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -1,5 +1,6 @@
 //! Removes what test processes left behind that were killed.
 
+use std::env;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +11,7 @@ use nix::mount::{MntFlags, umount2};
 use super::private::leftovers;
 use crate::netns::{self, PREFIX};
 
-/// Removes namespaces, mounts and cgroups of harness processes that no longer run.
+/// Removes namespaces, mounts, cgroups and directories of harness processes that no longer run.
 ///
 /// Two processes may sweep at once, so what is gone already is no error.
 pub fn sweep() -> Result<()> {
@@ -21,12 +22,17 @@ pub fn sweep() -> Result<()> {
     let (mounts, cgroups) = leftovers()?;
     for mount in mounts.iter().filter(|path| is_stale_path(path)) {
         let _ = umount2(mount, MntFlags::MNT_DETACH);
-        if let Some(dir) = mount.parent() {
-            let _ = fs::remove_dir_all(dir);
-        }
     }
     for cgroup in cgroups.iter().filter(|path| is_stale_path(path)) {
         let _ = fs::remove_dir(cgroup);
+    }
+    // After the mounts, so that nothing but the directories is removed.
+    let dir = env::temp_dir();
+    for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
+        let entry = entry?;
+        if is_stale(&entry.file_name().to_string_lossy()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
     Ok(())
 }

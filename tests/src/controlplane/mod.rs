@@ -1,0 +1,300 @@
+//! A real control plane: etcd, kube-apiserver and kube-controller-manager in a network namespace of their own.
+//!
+//! There is no kubelet and no scheduler: tests write Nodes and Pods, with their status, as
+//! [`crate::topology::Pod::object`] makes them, and the real controllers make EndpointSlices of them.
+
+mod binaries;
+mod pki;
+mod publish;
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use tempfile::TempDir;
+
+pub use binaries::{Binaries, binaries};
+pub use publish::{publish, publish_pod};
+
+use crate::netns::{Place, unique_name};
+use crate::process::Process;
+use crate::topology::{Host, SERVICE_CIDR_V4, SERVICE_CIDR_V6, Topology};
+use pki::{Files, Pki};
+
+/// How long a program may take to be ready on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// The controllers that run: those that make what an agent watches, and those that namespaces need to come and go.
+///
+/// Not those that judge nodes by their kubelets, which would evict every pod here.
+const CONTROLLERS: &[&str] = &[
+    "endpointslice-controller",
+    "endpointslice-mirroring-controller",
+    "garbage-collector-controller",
+    "namespace-controller",
+    "root-ca-certificate-publisher-controller",
+    "service-cidr-controller",
+    "serviceaccount-controller",
+];
+
+/// A running control plane; its processes, files and namespace end with this value.
+pub struct ControlPlane {
+    // Fields drop in this order.
+    controller_manager: Process,
+    apiserver: Process,
+    etcd: Process,
+    kubectl: PathBuf,
+    kubeconfig: PathBuf,
+    server: String,
+    pki: Pki,
+    dir: TempDir,
+    host: Host,
+}
+
+impl ControlPlane {
+    /// Starts a control plane that only threads and processes in its own namespace can reach.
+    ///
+    /// Builds the programs first where the cache has none (see [`binaries`]).
+    pub fn start() -> Result<Self> {
+        Self::start_in(Host::alone("control-plane")?)
+    }
+
+    /// Starts a control plane that the nodes of `topology` reach at [`Self::server`].
+    pub fn start_on(topology: &mut Topology) -> Result<Self> {
+        Self::start_in(topology.control_plane_host()?)
+    }
+
+    fn start_in(host: Host) -> Result<Self> {
+        let programs = binaries()?;
+        let dir = tempfile::Builder::new()
+            .prefix(&unique_name("control-plane"))
+            .tempdir()?;
+        let pki = Pki::new(&dir.path().join("pki"))?;
+        let server = format!("https://{}:6443", host.addresses().v4);
+        let kubeconfig = pki.kubeconfig(&server, "admin", Some("system:masters"))?;
+        let launch = |name: &str, program: &Path, args: Vec<String>| {
+            let (place, program) = (AsRef::<Place>::as_ref(&host).clone(), program.to_owned());
+            Process::start(
+                name,
+                &dir.path().join(name).with_extension("log"),
+                move || {
+                    let mut command = place.command(&program);
+                    command.args(&args);
+                    command
+                },
+            )
+        };
+        let etcd = launch("etcd", &programs.etcd, etcd_args(dir.path()))?;
+        let apiserver = launch(
+            "kube-apiserver",
+            &programs.apiserver,
+            apiserver_args(&host, &pki)?,
+        )?;
+        let args = controller_manager_args(&kubeconfig, &pki);
+        // It retries until the API server answers, so it may start at once.
+        let controller_manager = launch(
+            "kube-controller-manager",
+            &programs.controller_manager,
+            args,
+        )?;
+        let kubectl = programs.kubectl;
+        let mut this = Self {
+            controller_manager,
+            apiserver,
+            etcd,
+            kubectl,
+            kubeconfig,
+            server,
+            pki,
+            dir,
+            host,
+        };
+        this.wait_ready()?;
+        Ok(this)
+    }
+
+    /// The API server's address, as in a kubeconfig.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// The kubeconfig file of a user who may do everything.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Writes the kubeconfig file of a user who may do what RBAC allows that user and that group.
+    pub fn kubeconfig_of(&self, user: &str, group: Option<&str>) -> Result<PathBuf> {
+        self.pki.kubeconfig(&self.server, user, group)
+    }
+
+    /// A client that may do everything. Use it on threads that are in this place, or in a node of the topology.
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be read. The API server is not asked.
+    pub async fn client(&self) -> Result<Client> {
+        client(&self.kubeconfig).await
+    }
+
+    /// Runs `f` with a client, in a runtime on a thread inside the control plane's namespace, to its end.
+    pub fn block_on<T: Send, F: Future<Output = Result<T>>>(
+        &self,
+        f: impl FnOnce(Client) -> F + Send,
+    ) -> Result<T> {
+        block_on(self.as_ref(), &self.kubeconfig, f)
+    }
+
+    /// `kubectl` of the same release with the administrator's kubeconfig, to run inside the namespace.
+    #[must_use]
+    pub fn kubectl(&self) -> Command {
+        let place: &Place = self.as_ref();
+        let mut command = place.command(&self.kubectl);
+        command.arg("--kubeconfig").arg(&self.kubeconfig);
+        command
+    }
+
+    /// Ends the API server as a crash does. (An orderly end takes a minute.)
+    pub fn stop_apiserver(&mut self) -> Result<()> {
+        self.apiserver.kill()
+    }
+
+    /// Starts the API server again, killing it first where it still runs, and waits until it is ready.
+    pub fn restart_apiserver(&mut self) -> Result<()> {
+        self.apiserver.restart()?;
+        self.wait_ready()
+    }
+
+    /// The directory of the programs' log files (`NAME.log`).
+    #[must_use]
+    pub fn logs(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Checks that none of the programs has ended by itself.
+    pub fn ensure_running(&mut self) -> Result<()> {
+        for process in [
+            &mut self.etcd,
+            &mut self.apiserver,
+            &mut self.controller_manager,
+        ] {
+            process.ensure_running()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the API server calls itself ready and holds the namespaces it makes itself.
+    fn wait_ready(&mut self) -> Result<()> {
+        let (place, kubeconfig) = (AsRef::<Place>::as_ref(&self.host), &self.kubeconfig);
+        self.apiserver.wait_until(START_LIMIT, || {
+            block_on(place, kubeconfig, is_ready).is_ok()
+        })?;
+        self.ensure_running()
+    }
+}
+
+impl AsRef<Place> for ControlPlane {
+    fn as_ref(&self) -> &Place {
+        self.host.as_ref()
+    }
+}
+
+async fn client(kubeconfig: &Path) -> Result<Client> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).context("read the test's kubeconfig")?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Client::try_from(config).context("make a client from the test's kubeconfig")
+}
+
+fn block_on<T: Send, F: Future<Output = Result<T>>>(
+    place: &Place,
+    kubeconfig: &Path,
+    f: impl FnOnce(Client) -> F + Send,
+) -> Result<T> {
+    place.run(|| {
+        // Sockets belong to the namespace of the thread that opens them, so the runtime may have no other threads.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async { f(client(kubeconfig).await?).await })
+    })
+}
+
+async fn is_ready(client: Client) -> Result<()> {
+    client.request_text(http_get("/readyz")?).await?;
+    Api::<NamespaceObject>::all(client).get("default").await?;
+    Ok(())
+}
+
+fn http_get(path: &str) -> Result<hyper::Request<Vec<u8>>> {
+    Ok(hyper::Request::get(path).body(Vec::new())?)
+}
+
+fn etcd_args(dir: &Path) -> Vec<String> {
+    let (client, peer) = ("http://127.0.0.1:2379", "http://127.0.0.1:2380");
+    vec![
+        format!("--data-dir={}", dir.join("etcd").display()),
+        format!("--listen-client-urls={client}"),
+        format!("--advertise-client-urls={client}"),
+        format!("--listen-peer-urls={peer}"),
+        // The data ends with the test.
+        "--unsafe-no-fsync".to_owned(),
+    ]
+}
+
+fn apiserver_args(host: &Host, pki: &Pki) -> Result<Vec<String>> {
+    let mut names: Vec<_> = host
+        .addresses()
+        .both()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    // The first address of each Service subnet is the API server's own Service.
+    names.extend(
+        [
+            "127.0.0.1",
+            "10.96.0.1",
+            "fd10:96::1",
+            "kubernetes.default.svc",
+        ]
+        .map(str::to_owned),
+    );
+    let Files { certificate, key } = pki.server("kube-apiserver", &names)?;
+    let (signing_key, public_key) = pki.key_pair("service-accounts")?;
+    Ok(vec![
+        "--etcd-servers=http://127.0.0.1:2379".to_owned(),
+        "--bind-address=0.0.0.0".to_owned(),
+        format!("--advertise-address={}", host.addresses().v4),
+        format!("--tls-cert-file={}", certificate.display()),
+        format!("--tls-private-key-file={}", key.display()),
+        format!("--client-ca-file={}", pki.ca().display()),
+        format!("--service-cluster-ip-range={SERVICE_CIDR_V4},{SERVICE_CIDR_V6}"),
+        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+        format!(
+            "--service-account-signing-key-file={}",
+            signing_key.display()
+        ),
+        format!("--service-account-key-file={}", public_key.display()),
+        "--authorization-mode=Node,RBAC".to_owned(),
+        "--allow-privileged=true".to_owned(),
+        // It would refuse Pods in a new namespace until a controller has made the default service account.
+        "--disable-admission-plugins=ServiceAccount".to_owned(),
+    ])
+}
+
+fn controller_manager_args(kubeconfig: &Path, pki: &Pki) -> Vec<String> {
+    vec![
+        format!("--kubeconfig={}", kubeconfig.display()),
+        format!("--root-ca-file={}", pki.ca().display()),
+        format!("--controllers={}", CONTROLLERS.join(",")),
+        format!("--service-cluster-ip-range={SERVICE_CIDR_V4},{SERVICE_CIDR_V6}"),
+        "--leader-elect=false".to_owned(),
+        // Tests wait for what it does.
+        "--endpointslice-updates-batch-period=0s".to_owned(),
+    ]
+}
