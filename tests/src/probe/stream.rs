@@ -48,7 +48,7 @@ pub struct Report {
     pub identities: BTreeSet<String>,
     /// Every address the servers saw: more than one means that a translation changed.
     pub sources: BTreeSet<SocketAddr>,
-    /// What broke the stream, and after which message.
+    /// The first error, and when; it ended a TCP stream.
     pub error: Option<String>,
 }
 
@@ -60,6 +60,16 @@ impl Report {
             bail!("a connection was harmed: {self:?}");
         }
         Ok(())
+    }
+
+    /// Keeps the first error.
+    fn note<T>(&mut self, result: io::Result<T>) -> Option<T> {
+        let sent = self.sent;
+        let keep = |error| {
+            self.error
+                .get_or_insert_with(|| format!("after {sent} messages: {error}"));
+        };
+        result.map_err(keep).ok()
     }
 
     fn take(&mut self, echo: Echo, waited: Duration) {
@@ -96,9 +106,7 @@ impl Stream {
                     udp(&probe, options, &flag, &mut report, started)
                 }
             };
-            report.error = result
-                .err()
-                .map(|error| format!("after message {}: {error}", report.sent));
+            report.note(result);
             report
         })?;
         let stream = Self {
@@ -173,6 +181,8 @@ fn tcp(
 }
 
 /// Sends at every interval whatever comes back, and matches the answers by number.
+///
+/// Errors (a port that is closed for a moment) cost the datagrams they hit, and the stream goes on.
 fn udp(
     probe: &Probe,
     options: StreamOptions,
@@ -187,29 +197,32 @@ fn udp(
         let now = Instant::now();
         let stopped = stop.load(Ordering::Relaxed);
         if !stopped && now >= next {
-            socket.send(&serde_json::to_vec(&Message {
+            let message = serde_json::to_vec(&Message {
                 number: report.sent,
-            })?)?;
+            })?;
+            // Unsent, it stays without an answer and counts as lost in time.
+            report.note(socket.send(&message));
             waiting.insert(report.sent, now);
             report.sent += 1;
             next = now + options.interval;
         }
-        let sent_before = waiting.len();
+        let before = waiting.len();
         waiting.retain(|_, sent| now.duration_since(*sent) < options.stall);
-        report.lost += (sent_before - waiting.len()) as u64;
+        report.lost += (before - waiting.len()) as u64;
         if stopped && waiting.is_empty() {
             return Ok(());
         }
         // When stopped, answers come at any time; before, listen until the next message is due.
         let pause = if stopped {
-            options.stall
+            options.interval
         } else {
             next.saturating_duration_since(now)
         };
-        if let Some(echo) = receive(
-            &socket,
-            pause.clamp(Duration::from_micros(100), options.interval),
-        )? && let Some(sent) = waiting.remove(&echo.number)
+        // A time-out of zero would mean none.
+        socket.set_read_timeout(Some(pause.max(Duration::from_micros(100))))?;
+        let received = receive(&socket);
+        if let Some(Some(echo)) = report.note(received)
+            && let Some(sent) = waiting.remove(&echo.number)
         {
             report.take(echo, sent.elapsed());
             if report.answered == 1 {
@@ -219,9 +232,8 @@ fn udp(
     }
 }
 
-/// The next answer within `patience`, or none.
-fn receive(socket: &UdpSocket, patience: Duration) -> io::Result<Option<Echo>> {
-    socket.set_read_timeout(Some(patience))?;
+/// The next answer, or none in time.
+fn receive(socket: &UdpSocket) -> io::Result<Option<Echo>> {
     let mut buffer = [0; 2048];
     match socket.recv(&mut buffer) {
         Ok(length) => Ok(Some(serde_json::from_slice(&buffer[..length])?)),
