@@ -1,3 +1,69 @@
-//! The project's own commands.
+//! The project's own commands: `cargo xtask --help` explains each.
 
-fn main() {}
+mod build;
+mod ci;
+mod harness;
+mod layers;
+mod process;
+mod setup;
+mod tally;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own commands
+#[derive(Parser)]
+#[command(name = "cargo xtask", version, max_term_width = 100)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find or install what builds the kernel programs, and the tools the tests use
+    ///
+    /// Says what it finds, what it installs, and how. A compiler is looked for in this order: a rustup
+    /// toolchain with rust-src; Debian's rustc-web with rust-web-src; rust-src added by rustup; Debian's packages installed
+    /// by apt-get. bpf-linker is built once and kept under ~/.cache/weir. Every attempt is bounded in time, and
+    /// without root it says what is missing instead of installing it.
+    Setup,
+    /// Build the kernel programs, then the agent with them inside: target/release/weir
+    Build(build::Options),
+    /// Run every suite and end with one line: `N passed, N failed`
+    ///
+    /// Unit and property tests need no root. The suites in tests/tests do, and are reported as skipped without it. A test
+    /// that cannot run here prints a line that begins with SKIP and is counted as skipped, not passed.
+    Test(test::Options),
+    /// Run what a change must pass: formatting, layers, lints, licences, then every suite
+    Ci,
+    /// Check which stage of the agent uses which, where `unsafe` is, and how long files are
+    LintLayers,
+    /// Show Weir at work on this machine: two nodes of network namespaces, real clients, no cluster (root)
+    Demo(harness::Demo),
+    /// Measure nanoseconds per packet of the loaded programs (root)
+    Bench(harness::Bench),
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::Setup => setup::everything(),
+        Command::Build(options) => build::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Ci => ci::run(),
+        Command::LintLayers => layers::run(),
+        Command::Demo(options) => harness::demo(&options),
+        Command::Bench(options) => harness::bench(&options),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `cargo xtask build`: the kernel programs first, then the agent with them inside.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+
+use crate::process::{self, minutes};
+use crate::toolchain::Toolchain;
+use crate::{setup, workspace};
+
+const TARGET: &str = "bpfel-unknown-none";
+/// Read by the agent's build script: the object that goes into the agent.
+pub(crate) const OBJECT_ENV: &str = "WEIR_EBPF_OBJECT";
+
+/// What `cargo xtask build` takes.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Print every packet's decision through aya-log; the agent goes to target/bpf-log, never to target/release
+    #[arg(long)]
+    bpf_log: bool,
+    /// Build the agent without optimisation (the kernel programs are always optimised)
+    #[arg(long)]
+    debug: bool,
+}
+
+/// Which object: what ships, or the one that reports each packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Object {
+    Release,
+    Log,
+}
+
+impl Object {
+    /// Each kind has a build directory of its own, so that a logging object can never be taken for the other.
+    fn target_dir(self) -> PathBuf {
+        workspace::target().join(if self == Self::Log { "bpf-log" } else { "bpf" })
+    }
+}
+
+/// Builds the object, then the agent.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let toolchain = setup::toolchain()?;
+    let kind = if options.bpf_log {
+        Object::Log
+    } else {
+        Object::Release
+    };
+    let object = object(&toolchain, kind)?;
+    let agent = agent(&object, options)?;
+    eprintln!(
+        "kernel programs  {}\nagent            {}",
+        object.display(),
+        agent.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the release object and agent, as the suites, the demo and the benchmarks use them.
+pub(crate) fn release(toolchain: &Toolchain) -> Result<(PathBuf, PathBuf)> {
+    let object = object(toolchain, Object::Release)?;
+    let agent = agent(
+        &object,
+        &Options {
+            bpf_log: false,
+            debug: false,
+        },
+    )?;
+    Ok((object, agent))
+}
+
+/// Builds the kernel programs and returns the object's path.
+pub(crate) fn object(toolchain: &Toolchain, kind: Object) -> Result<PathBuf> {
+    let target_dir = kind.target_dir();
+    let mut cargo = workspace::cargo();
+    cargo.args([
+        "build",
+        "--package",
+        "weir-ebpf",
+        "--bin",
+        "weir",
+        "--release",
+        "-Zbuild-std=core",
+    ]);
+    cargo
+        .args(["--target", TARGET, "--target-dir"])
+        .arg(&target_dir);
+    if kind == Object::Log {
+        cargo.args(["--features", "log"]);
+    }
+    bpf_environment(&mut cargo, toolchain);
+    process::run(&mut cargo, minutes(20)).context("building the kernel programs")?;
+    Ok(target_dir.join(TARGET).join("release/weir"))
+}
+
+fn bpf_environment(cargo: &mut Command, toolchain: &Toolchain) {
+    // Flags reach `core` too, unlike a profile's: BTF needs its debug info. The encoded form keeps paths with spaces whole.
+    let linker = format!("-Clinker={}", toolchain.linker.display());
+    let flags = ["-Cdebuginfo=2", &linker, "-Clink-arg=--btf"].join("\x1f");
+    cargo
+        .env("RUSTC", &toolchain.compiler.rustc)
+        // -Zbuild-std on a stable compiler.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
+        // bpf-linker optimises the whole program once more; a release profile's own LTO only gets in its way.
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
+        // Set by rustup for the compiler this task was built with, which is another one.
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .env_remove("RUSTC_WRAPPER")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER");
+}
+
+fn agent(object: &PathBuf, options: &Options) -> Result<PathBuf> {
+    let target_dir = if options.bpf_log {
+        Object::Log.target_dir()
+    } else {
+        workspace::target()
+    };
+    let mut cargo = workspace::cargo();
+    cargo
+        .args([
+            "build",
+            "--package",
+            "weir",
+            "--bin",
+            "weir",
+            "--target-dir",
+        ])
+        .arg(&target_dir);
+    if !options.debug {
+        cargo.arg("--release");
+    }
+    process::run(cargo.env(OBJECT_ENV, object), minutes(40)).context("building the agent")?;
+    Ok(target_dir
+        .join(if options.debug { "debug" } else { "release" })
+        .join("weir"))
+}
