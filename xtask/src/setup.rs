@@ -13,8 +13,6 @@ use crate::workspace;
 const DENY_VERSION: &str = "0.20.2";
 /// A rustup without a server waits for ever.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(60);
-/// At most: rust-src, compiler packages, LLVM, bpf-linker, ready; and one refusal of each.
-const MOST_STEPS: usize = 8;
 
 /// Programs the suites run, with the Debian package of each.
 const TOOLS: [(&str, &str); 8] = [
@@ -55,24 +53,27 @@ pub(crate) fn everything() -> Result<ExitCode> {
 /// # Errors
 /// No way is open from here; the error says what a person has to install.
 pub(crate) fn toolchain() -> Result<Toolchain> {
-    let (mut rustup_refused, mut apt_failed) = (false, false);
-    for _ in 0..MOST_STEPS {
+    let mut tried: Vec<Way> = Vec::new();
+    let mut apt_failed = false;
+    loop {
         let mut facts = Facts::find();
-        facts.rustup &= !rustup_refused;
+        facts.rustup &= !tried.contains(&Way::AddRustSrc);
         facts.apt &= !apt_failed;
-        match choose(&facts) {
-            Way::Ready(toolchain) => return Ok(toolchain),
+        let way = choose(&facts);
+        if tried.contains(&way) {
+            bail!("setup went well but changed nothing ({way:?}, found {facts:?})");
+        }
+        match &way {
+            Way::Ready(toolchain) => return Ok(toolchain.clone()),
             Way::AddRustSrc => {
-                // Asked once: a component that is still missing after a success will not come by asking again.
-                rustup_refused = true;
                 said(process::run(&mut add_rust_src(), RUSTUP_LIMIT));
             }
-            Way::Install(packages) => apt_failed = !said(install(&packages)),
-            Way::BuildLinker { llvm } => build_linker(llvm)?,
+            Way::Install(packages) => apt_failed = !said(install(packages)),
+            Way::BuildLinker { llvm } => build_linker(*llvm)?,
             Way::Missing(what) => bail!("missing: {what}"),
         }
+        tried.push(way);
     }
-    bail!("setup came to no end after {MOST_STEPS} steps; the lines above say what it tried")
 }
 
 /// Installs what the suites run as far as that is possible; returns what is still missing.
@@ -151,7 +152,8 @@ fn install(packages: &[String]) -> Result<()> {
             .env("DEBIAN_FRONTEND", "noninteractive");
         command
     };
-    told(&mut apt(&["update"]), minutes(3))?;
+    // One repository of several that does not answer is no reason to stop.
+    said(told(&mut apt(&["update"]), minutes(3)));
     let mut install = apt(&["install", "--yes", "--no-install-recommends"]);
     told(install.args(packages), minutes(15))
 }
