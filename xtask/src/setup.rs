@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: what is needed gets found or installed; each step says what it does and ends in bounded time.
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -149,7 +149,9 @@ fn install(packages: &[String]) -> Result<()> {
         command
             .args(["--quiet=2", "-o", "DPkg::Lock::Timeout=300"])
             .args(args)
-            .env("DEBIAN_FRONTEND", "noninteractive");
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            // dpkg tells each package's story there; what goes wrong comes on stderr.
+            .stdout(Stdio::null());
         command
     };
     // One repository of several that does not answer is no reason to stop.

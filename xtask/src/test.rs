@@ -208,12 +208,19 @@ impl Suite {
                 .env("PROPTEST_CASES", cases.to_string())
                 .env("WEIR_CASES", cases.to_string());
         }
-        follow(&mut command, self.limit, Reader::new(&self.name))
+        follow(&mut command, self.limit, Reader::new(&self.name), |line| {
+            println!("{line}");
+        })
     }
 }
 
-/// Runs `cargo test`, showing and counting its lines as they come.
-fn follow(command: &mut Command, limit: Duration, mut reader: Reader) -> Result<Tally> {
+/// Runs `cargo test`, counting its lines as they come, and showing those for people.
+fn follow(
+    command: &mut Command,
+    limit: Duration,
+    mut reader: Reader,
+    show: impl Fn(&str),
+) -> Result<Tally> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -233,7 +240,7 @@ fn follow(command: &mut Command, limit: Duration, mut reader: Reader) -> Result<
     });
     let mut take = |line: String| {
         if reader.line(&line) {
-            println!("{line}");
+            show(&line);
         }
     };
     let deadline = Instant::now() + limit;
@@ -332,6 +339,7 @@ mod tests {
                 Command::new("sh").args(["-c", script]),
                 limit,
                 Reader::new("shell"),
+                |_| {},
             )
             .unwrap()
         };
