@@ -6,3 +6,5 @@
 pub mod compile;
 pub mod model;
 pub mod plan;
+pub mod source;
+pub mod state;

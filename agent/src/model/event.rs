@@ -94,6 +94,22 @@ pub enum Event {
         /// What is wrong with it and what to do.
         message: String,
     },
+    /// An object that has just been applied is used, except for parts that are not: told until its next event.
+    Flawed {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: ObjectName,
+        /// What was left out and what to do.
+        message: String,
+    },
+    /// A file could not be read, and what was last read from it stays; or (no message) it is well again.
+    File {
+        /// File name.
+        name: String,
+        /// What is wrong with it, and where.
+        message: Option<String>,
+    },
 }
 
 /// What a changed state asks for.

@@ -1,6 +1,7 @@
 //! All objects at one moment.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{DeviceFacts, EndpointSlice, Namespace, Node, ObjectName, Pod, Policy, Service};
@@ -24,4 +25,25 @@ pub struct Snapshot {
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// Devices of this node.
     pub devices: DeviceFacts,
+}
+
+impl Snapshot {
+    /// The pod behind each pod-network address. Of two live pods with one address (a pod that the kubelet has lost, beside its
+    /// successor) the newer owns it; of two of the same second, the one with the greater name.
+    #[must_use]
+    pub fn address_owners(&self) -> BTreeMap<IpAddr, Arc<Pod>> {
+        let mut owners: BTreeMap<IpAddr, Arc<Pod>> = BTreeMap::new();
+        // Pods come in order of their names, so a later one of the same age wins.
+        for pod in self.pods.values().filter(|pod| pod.owns_addresses()) {
+            for &address in &pod.ips {
+                let newer = owners
+                    .get(&address)
+                    .is_none_or(|owner| pod.created >= owner.created);
+                if newer {
+                    owners.insert(address, Arc::clone(pod));
+                }
+            }
+        }
+        owners
+    }
 }

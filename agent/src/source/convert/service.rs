@@ -1,0 +1,119 @@
+//! v1 Service.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::fields::{self, dual_stack, has_label};
+use super::{Conversion, Converted};
+use crate::model::{Kind, Object, Service, ServicePort, TrafficPolicy};
+use crate::source::{Fault, Problem};
+
+/// Set on objects that another proxy serves (well-known label).
+pub(super) const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// Set on headless Services and their slices (well-known label).
+pub(super) const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// Converts a Service. Headless ones, ExternalNames and those of another proxy are not ours.
+pub fn service(object: api::Service) -> Conversion {
+    let name = fields::namespaced(Kind::Service, &object.metadata)?;
+    if has_label(&object.metadata, PROXY_NAME) || has_label(&object.metadata, HEADLESS) {
+        return Ok(None);
+    }
+    let reject = |fault: Fault| fault.of(Kind::Service, &name);
+
+    let spec = object.spec.unwrap_or_default();
+    match spec.type_.as_deref().unwrap_or_default() {
+        "" | "ClusterIP" | "NodePort" | "LoadBalancer" => {}
+        "ExternalName" => return Ok(None),
+        other => {
+            let problem = Problem::ServiceType(other.to_owned());
+            return Err(reject(Fault::new("spec.type", problem)));
+        }
+    }
+    let (field, texts) = match spec.cluster_ips {
+        Some(texts) if !texts.is_empty() => ("spec.clusterIPs", texts),
+        _ => ("spec.clusterIP", Vec::from_iter(spec.cluster_ip)),
+    };
+    match texts.first().map(String::as_str) {
+        Some("None") => return Ok(None),
+        None | Some("") => return Err(reject(Fault::new(field, Problem::NoClusterIp))),
+        Some(_) => {}
+    }
+    let (cluster_ips, faults) = dual_stack(field, &texts);
+    // A frontend that silently lacks one of its addresses would be another Service than the one written.
+    if let Some(fault) = faults.into_iter().next() {
+        return Err(reject(fault));
+    }
+    let internal_traffic_policy = traffic_policy(spec.internal_traffic_policy.as_deref())
+        .map_err(|problem| reject(Fault::new("spec.internalTrafficPolicy", problem)))?;
+
+    Ok(Some(Converted::whole(Object::Service(Service {
+        cluster_ips,
+        ports: ports(spec.ports.unwrap_or_default()).map_err(reject)?,
+        internal_traffic_policy,
+        selector: spec.selector.unwrap_or_default(),
+        name,
+    }))))
+}
+
+fn traffic_policy(text: Option<&str>) -> Result<TrafficPolicy, Problem> {
+    match text.unwrap_or_default() {
+        "" | "Cluster" => Ok(TrafficPolicy::Cluster),
+        "Local" => Ok(TrafficPolicy::Local),
+        other => Err(Problem::TrafficPolicy(other.to_owned())),
+    }
+}
+
+fn ports(ports: Vec<api::ServicePort>) -> Result<Vec<ServicePort>, Fault> {
+    if ports.is_empty() {
+        return Err(Fault::new("spec.ports", Problem::NoPorts));
+    }
+    let mut names = BTreeSet::new();
+    let mut numbers = BTreeSet::new();
+    ports
+        .into_iter()
+        .enumerate()
+        .map(|(index, port)| {
+            let fault =
+                |field: &str, problem| Fault::new(format!("spec.ports[{index}].{field}"), problem);
+            let port = service_port(port, fault)?;
+            if !numbers.insert((port.protocol, port.port)) {
+                let problem = Problem::DuplicatePort {
+                    port: port.port,
+                    protocol: port.protocol,
+                };
+                return Err(fault("port", problem));
+            }
+            if !names.insert(port.name.clone()) {
+                return Err(fault("name", Problem::DuplicatePortName(port.name)));
+            }
+            Ok(port)
+        })
+        .collect()
+}
+
+fn service_port(
+    port: api::ServicePort,
+    fault: impl Fn(&str, Problem) -> Fault,
+) -> Result<ServicePort, Fault> {
+    let number = fields::port(port.port).map_err(|problem| fault("port", problem))?;
+    let protocol =
+        fields::protocol(port.protocol.as_deref()).map_err(|problem| fault("protocol", problem))?;
+    let target_port = match port.target_port {
+        // The API server puts the port where the target is missing, 0 or empty.
+        None | Some(IntOrString::Int(0)) => number.to_string(),
+        Some(IntOrString::String(name)) if name.is_empty() => number.to_string(),
+        Some(IntOrString::Int(target)) => fields::port(target)
+            .map_err(|problem| fault("targetPort", problem))?
+            .to_string(),
+        Some(IntOrString::String(name)) => name,
+    };
+    Ok(ServicePort {
+        name: port.name.unwrap_or_default(),
+        protocol,
+        port: number,
+        target_port,
+    })
+}

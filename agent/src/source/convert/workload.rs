@@ -1,0 +1,110 @@
+//! v1 Pod, Namespace and Node.
+
+use k8s_openapi::api::core::v1 as api;
+
+use super::address::parse_ip;
+use super::fields::{self, dual_stack};
+use super::{Conversion, Converted};
+use crate::model::{ContainerPort, Kind, Namespace, Node, Object, Pod};
+use crate::source::Fault;
+
+/// Label that the API server puts on every namespace.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
+/// Converts a Pod. One that is not scheduled yet is not ours.
+pub fn pod(object: api::Pod) -> Conversion {
+    let name = fields::namespaced(Kind::Pod, &object.metadata)?;
+    let spec = object.spec.unwrap_or_default();
+    let Some(node) = spec.node_name.filter(|node| !node.is_empty()) else {
+        return Ok(None);
+    };
+    let status = object.status.unwrap_or_default();
+    let texts: Vec<_> = match status.pod_ips {
+        Some(ips) if !ips.is_empty() => ips.into_iter().map(|ip| ip.ip).collect(),
+        _ => Vec::from_iter(status.pod_ip),
+    };
+    let (ips, mut flaws) = dual_stack("status.podIPs", &texts);
+
+    let init = spec.init_containers.unwrap_or_default();
+    let sidecars = indexed("spec.initContainers", init)
+        .filter(|(_, container)| container.restart_policy.as_deref() == Some("Always"));
+    let mut ports = Vec::new();
+    for (field, container) in indexed("spec.containers", spec.containers).chain(sidecars) {
+        let declared = container.ports.unwrap_or_default();
+        for (field, port) in indexed(&format!("{field}.ports"), declared) {
+            match container_port(port, &field) {
+                Ok(port) => ports.push(port),
+                Err(flaw) => flaws.push(flaw),
+            }
+        }
+    }
+
+    let metadata = object.metadata;
+    Ok(Some(Converted {
+        object: Object::Pod(Pod {
+            uid: metadata
+                .uid
+                .filter(|uid| !uid.is_empty())
+                .unwrap_or_else(|| name.to_string()),
+            labels: metadata.labels.unwrap_or_default(),
+            ips,
+            host_network: spec.host_network.unwrap_or(false),
+            terminal: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            node,
+            ports,
+            created: metadata
+                .creation_timestamp
+                .map_or(0, |time| time.0.as_second()),
+            name,
+        }),
+        flaws,
+    }))
+}
+
+fn indexed<T>(field: &str, items: Vec<T>) -> impl Iterator<Item = (String, T)> {
+    items
+        .into_iter()
+        .enumerate()
+        .map(move |(index, item)| (format!("{field}[{index}]"), item))
+}
+
+fn container_port(port: api::ContainerPort, field: &str) -> Result<ContainerPort, Fault> {
+    Ok(ContainerPort {
+        port: fields::port(port.container_port)
+            .map_err(|problem| Fault::new(format!("{field}.containerPort"), problem))?,
+        protocol: fields::protocol(port.protocol.as_deref())
+            .map_err(|problem| Fault::new(format!("{field}.protocol"), problem))?,
+        name: port.name.unwrap_or_default(),
+    })
+}
+
+/// Converts a Namespace.
+pub fn namespace(object: api::Namespace) -> Conversion {
+    let name = fields::cluster(Kind::Namespace, &object.metadata)?.name;
+    let mut labels = object.metadata.labels.unwrap_or_default();
+    labels.insert(NAMESPACE_NAME.to_owned(), name.clone());
+    let namespace = Namespace { name, labels };
+    Ok(Some(Converted::whole(Object::Namespace(namespace))))
+}
+
+/// Converts a Node. Its host names are left out.
+pub fn node(object: api::Node) -> Conversion {
+    let name = fields::cluster(Kind::Node, &object.metadata)?.name;
+    let mut flaws = Vec::new();
+    let mut addresses = Vec::new();
+    let status = object.status.unwrap_or_default();
+    for (field, entry) in indexed("status.addresses", status.addresses.unwrap_or_default()) {
+        match parse_ip(&entry.address) {
+            Ok(address) if addresses.contains(&address) => {}
+            Ok(address) => addresses.push(address),
+            Err(problem) if matches!(entry.type_.as_str(), "InternalIP" | "ExternalIP") => {
+                flaws.push(Fault::new(field, problem));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(Some(Converted {
+        object: Object::Node(Node { name, addresses }),
+        flaws,
+    }))
+}

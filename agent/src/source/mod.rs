@@ -1,0 +1,9 @@
+//! Where the objects come from: a directory of manifests or the Kubernetes API. Both speak [`Event`](crate::model::Event)s,
+//! and both convert API objects to model objects once, in [`convert`].
+
+pub mod convert;
+pub mod manifests;
+mod outcome;
+mod rejection;
+
+pub use rejection::{Fault, Problem, Rejection};

@@ -1,0 +1,165 @@
+//! All objects as of now: events in, snapshot out. No clock, no lock, no await, no I/O; what the state holds depends on the
+//! newest event of each object only, never on the order in which objects came.
+
+mod store;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::model::{Change, DeviceFacts, Event, Kind, ObjectName, Snapshot};
+
+/// The objects that a source has told of, and what it could not use.
+#[derive(Debug, Default)]
+pub struct State {
+    snapshot: Snapshot,
+    synced: BTreeSet<Kind>,
+    objects: BTreeMap<(Kind, ObjectName), String>,
+    files: BTreeMap<String, String>,
+}
+
+/// Something that is skipped, wholly or in part, until somebody mends it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rejected {
+    /// Kind of the object, or `File`.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl State {
+    /// An empty state, seen from a node.
+    #[must_use]
+    pub fn new(node_name: impl Into<String>) -> Self {
+        Self {
+            snapshot: Snapshot {
+                node_name: node_name.into(),
+                ..Snapshot::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Takes in an event and says what it changed; an object that stays as it was changes nothing.
+    pub fn apply(&mut self, event: Event) -> Change {
+        match event {
+            Event::Applied(object) => {
+                let key = object.key();
+                self.objects.remove(&key);
+                change(key.0, self.snapshot.insert(object))
+            }
+            Event::Deleted(kind, name) => {
+                let changed = self.snapshot.remove(kind, &name);
+                self.objects.remove(&(kind, name));
+                change(kind, changed)
+            }
+            Event::Replaced(kind, objects) => {
+                self.synced.insert(kind);
+                self.objects.retain(|(rejected, _), _| *rejected != kind);
+                change(kind, self.snapshot.replace(kind, objects))
+            }
+            Event::Rejected {
+                kind,
+                name,
+                message,
+            } => {
+                let changed = self.snapshot.remove(kind, &name);
+                self.objects.insert((kind, name), message);
+                change(kind, changed)
+            }
+            Event::Flawed {
+                kind,
+                name,
+                message,
+            } => {
+                self.objects.insert((kind, name), message);
+                Change::default()
+            }
+            Event::File { name, message } => {
+                match message {
+                    Some(message) => self.files.insert(name, message),
+                    None => self.files.remove(&name),
+                };
+                Change::default()
+            }
+        }
+    }
+
+    /// Takes in what leads where on this node.
+    pub fn set_devices(&mut self, devices: DeviceFacts) -> Change {
+        let policies = self.snapshot.devices != devices;
+        self.snapshot.devices = devices;
+        Change {
+            services: false,
+            policies,
+        }
+    }
+
+    /// All objects as of now.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Whether every kind has been listed. Before that, what is missing here may exist, and nothing may be deleted for it.
+    #[must_use]
+    pub fn synced(&self) -> bool {
+        Kind::ALL.iter().all(|kind| self.synced.contains(kind))
+    }
+
+    /// Everything that is skipped now: files, objects, and addresses that two live pods claim.
+    #[must_use]
+    pub fn rejections(&self) -> Vec<Rejected> {
+        let files = self.files.iter().map(|(name, message)| Rejected {
+            kind: "File",
+            name: name.clone(),
+            message: message.clone(),
+        });
+        let objects = self.objects.iter().map(|((kind, name), message)| Rejected {
+            kind: kind.as_str(),
+            name: name.to_string(),
+            message: message.clone(),
+        });
+        let mut all: Vec<_> = files.chain(objects).collect();
+        all.extend(self.address_conflicts());
+        all
+    }
+
+    fn address_conflicts(&self) -> Vec<Rejected> {
+        let owners = self.snapshot.address_owners();
+        let live = self
+            .snapshot
+            .pods
+            .values()
+            .filter(|pod| pod.owns_addresses());
+        live.flat_map(|pod| pod.ips.iter().map(move |address| (pod, address)))
+            .filter_map(|(pod, address)| {
+                let owner = &owners.get(address)?.name;
+                (*owner != pod.name).then(|| Rejected {
+                    kind: Kind::Pod.as_str(),
+                    name: pod.name.to_string(),
+                    message: format!(
+                        "address {address} is also that of pod {owner}, which is newer and gets it; \
+                         delete one of the two"
+                    ),
+                })
+            })
+            .collect()
+    }
+}
+
+/// Which tables depend on a kind.
+fn change(kind: Kind, changed: bool) -> Change {
+    match kind {
+        Kind::Service | Kind::EndpointSlice => Change {
+            services: changed,
+            policies: false,
+        },
+        Kind::NetworkPolicy | Kind::Pod | Kind::Namespace | Kind::Node => Change {
+            services: false,
+            policies: changed,
+        },
+    }
+}

@@ -1,0 +1,68 @@
+//! Writing to a snapshot. Each call says whether anything differs afterwards, and keeps the shared object where nothing does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::model::{Kind, Object, ObjectName, Snapshot};
+
+impl Snapshot {
+    pub(super) fn insert(&mut self, object: Object) -> bool {
+        match object {
+            Object::Service(new) => put(&mut self.services, new.name.clone(), new),
+            Object::EndpointSlice(new) => put(&mut self.slices, new.name.clone(), new),
+            Object::Policy(new) => put(&mut self.policies, new.name.clone(), new),
+            Object::Pod(new) => put(&mut self.pods, new.name.clone(), new),
+            Object::Namespace(new) => put(&mut self.namespaces, new.name.clone(), new),
+            Object::Node(new) => put(&mut self.nodes, new.name.clone(), new),
+        }
+    }
+
+    pub(super) fn remove(&mut self, kind: Kind, name: &ObjectName) -> bool {
+        match kind {
+            Kind::Service => self.services.remove(name).is_some(),
+            Kind::EndpointSlice => self.slices.remove(name).is_some(),
+            Kind::NetworkPolicy => self.policies.remove(name).is_some(),
+            Kind::Pod => self.pods.remove(name).is_some(),
+            Kind::Namespace => self.namespaces.remove(&name.name).is_some(),
+            Kind::Node => self.nodes.remove(&name.name).is_some(),
+        }
+    }
+
+    pub(super) fn replace(&mut self, kind: Kind, objects: Vec<Object>) -> bool {
+        let mut new = Self::default();
+        for object in objects {
+            new.insert(object);
+        }
+        match kind {
+            Kind::Service => swap(&mut self.services, new.services),
+            Kind::EndpointSlice => swap(&mut self.slices, new.slices),
+            Kind::NetworkPolicy => swap(&mut self.policies, new.policies),
+            Kind::Pod => swap(&mut self.pods, new.pods),
+            Kind::Namespace => swap(&mut self.namespaces, new.namespaces),
+            Kind::Node => swap(&mut self.nodes, new.nodes),
+        }
+    }
+}
+
+fn put<K: Ord, V: PartialEq>(objects: &mut BTreeMap<K, Arc<V>>, name: K, new: V) -> bool {
+    let differs = objects.get(&name).is_none_or(|old| **old != new);
+    if differs {
+        objects.insert(name, Arc::new(new));
+    }
+    differs
+}
+
+fn swap<K: Ord, V: PartialEq>(
+    objects: &mut BTreeMap<K, Arc<V>>,
+    mut new: BTreeMap<K, Arc<V>>,
+) -> bool {
+    let mut differs = objects.len() != new.len();
+    for (name, object) in &mut new {
+        match objects.get(name) {
+            Some(old) if old == object => *object = Arc::clone(old),
+            _ => differs = true,
+        }
+    }
+    *objects = new;
+    differs
+}
