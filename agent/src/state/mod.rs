@@ -2,6 +2,8 @@
 //! newest event of each object only, never on the order in which objects came.
 
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 

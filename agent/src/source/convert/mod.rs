@@ -11,6 +11,9 @@ mod service;
 mod slice;
 mod workload;
 
+#[cfg(test)]
+mod tests;
+
 pub use policy::network_policy;
 pub use service::service;
 pub use slice::endpoint_slice;

@@ -37,6 +37,8 @@ fn yaml(text: &str) -> Result<Vec<Document>, String> {
             max_total_comment_bytes: usize::MAX,
             max_total_scalar_bytes: usize::MAX,
         },
+        // YAML 1.2: a namespace called n is no boolean.
+        strict_booleans: true,
         with_snippet: false,
     };
     let documents: Vec<Spanned<Value>> =

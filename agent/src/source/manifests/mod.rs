@@ -5,6 +5,8 @@
 mod decode;
 mod directory;
 mod file;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,371 @@
+//! The state as its users see it.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::*;
+use crate::model::{
+    EndpointSlice, Labels, Namespace, Node, Object, Pod, PodDevice, Policy, Selector, Service,
+    TrafficPolicy,
+};
+
+const SERVICES: Change = Change {
+    services: true,
+    policies: false,
+};
+const POLICIES: Change = Change {
+    services: false,
+    policies: true,
+};
+const NOTHING: Change = Change {
+    services: false,
+    policies: false,
+};
+
+/// An object of a kind; objects with different versions differ.
+fn object(kind: Kind, name: &str, version: u8) -> Object {
+    let labels: Labels = [("version".to_owned(), version.to_string())].into();
+    let name = ObjectName::new("n", name);
+    match kind {
+        Kind::Service => Object::Service(Service {
+            name,
+            cluster_ips: vec![],
+            ports: vec![],
+            internal_traffic_policy: TrafficPolicy::Cluster,
+            selector: labels,
+        }),
+        Kind::EndpointSlice => Object::EndpointSlice(EndpointSlice {
+            name,
+            service: ObjectName::new("n", version.to_string()),
+            endpoints: vec![],
+            ports: vec![],
+        }),
+        Kind::NetworkPolicy => Object::Policy(Policy {
+            name,
+            uid: version.to_string(),
+            pod_selector: Selector::default(),
+            ingress: None,
+            egress: None,
+        }),
+        Kind::Pod => Object::Pod(pod(&name.name, version.into())),
+        Kind::Namespace => Object::Namespace(Namespace {
+            name: name.name,
+            labels,
+        }),
+        Kind::Node => Object::Node(Node {
+            name: name.name,
+            addresses: vec![[10, 0, 0, version].into()],
+        }),
+    }
+}
+
+fn pod(name: &str, created: i64) -> Pod {
+    Pod {
+        name: ObjectName::new("n", name),
+        uid: name.to_owned(),
+        labels: Labels::new(),
+        ips: vec![[10, 0, 0, 1].into()],
+        host_network: false,
+        terminal: false,
+        node: "node-a".to_owned(),
+        ports: vec![],
+        created,
+    }
+}
+
+fn rejected(kind: Kind, name: ObjectName, message: &str) -> Event {
+    Event::Rejected {
+        kind,
+        name,
+        message: message.to_owned(),
+    }
+}
+
+fn messages(state: &State) -> Vec<String> {
+    let all = state.rejections().into_iter();
+    all.map(|each| format!("{} {}: {}", each.kind, each.name, each.message))
+        .collect()
+}
+
+#[test]
+fn a_change_names_the_tables_and_only_when_something_differs() {
+    for kind in Kind::ALL {
+        let wanted = match kind {
+            Kind::Service | Kind::EndpointSlice => SERVICES,
+            _ => POLICIES,
+        };
+        let mut state = State::new("node-a");
+        let name = object(kind, "a", 1).key().1;
+        let steps = [
+            (Event::Applied(object(kind, "a", 1)), wanted),
+            (Event::Applied(object(kind, "a", 1)), NOTHING),
+            (Event::Applied(object(kind, "a", 2)), wanted),
+            (Event::Replaced(kind, vec![object(kind, "a", 2)]), NOTHING),
+            (Event::Replaced(kind, vec![object(kind, "a", 3)]), wanted),
+            (Event::Replaced(kind, vec![object(kind, "b", 3)]), wanted),
+            (Event::Replaced(kind, vec![]), wanted),
+            (Event::Applied(object(kind, "a", 1)), wanted),
+            (Event::Deleted(kind, name.clone()), wanted),
+            (Event::Deleted(kind, name.clone()), NOTHING),
+            (rejected(kind, name.clone(), "bad"), NOTHING),
+            (Event::Applied(object(kind, "a", 1)), wanted),
+            (rejected(kind, name, "bad"), wanted),
+        ];
+        for (step, (event, wanted)) in steps.into_iter().enumerate() {
+            assert_eq!(state.apply(event), wanted, "{kind:?}, step {step}");
+        }
+        assert_eq!(state.snapshot(), &State::new("node-a").snapshot, "{kind:?}");
+    }
+}
+
+#[test]
+fn unchanged_objects_stay_shared() {
+    let mut state = State::new("node-a");
+    state.apply(Event::Applied(object(Kind::Pod, "a", 1)));
+    let before = Arc::clone(&state.snapshot().pods[&ObjectName::new("n", "a")]);
+    let relist = vec![object(Kind::Pod, "a", 1), object(Kind::Pod, "b", 1)];
+    assert_eq!(state.apply(Event::Replaced(Kind::Pod, relist)), POLICIES);
+    assert!(Arc::ptr_eq(
+        &before,
+        &state.snapshot().pods[&ObjectName::new("n", "a")]
+    ));
+}
+
+#[test]
+fn synced_when_every_kind_has_been_listed() {
+    for last in Kind::ALL {
+        let mut state = State::new("node-a");
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != last) {
+            state.apply(Event::Replaced(kind, vec![]));
+        }
+        state.apply(Event::Applied(object(last, "a", 1)));
+        assert!(!state.synced(), "{last:?} has not been listed");
+        state.apply(Event::Replaced(last, vec![]));
+        assert!(state.synced());
+    }
+}
+
+#[test]
+fn rejections_last_as_long_as_their_cause() {
+    let mut state = State::new("node-a");
+    let name = || ObjectName::new("n", "a");
+    let kind = Kind::Service;
+    let bad = || rejected(kind, name(), "bad");
+    let flawed = || Event::Flawed {
+        kind,
+        name: name(),
+        message: "flawed".to_owned(),
+    };
+    for cure in [
+        Event::Applied(object(kind, "a", 1)),
+        Event::Deleted(kind, name()),
+        Event::Replaced(kind, vec![]),
+    ] {
+        state.apply(bad());
+        assert_eq!(messages(&state), ["Service n/a: bad"]);
+        assert!(state.snapshot().services.is_empty());
+        state.apply(cure.clone());
+        assert_eq!(messages(&state), [""; 0], "{cure:?}");
+
+        state.apply(Event::Applied(object(kind, "a", 1)));
+        assert_eq!(state.apply(flawed()), NOTHING);
+        assert_eq!(messages(&state), ["Service n/a: flawed"]);
+        assert_eq!(state.snapshot().services.len(), 1);
+        state.apply(cure.clone());
+        assert_eq!(messages(&state), [""; 0], "{cure:?}");
+        state.apply(Event::Deleted(kind, name()));
+    }
+    // Another kind's relist cures nothing.
+    state.apply(bad());
+    state.apply(Event::Replaced(Kind::Pod, vec![]));
+    assert_eq!(messages(&state), ["Service n/a: bad"]);
+
+    let file = |message: Option<&str>| Event::File {
+        name: "a.yaml".to_owned(),
+        message: message.map(str::to_owned),
+    };
+    state.apply(Event::Deleted(kind, name()));
+    state.apply(file(Some("line 3: broken")));
+    assert_eq!(messages(&state), ["File a.yaml: line 3: broken"]);
+    state.apply(file(None));
+    assert_eq!(messages(&state), [""; 0]);
+}
+
+#[test]
+fn of_two_live_pods_with_one_address_the_newer_owns_it() {
+    let owner = |pods: Vec<Pod>| {
+        let mut state = State::new("node-a");
+        state.apply(Event::Replaced(
+            Kind::Pod,
+            pods.into_iter().map(Object::Pod).collect(),
+        ));
+        let owners = state.snapshot().address_owners();
+        let owner = owners.values().next().map(|pod| pod.name.name.clone());
+        (owner, messages(&state))
+    };
+    let (winner, told) = owner(vec![pod("a", 2), pod("b", 1)]);
+    assert_eq!(winner.as_deref(), Some("a"));
+    assert_eq!(
+        told,
+        [
+            "Pod n/b: address 10.0.0.1 is also that of pod n/a, which is newer and gets it; delete one of the two"
+        ]
+    );
+    assert_eq!(
+        owner(vec![pod("a", 1), pod("b", 2)]).0.as_deref(),
+        Some("b")
+    );
+    assert_eq!(
+        owner(vec![pod("a", 1), pod("b", 1)]).0.as_deref(),
+        Some("b")
+    );
+
+    // Neither the dead nor the node's own pods own an address.
+    let dead = Pod {
+        terminal: true,
+        ..pod("b", 2)
+    };
+    assert_eq!(
+        owner(vec![pod("a", 1), dead]),
+        (Some("a".to_owned()), vec![])
+    );
+    let host = Pod {
+        host_network: true,
+        ..pod("b", 2)
+    };
+    assert_eq!(
+        owner(vec![pod("a", 1), host.clone()]),
+        (Some("a".to_owned()), vec![])
+    );
+    assert_eq!(owner(vec![host]), (None, vec![]));
+}
+
+#[test]
+fn devices() {
+    let mut state = State::new("node-a");
+    let device = PodDevice {
+        ifindex: 7,
+        name: "veth7".to_owned(),
+    };
+    let facts = DeviceFacts {
+        devices: [([10, 0, 0, 1].into(), device)].into(),
+    };
+    assert_eq!(state.set_devices(facts.clone()), POLICIES);
+    assert_eq!(state.set_devices(facts.clone()), NOTHING);
+    assert_eq!(state.snapshot().devices, facts);
+}
+
+/// What the API holds of one object.
+#[derive(Clone, Copy, Debug)]
+enum Content {
+    Good(u8),
+    Bad,
+    Gone,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write(Kind, u8, Content),
+    Relist(Kind),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let kind = || any::<Index>().prop_map(|index| Kind::ALL[index.index(Kind::ALL.len())]);
+    let content = prop_oneof![
+        4 => (0..3u8).prop_map(Content::Good),
+        1 => Just(Content::Bad),
+        2 => Just(Content::Gone),
+    ];
+    prop_oneof![
+        6 => (kind(), 0..4u8, content).prop_map(|(kind, name, content)| Step::Write(kind, name, content)),
+        1 => kind().prop_map(Step::Relist),
+    ]
+}
+
+type Api = BTreeMap<(Kind, u8), Content>;
+
+fn name_of(kind: Kind, name: u8) -> ObjectName {
+    object(kind, &name.to_string(), 0).key().1
+}
+
+fn write(kind: Kind, name: u8, content: Content) -> Event {
+    match content {
+        Content::Good(version) => Event::Applied(object(kind, &name.to_string(), version)),
+        Content::Bad => rejected(kind, name_of(kind, name), "bad"),
+        Content::Gone => Event::Deleted(kind, name_of(kind, name)),
+    }
+}
+
+fn relist(api: &Api, kind: Kind) -> Vec<Event> {
+    let of_kind = || api.iter().filter(move |((of, _), _)| *of == kind);
+    let good = of_kind().filter_map(|((_, name), content)| match content {
+        Content::Good(version) => Some(object(kind, &name.to_string(), *version)),
+        Content::Bad | Content::Gone => None,
+    });
+    let mut events = vec![Event::Replaced(kind, good.collect())];
+    let bad = of_kind().filter(|(_, content)| matches!(content, Content::Bad));
+    events.extend(bad.map(|((_, name), content)| write(kind, *name, *content)));
+    events
+}
+
+proptest! {
+    /// Whatever led here, the state is that of an agent that has just started; and a change is told exactly when there is one.
+    #[test]
+    fn the_state_is_a_function_of_what_the_api_holds(steps in prop::collection::vec(step(), 0..60)) {
+        let mut api = Api::new();
+        let mut state = State::new("node-a");
+        for kind in Kind::ALL {
+            state.apply(Event::Replaced(kind, vec![]));
+        }
+        for step in steps {
+            let events = match step {
+                Step::Write(kind, name, content) => {
+                    api.insert((kind, name), content);
+                    vec![write(kind, name, content)]
+                }
+                Step::Relist(kind) => relist(&api, kind),
+            };
+            for event in events {
+                let before = state.snapshot().clone();
+                let change = state.apply(event);
+                prop_assert_eq!(change != NOTHING, before != *state.snapshot());
+            }
+        }
+        let mut fresh = State::new("node-a");
+        for kind in Kind::ALL.into_iter().rev() {
+            for event in relist(&api, kind) {
+                fresh.apply(event);
+            }
+        }
+        prop_assert_eq!(fresh.snapshot(), state.snapshot());
+        prop_assert_eq!(fresh.rejections(), state.rejections());
+        prop_assert!(fresh.synced());
+    }
+
+    /// Objects of different names may come in any order.
+    #[test]
+    fn order_between_objects_does_not_matter(
+        contents in prop::collection::vec((0..Kind::ALL.len(), 0..3u8), 1..20),
+        order in any::<Index>(),
+    ) {
+        let mut events: Vec<_> = contents
+            .iter()
+            .enumerate()
+            .map(|(index, (kind, version))| Event::Applied(object(Kind::ALL[*kind], &index.to_string(), *version)))
+            .collect();
+        let apply = |events: &[Event]| {
+            let mut state = State::new("node-a");
+            for event in events {
+                state.apply(event.clone());
+            }
+            state.snapshot().clone()
+        };
+        let straight = apply(&events);
+        events.rotate_left(order.index(contents.len()));
+        prop_assert_eq!(&apply(&events), &straight);
+        events.reverse();
+        prop_assert_eq!(&apply(&events), &straight);
+    }
+}
