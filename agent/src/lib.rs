@@ -4,6 +4,7 @@
 //! devices lead where. [`flows`], [`metrics`] and [`admin`] read snapshots; [`runtime`] is the one loop that knows them all.
 
 pub mod compile;
+pub mod datapath;
 pub mod model;
 pub mod plan;
 pub mod source;

@@ -1,0 +1,416 @@
+//! The data path in the kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{MapData, RingBuf};
+use weir_common::abi::{BackendState, Counter, Flow, FlowKey, Hook, control};
+use weir_common::reason::Reason;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::attach::{self, AttachMode};
+use super::bpf::{self, Map, Shape, TestRun, map_type};
+use super::control::Control;
+use super::error::{During, Error, Result};
+use super::object::{self, Capacities, Constants, Programs};
+use super::pins::Pins;
+use super::write::Generation;
+use crate::plan::Table;
+
+/// What the data path is opened with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory of the agent's pins, in a BPF file system.
+    pub bpffs: PathBuf,
+    /// How to attach.
+    pub attach: AttachMode,
+    /// Most flows tracked at once. A map that an earlier agent pinned keeps its capacity.
+    pub flow_capacity: u32,
+    /// Most backends known at once. A map that an earlier agent pinned keeps its capacity.
+    pub backend_capacity: u32,
+    /// Load the programs so that equal packets give equal answers (no clock, no chance): for tests.
+    pub replay: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            bpffs: PathBuf::from("/sys/fs/bpf/weir"),
+            attach: AttachMode::Auto,
+            flow_capacity: 1 << 18,
+            backend_capacity: 1 << 20,
+            replay: false,
+        }
+    }
+}
+
+/// Pinned maps, loaded programs and attached devices of one agent.
+#[derive(Debug)]
+pub struct KernelDatapath {
+    pub(super) control: Control,
+    pub(super) roots: Generation,
+    /// Maps that programs read; empty before the first `Select`.
+    pub(super) selected: Generation,
+    /// Maps of the other generation, while they are filled.
+    pub(super) begun: Option<Generation>,
+    pub(super) backend: Map,
+    /// A map of maps and a map for it, to wait with.
+    pub(super) barrier: (Map, Map),
+    /// Tables whose kind of map has no batches in this kernel.
+    pub(super) no_batch: BTreeSet<Table>,
+    counter: Map,
+    flow: Map,
+    live: Programs,
+    dry: Programs,
+    tcx: bool,
+    /// Devices that an earlier agent attached to in the way that this one does not use.
+    leftovers: BTreeSet<u32>,
+    ticks_per_second: u32,
+    pub(super) pins: Pins,
+}
+
+/// What [`KernelDatapath::dry_run`] and [`KernelDatapath::test_run`] return.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunOutput {
+    /// What the program returned: -1 goes on (`TC_ACT_UNSPEC`), 2 is dropped (`TC_ACT_SHOT`), 7 is redirected.
+    pub action: i32,
+    /// The Ethernet frame as the program left it.
+    pub packet: Vec<u8>,
+    /// Nanoseconds that the program ran.
+    pub nanoseconds: u32,
+}
+
+/// How full a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Occupancy {
+    /// Elements in it; for an array those that are not all zero.
+    pub entries: u32,
+    /// Elements that it can hold.
+    pub capacity: u32,
+}
+
+impl KernelDatapath {
+    /// Opens the data path: takes over what an earlier agent left in the directory, or makes it.
+    ///
+    /// Nothing that is attached changes yet: each device gets this agent's programs by [`Self::attach`].
+    pub fn open(options: &Options) -> Result<Self> {
+        if !object::is_embedded() {
+            return Err(Error::NoObject);
+        }
+        let pins = Pins::take(&options.bpffs)?;
+        pins.check()?;
+        let capacities = Capacities {
+            flow: options.flow_capacity,
+            backend: options.backend_capacity,
+        };
+        let ticks_per_second = object::ticks_per_second(&pins, capacities)?;
+        let load = |dry_run| {
+            let constants = Constants {
+                dry_run,
+                replay: options.replay,
+                ticks_per_second,
+            };
+            Programs::load(&pins, capacities, constants)
+        };
+        let live = load(false)?;
+        let dry = load(true)?;
+        let tcx = match options.attach {
+            AttachMode::Auto => attach::has_tcx(&live),
+            AttachMode::Tcx => true,
+            AttachMode::Clsact => false,
+        };
+        let leftovers = if tcx {
+            attach::attached_clsact()?.0
+        } else {
+            attach::attached_tcx(&pins)?
+        };
+        let control =
+            Control::map(&pins.open_map("control")?).during(|| "map the control array")?;
+        let mut roots = Generation::new();
+        let mut selected = Generation::new();
+        let generation = u32::from(control.load(control::SELECTED) != 0);
+        for table in Table::GENERATION {
+            roots.insert(table, pins.open_map(table.name())?);
+            if let Some(map) = pins.open_inner(generation, table)? {
+                selected.insert(table, map);
+            }
+        }
+        Ok(Self {
+            control,
+            roots,
+            selected,
+            begun: None,
+            backend: pins.open_map("backend")?,
+            barrier: barrier().during(|| "create the map to wait with")?,
+            no_batch: BTreeSet::new(),
+            counter: pins.open_map("counter")?,
+            flow: pins.open_map("flow")?,
+            live,
+            dry,
+            tcx,
+            leftovers,
+            ticks_per_second,
+            pins,
+        })
+    }
+
+    /// Attaches both programs to a device (before all others with tcx), or replaces those of an earlier agent without a gap.
+    pub fn attach(&mut self, ifindex: u32) -> Result<()> {
+        if self.tcx {
+            attach::attach_tcx(&self.pins, &self.live, ifindex)?;
+            if self.leftovers.remove(&ifindex) {
+                attach::detach_clsact(ifindex)?;
+            }
+        } else {
+            attach::attach_clsact(&self.live, ifindex)?;
+            if self.leftovers.remove(&ifindex) {
+                attach::detach_tcx(&self.pins, ifindex)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the programs from a device, however they were attached; that they are not there is no error.
+    pub fn detach(&mut self, ifindex: u32) -> Result<()> {
+        let left = self.leftovers.remove(&ifindex);
+        if self.tcx || left {
+            attach::detach_tcx(&self.pins, ifindex)?;
+        }
+        if !self.tcx || left {
+            attach::detach_clsact(ifindex)?;
+        }
+        Ok(())
+    }
+
+    /// Devices that have both programs, this agent's or an earlier one's. Pins of devices that are gone are removed.
+    pub fn attached(&self) -> Result<BTreeSet<u32>> {
+        let attached = if self.tcx {
+            attach::attached_tcx(&self.pins)?
+        } else {
+            attach::attached_clsact()?.1
+        };
+        Ok(&attached | &self.leftovers)
+    }
+
+    /// The programs that are attached to devices.
+    pub(super) const fn live(&self) -> &Programs {
+        &self.live
+    }
+
+    /// How programs are attached: `Tcx` or `Clsact`.
+    #[must_use]
+    pub const fn attach_mode(&self) -> AttachMode {
+        if self.tcx {
+            AttachMode::Tcx
+        } else {
+            AttachMode::Clsact
+        }
+    }
+
+    /// Ticks per second of the clock in [`Flow`].
+    #[must_use]
+    pub const fn ticks_per_second(&self) -> u32 {
+        self.ticks_per_second
+    }
+
+    /// A word of the `control` array; 0 for one that does not exist.
+    #[must_use]
+    pub fn control(&self, index: u32) -> u64 {
+        self.control.load(index)
+    }
+
+    /// Tells programs and other observers that the agent is alive, at a time in seconds of CLOCK_BOOTTIME.
+    pub fn heartbeat(&self, seconds: u64) {
+        self.control.store(control::HEARTBEAT, seconds);
+    }
+
+    /// Backends by id, as programs and earlier agents know them; unused ids are left out.
+    pub fn backends(&self) -> Result<Vec<(u32, BackendState)>> {
+        let mut backends = Vec::new();
+        let mut entries = self.backend.entries();
+        while let Some((key, value)) = entries.advance().during(|| "read table `backend`")? {
+            let state: BackendState = plain(value)?;
+            if state != BackendState::default() {
+                backends.push((plain(key)?, state));
+            }
+        }
+        Ok(backends)
+    }
+
+    /// Packets and bytes by hook and reason, over all CPUs.
+    pub fn counters(&self) -> Result<Vec<(Hook, Reason, Counter)>> {
+        let mut counters = Vec::new();
+        let mut values = vec![0; self.counter.stride()];
+        for hook in [Hook::FromPod, Hook::ToPod] {
+            for reason in Reason::ALL {
+                self.counter
+                    .lookup(hook.counter(reason).as_bytes(), &mut values)
+                    .during(|| "read the counters")?;
+                let mut sum = Counter::default();
+                for value in values.chunks_exact(size_of::<Counter>()) {
+                    let value: Counter = plain(value)?;
+                    sum.packets = sum.packets.wrapping_add(value.packets);
+                    sum.bytes = sum.bytes.wrapping_add(value.bytes);
+                }
+                counters.push((hook, reason, sum));
+            }
+        }
+        Ok(counters)
+    }
+
+    /// Calls `visit` with every tracked flow. The table lives on meanwhile: a flow may be missed or come twice.
+    pub fn for_each_flow(&self, mut visit: impl FnMut(FlowKey, Flow)) -> Result<()> {
+        let mut entries = self.flow.entries();
+        while let Some((key, value)) = entries.advance().during(|| "read table `flow`")? {
+            visit(plain(key)?, plain(value)?);
+        }
+        Ok(())
+    }
+
+    /// Forgets a flow; `false` when it was not known.
+    pub fn delete_flow(&self, key: &FlowKey) -> Result<bool> {
+        self.flow
+            .delete(key.as_bytes())
+            .during(|| "delete an element of table `flow`")
+    }
+
+    /// Most flows that can be tracked at once.
+    #[must_use]
+    pub const fn flow_capacity(&self) -> u32 {
+        self.flow.shape().entries
+    }
+
+    /// How full a table is that programs read; `None` before the first generation.
+    pub fn occupancy(&self, table: Table) -> Result<Option<Occupancy>> {
+        let mut count = 0;
+        let Some(capacity) = self.visit_table(table, |_, _| count += 1)? else {
+            return Ok(None);
+        };
+        Ok(Some(Occupancy {
+            entries: count,
+            capacity,
+        }))
+    }
+
+    /// The elements of a table that programs read, sorted by key; array elements that are all zero are left out.
+    pub fn dump(&self, table: Table) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+        let mut elements = BTreeMap::new();
+        self.visit_table(table, |key, value| {
+            elements.insert(key.to_vec(), value.to_vec());
+        })?;
+        Ok(elements)
+    }
+
+    fn visit_table(
+        &self,
+        table: Table,
+        mut visit: impl FnMut(&[u8], &[u8]),
+    ) -> Result<Option<u32>> {
+        let map = match table {
+            Table::Backend => Some(&self.backend),
+            _ => self.selected.get(&table),
+        };
+        let Some(map) = map else {
+            return Ok(None);
+        };
+        let array = map.shape().kind == map_type::ARRAY;
+        let mut entries = map.entries();
+        let action = || format!("read table `{}`", table.name());
+        while let Some((key, value)) = entries.advance().during(action)? {
+            if !array || value.iter().any(|byte| *byte != 0) {
+                visit(key, value);
+            }
+        }
+        Ok(Some(map.shape().entries))
+    }
+
+    /// The ring buffer of events ([`weir_common::abi::Event`]); one reader at a time.
+    pub fn events(&self) -> Result<RingBuf<MapData>> {
+        MapData::from_pin(self.pins.map("events"))
+            .and_then(|data| RingBuf::try_from(aya::maps::Map::RingBuf(data)))
+            .map_err(|error| {
+                Error::kernel("open the ring buffer `events`", io::Error::other(error))
+            })
+    }
+
+    /// Judges a packet as the hook would, and leaves no trace: no flow, no count, no event.
+    ///
+    /// `ifindex` is the device of the hook, `ingress_ifindex` the one that the packet came in by, 0 for the node's own packets.
+    pub fn dry_run(
+        &self,
+        hook: Hook,
+        packet: &[u8],
+        ifindex: u32,
+        ingress_ifindex: u32,
+    ) -> Result<RunOutput> {
+        run(&self.dry, hook, packet, ifindex, ingress_ifindex)
+    }
+
+    /// Runs the live program over a packet, with all that it does.
+    pub fn test_run(
+        &self,
+        hook: Hook,
+        packet: &[u8],
+        ifindex: u32,
+        ingress_ifindex: u32,
+    ) -> Result<RunOutput> {
+        run(&self.live, hook, packet, ifindex, ingress_ifindex)
+    }
+}
+
+/// Removes everything that agents of any layout version left: links, filters, pins, directories.
+///
+/// # Errors
+/// `SecondAgent` while an agent runs.
+pub fn cleanup(bpffs: &Path) -> Result<()> {
+    let pins = Pins::take_existing(bpffs)?;
+    for ifindex in attach::attached_clsact()?.0 {
+        attach::detach_clsact(ifindex)?;
+    }
+    pins.map_or(Ok(()), Pins::remove_all)
+}
+
+fn run(
+    programs: &Programs,
+    hook: Hook,
+    packet: &[u8],
+    ifindex: u32,
+    ingress_ifindex: u32,
+) -> Result<RunOutput> {
+    let run = TestRun {
+        packet,
+        ifindex,
+        ingress_ifindex,
+    };
+    let output = bpf::test_run(programs.get(hook), run)
+        .during(|| format!("run program `{}` over a packet", object::program_name(hook)))?;
+    Ok(RunOutput {
+        action: output.result,
+        packet: output.packet,
+        nanoseconds: output.nanoseconds,
+    })
+}
+
+fn barrier() -> io::Result<(Map, Map)> {
+    let shape = |kind| Shape {
+        kind,
+        key: 4,
+        value: 4,
+        entries: 1,
+        flags: 0,
+    };
+    let inner = Map::create("barrier", shape(map_type::ARRAY), None)?;
+    let outer = Map::create("barriers", shape(map_type::ARRAY_OF_MAPS), Some(&inner))?;
+    Ok((outer, inner))
+}
+
+/// A value of the ABI from the bytes of a map whose shape was checked.
+fn plain<T: FromBytes>(bytes: &[u8]) -> Result<T> {
+    T::read_from_bytes(bytes).map_err(|_| {
+        Error::BadObject(format!(
+            "an element of {} bytes has no meaning",
+            bytes.len()
+        ))
+    })
+}

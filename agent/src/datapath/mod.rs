@@ -1,0 +1,19 @@
+//! The kernel side of the agent: loads and pins programs and maps, attaches them, carries out plans, reads back.
+
+mod attach;
+mod bpf;
+mod clsact;
+mod control;
+mod error;
+mod kernel;
+mod object;
+mod pins;
+mod probe;
+mod shapes;
+mod write;
+
+pub use attach::AttachMode;
+pub use error::{Error, Result};
+pub use kernel::{KernelDatapath, Occupancy, Options, RunOutput, cleanup};
+pub use object::is_embedded;
+pub use probe::{Feature, probe};

@@ -1,0 +1,188 @@
+//! The object file: embedded, loaded with the map pins of the agent's directory.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use aya::programs::{ProgramError, SchedClassifier};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use weir_common::abi::Hook;
+
+use super::bpf::{self, TestRun};
+use super::error::{During, Error, Result};
+use super::pins::Pins;
+use super::shapes;
+use crate::plan::Table;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir.o"));
+
+/// Program that tells the time, see [`ticks_per_second`].
+const CLOCK: &str = "clock";
+
+/// Name of a hook's program, also in pins and filters.
+pub(crate) const fn program_name(hook: Hook) -> &'static str {
+    match hook {
+        Hook::FromPod => "from_pod",
+        Hook::ToPod => "to_pod",
+    }
+}
+
+/// Load-time constants of the programs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Constants {
+    /// Judge, but write nothing.
+    pub(crate) dry_run: bool,
+    /// Do without clock and chance.
+    pub(crate) replay: bool,
+    /// Ticks of the kernel's clock per second.
+    pub(crate) ticks_per_second: u32,
+}
+
+/// Capacities of the maps that exist once; only those that are not pinned yet are made with them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Capacities {
+    /// Map `flow`.
+    pub(crate) flow: u32,
+    /// Map `backend`.
+    pub(crate) backend: u32,
+}
+
+/// The loaded programs.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    from_pod: OwnedFd,
+    to_pod: OwnedFd,
+}
+
+impl Programs {
+    /// Loads both programs over the maps of the directory, which are made where they are not there.
+    pub(crate) fn load(pins: &Pins, capacities: Capacities, constants: Constants) -> Result<Self> {
+        let mut object = open(pins, capacities, constants)?;
+        Ok(Self {
+            from_pod: load_program(&mut object, program_name(Hook::FromPod))?,
+            to_pod: load_program(&mut object, program_name(Hook::ToPod))?,
+        })
+    }
+
+    /// The program of a hook.
+    pub(crate) fn get(&self, hook: Hook) -> BorrowedFd<'_> {
+        match hook {
+            Hook::FromPod => self.from_pod.as_fd(),
+            Hook::ToPod => self.to_pod.as_fd(),
+        }
+    }
+}
+
+/// Whether the binary holds kernel programs.
+pub fn is_embedded() -> bool {
+    !OBJECT.is_empty()
+}
+
+/// The rate of the kernel's clock in ticks per second (CONFIG_HZ), which no interface tells: measured in a tenth of a second.
+pub(crate) fn ticks_per_second(pins: &Pins, capacities: Capacities) -> Result<u32> {
+    /// What CONFIG_HZ can be on the architectures that BPF runs on.
+    const USUAL: [u32; 4] = [100, 250, 300, 1000];
+    let mut object = open(pins, capacities, Constants::default())?;
+    let program = load_program(&mut object, CLOCK)?;
+    let (start_ticks, start) = read_clock(program.as_fd())?;
+    std::thread::sleep(Duration::from_millis(100));
+    let (end_ticks, end) = read_clock(program.as_fd())?;
+    let ticks = end_ticks.wrapping_sub(start_ticks) as f64;
+    let seconds = end.wrapping_sub(start) as f64 / 1e9;
+    let rate = ticks / seconds;
+    USUAL
+        .into_iter()
+        .min_by(|a, b| {
+            let distance = |usual: u32| (rate / f64::from(usual)).ln().abs();
+            distance(*a).total_cmp(&distance(*b))
+        })
+        .ok_or_else(|| Error::BadObject("no clock rate".to_owned()))
+}
+
+/// Jiffies and nanoseconds at the same moment.
+fn read_clock(program: BorrowedFd<'_>) -> Result<(u64, u64)> {
+    let run = TestRun {
+        packet: &[0; 64],
+        ifindex: 0,
+        ingress_ifindex: 0,
+    };
+    let output = bpf::test_run(program, run).during(|| "run program `clock`")?;
+    let word = |at: usize| -> Option<u64> {
+        let bytes = output.packet.get(at..at + 8)?;
+        bytes.try_into().ok().map(u64::from_ne_bytes)
+    };
+    word(0)
+        .zip(word(8))
+        .ok_or_else(|| Error::BadObject("program `clock` answers too little".to_owned()))
+}
+
+fn open(pins: &Pins, capacities: Capacities, constants: Constants) -> Result<Ebpf> {
+    if !is_embedded() {
+        return Err(Error::NoObject);
+    }
+    let dry_run = u32::from(constants.dry_run);
+    let replay = u32::from(constants.replay);
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(None)
+        .override_global("DRY_RUN", &dry_run, true)
+        .override_global("REPLAY", &replay, true)
+        .map_max_entries("flow", capacities.flow)
+        .map_max_entries("backend", capacities.backend);
+    if constants.ticks_per_second != 0 {
+        loader.override_global("TICKS_PER_SECOND", &constants.ticks_per_second, true);
+    }
+    let roots = Table::GENERATION.map(Table::name);
+    for name in shapes::SHARED.into_iter().chain(roots) {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    loader
+        .load(OBJECT)
+        .map_err(|error| match kernel_error(&error) {
+            Some(source) => Error::kernel(format!("create the kernel's maps ({error})"), source),
+            None => Error::BadObject(error.to_string()),
+        })
+}
+
+/// The system call's error behind one of aya's, as a copy.
+fn kernel_error(error: &EbpfError) -> Option<io::Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(code) = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+        {
+            return Some(io::Error::from_raw_os_error(code));
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn load_program(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd> {
+    let program: &mut SchedClassifier = object
+        .program_mut(name)
+        .ok_or_else(|| Error::BadObject(format!("no program `{name}`")))?
+        .try_into()
+        .map_err(|error: ProgramError| Error::BadObject(error.to_string()))?;
+    program.load().map_err(|error| match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => match Error::kernel(format!("load program `{name}`"), io_error) {
+            Error::Kernel { source, .. } => Error::Verifier {
+                program: name,
+                log: verifier_log.to_string(),
+                source,
+            },
+            capability => capability,
+        },
+        other => Error::BadObject(format!("program `{name}`: {other}")),
+    })?;
+    let fd = program
+        .fd()
+        .map_err(|error| Error::BadObject(format!("program `{name}`: {error}")))?;
+    fd.as_fd()
+        .try_clone_to_owned()
+        .during(|| format!("keep program `{name}`"))
+}
