@@ -1,0 +1,444 @@
+//! The data path against the running kernel: every test has a mount and a network namespace of its own.
+//!
+//! Needs root and an agent built with the kernel programs (`cargo xtask build`); says SKIP otherwise.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use weir::datapath::{self, AttachMode, Error, KernelDatapath, Options};
+use weir::plan::{Plan, Step, Table};
+use weir_common::abi::{
+    Address, BackendState, Class, Hook, PrefixKey, Segment, VerdictKey, control,
+};
+use zerocopy::IntoBytes;
+
+/// Namespaces of the test's thread, which end with it.
+struct Place {
+    bpffs: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() || !datapath::is_embedded() {
+            println!("SKIP: needs root and an agent with kernel programs (cargo xtask build)");
+            return None;
+        }
+        use nix::mount::{MsFlags, mount};
+        use nix::sched::{CloneFlags, unshare};
+        const NONE: Option<&str> = None;
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("namespaces");
+        mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
+            .expect("private mounts");
+        let bpffs = tempfile::tempdir().expect("directory");
+        mount(
+            Some("bpf"),
+            bpffs.path(),
+            Some("bpf"),
+            MsFlags::empty(),
+            NONE,
+        )
+        .expect("bpffs");
+        Some(Self { bpffs })
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.bpffs.path().join("weir")
+    }
+
+    fn options(&self, attach: AttachMode) -> Options {
+        Options {
+            bpffs: self.directory(),
+            attach,
+            flow_capacity: 1024,
+            backend_capacity: 4096,
+            ..Options::default()
+        }
+    }
+
+    fn open(&self, attach: AttachMode) -> KernelDatapath {
+        KernelDatapath::open(&self.options(attach)).expect("open")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let unmounted = nix::mount::umount2(self.bpffs.path(), nix::mount::MntFlags::MNT_DETACH);
+        assert!(unmounted.is_ok() || std::thread::panicking());
+    }
+}
+
+fn run(program: &str, arguments: &str) -> String {
+    let output = Command::new(program)
+        .args(arguments.split_whitespace())
+        .output()
+        .expect(program);
+    assert!(output.status.success(), "{program} {arguments}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Makes a veth and returns the index of its end `name`.
+fn veth(name: &str) -> u32 {
+    run(
+        "ip",
+        &format!("link add {name} type veth peer name {name}p"),
+    );
+    run("ip", &format!("link set {name} up"));
+    let shown = run("ip", &format!("-o link show dev {name}"));
+    let index = shown.split(':').next().and_then(|index| index.parse().ok());
+    index.expect("index")
+}
+
+fn write<K: IntoBytes + zerocopy::Immutable, V: IntoBytes + zerocopy::Immutable>(
+    table: Table,
+    key: &K,
+    value: &V,
+) -> Step {
+    Step::Write {
+        table,
+        key: key.as_bytes().to_vec(),
+        value: value.as_bytes().to_vec(),
+    }
+}
+
+fn address(last: u8) -> Address {
+    std::net::IpAddr::from([10, 0, 0, last]).into()
+}
+
+fn class(version: u32) -> Class {
+    Class {
+        versions: [version, version],
+    }
+}
+
+fn begin(entries: u32) -> Step {
+    Step::Begin(Table::GENERATION.map(|table| (table, entries)).into())
+}
+
+fn execute(datapath: &mut KernelDatapath, steps: Vec<Step>) -> Result<(), Error> {
+    datapath.execute(&Plan { steps })
+}
+
+/// `bpftool`-free view of a device's programs.
+fn filters(device: &str) -> String {
+    run("tc", &format!("filter show dev {device} ingress"))
+        + &run("tc", &format!("filter show dev {device} egress"))
+}
+
+#[test]
+fn a_generation_is_filled_unseen_and_then_selected() {
+    let Some(place) = Place::new() else { return };
+    let mut datapath = place.open(AttachMode::Auto);
+    assert_eq!(datapath.occupancy(Table::Class).expect("read"), None);
+
+    let fill = |entries, count: u8, version| {
+        let mut steps = vec![begin(entries)];
+        steps.extend((0..count).map(|last| write(Table::Class, &address(last), &class(version))));
+        steps.extend((0..count).map(|last| {
+            let key = PrefixKey::host(address(last));
+            write(Table::Prefix, &key, &class(version))
+        }));
+        steps.extend((0..count).map(|last| {
+            let key = VerdictKey {
+                row: last.into(),
+                class: 7,
+            };
+            write(
+                Table::Verdict,
+                &key,
+                &Segment {
+                    base: version,
+                    count: 1,
+                },
+            )
+        }));
+        steps.extend((0..count).map(|last| {
+            let range = weir_common::abi::Range {
+                first: version,
+                ..Default::default()
+            };
+            write(Table::Range, &u32::from(last), &range)
+        }));
+        steps
+    };
+    let first = |datapath: &KernelDatapath| {
+        let classes = datapath.dump(Table::Class).expect("dump");
+        classes.get(address(3).as_bytes()).cloned()
+    };
+
+    let mut steps = fill(100, 90, 1);
+    steps.push(Step::Select);
+    execute(&mut datapath, steps).expect("first generation");
+    assert_eq!(datapath.control(control::SELECTED), 1);
+    for table in [Table::Class, Table::Prefix, Table::Verdict, Table::Range] {
+        let occupancy = datapath.occupancy(table).expect("read").expect("a table");
+        assert_eq!(
+            (occupancy.entries, occupancy.capacity),
+            (90, 100),
+            "{table:?}"
+        );
+    }
+
+    execute(&mut datapath, fill(200, 150, 2)).expect("second generation");
+    assert_eq!(first(&datapath), Some(class(1).as_bytes().to_vec()));
+    execute(&mut datapath, vec![Step::Select]).expect("select");
+    assert_eq!(datapath.control(control::SELECTED), 0);
+    assert_eq!(first(&datapath), Some(class(2).as_bytes().to_vec()));
+    let old = place.directory().join("v1/gen1");
+    assert_eq!(
+        old.read_dir().expect("directory").count(),
+        0,
+        "old maps are released"
+    );
+
+    let delete = Step::Delete {
+        table: Table::Class,
+        key: address(3).as_bytes().to_vec(),
+    };
+    execute(&mut datapath, vec![delete.clone(), delete, Step::Wait]).expect("delete twice");
+    assert_eq!(first(&datapath), None);
+}
+
+#[test]
+fn a_full_table_is_named() {
+    let Some(place) = Place::new() else { return };
+    let mut datapath = place.open(AttachMode::Auto);
+    for table in [Table::Class, Table::Prefix] {
+        let mut steps = vec![begin(8)];
+        steps.extend((0..200).map(|last| match table {
+            Table::Class => write(table, &address(last), &class(1)),
+            _ => write(table, &PrefixKey::host(address(last)), &class(1)),
+        }));
+        let error = execute(&mut datapath, steps).expect_err("too much");
+        assert!(
+            matches!(error, Error::TableFull { table: name, capacity: 8 } if name == table.name()),
+            "{error}"
+        );
+    }
+    let error = execute(&mut datapath, vec![Step::Select, Step::Select]).expect_err("twice");
+    assert!(matches!(error, Error::BadPlan(_)), "{error}");
+}
+
+#[test]
+fn everything_survives_the_agent() {
+    let Some(place) = Place::new() else { return };
+    for mode in [AttachMode::Tcx, AttachMode::Clsact] {
+        let name = format!("sv{mode}");
+        let ifindex = veth(&name);
+        let mut datapath = place.open(mode);
+        assert_eq!(datapath.attach_mode(), mode);
+        datapath.attach(ifindex).expect("attach");
+        let state = BackendState {
+            fingerprint: 77,
+            state: 1,
+        };
+        let steps = vec![
+            begin(16),
+            write(Table::Class, &address(1), &class(5)),
+            Step::Select,
+            write(Table::Backend, &9_u32, &state),
+            Step::BumpEpoch,
+            Step::Control {
+                index: control::SAMPLE,
+                value: 10,
+            },
+        ];
+        execute(&mut datapath, steps).expect("write");
+        datapath.heartbeat(4711);
+        let epoch = datapath.control(control::EPOCH);
+        let classes = datapath.dump(Table::Class).expect("dump");
+        drop(datapath);
+
+        let mut datapath = place.open(mode);
+        assert!(datapath.attached().expect("list").contains(&ifindex));
+        assert_eq!(datapath.control(control::EPOCH), epoch);
+        assert_eq!(datapath.control(control::SAMPLE), 10);
+        assert_eq!(datapath.control(control::HEARTBEAT), 4711);
+        assert_eq!(datapath.backends().expect("backends"), [(9, state)]);
+        assert_eq!(datapath.dump(Table::Class).expect("dump"), classes);
+        assert_eq!(classes.len(), 1);
+        // A change outside of a generation goes to the one that programs read.
+        execute(
+            &mut datapath,
+            vec![write(Table::Class, &address(2), &class(6))],
+        )
+        .expect("write");
+        assert_eq!(datapath.dump(Table::Class).expect("dump").len(), 2);
+        datapath.attach(ifindex).expect("attach again");
+        datapath.detach(ifindex).expect("detach");
+        assert!(!datapath.attached().expect("list").contains(&ifindex));
+        drop(datapath);
+        datapath::cleanup(&place.directory()).expect("clean up");
+    }
+}
+
+#[test]
+fn another_form_of_attachment_is_taken_over() {
+    let Some(place) = Place::new() else { return };
+    let ifindex = veth("over");
+    for (before, after) in [
+        (AttachMode::Tcx, AttachMode::Clsact),
+        (AttachMode::Clsact, AttachMode::Tcx),
+    ] {
+        place.open(before).attach(ifindex).expect("attach");
+        let mut datapath = place.open(after);
+        assert!(datapath.attached().expect("list").contains(&ifindex));
+        datapath.attach(ifindex).expect("attach");
+        assert_eq!(
+            filters("over").contains("weir_from_pod"),
+            after == AttachMode::Clsact
+        );
+        let links = place
+            .directory()
+            .join("v1/links")
+            .read_dir()
+            .expect("links")
+            .count();
+        assert_eq!(links, if after == AttachMode::Tcx { 2 } else { 0 });
+    }
+}
+
+#[test]
+fn foreign_filters_stay() {
+    let Some(place) = Place::new() else { return };
+    let ifindex = veth("foreign");
+    run("tc", "qdisc add dev foreign clsact");
+    // A classic program (return all) of the same kind and priority as Weir's.
+    let program = place.bpffs.path().with_extension("bytecode");
+    std::fs::write(&program, "1,6 0 0 4294967295").expect("write");
+    let bytecode = program.display();
+    run(
+        "tc",
+        &format!("filter add dev foreign ingress prio 1 bpf bytecode-file {bytecode} flowid 1:1"),
+    );
+    std::fs::remove_file(&program).expect("remove");
+    let before = filters("foreign");
+    assert!(before.contains("bytecode"));
+    let mut datapath = place.open(AttachMode::Clsact);
+    datapath.attach(ifindex).expect("attach");
+    assert!(filters("foreign").contains("weir_from_pod"));
+    assert_eq!(datapath.attached().expect("list"), [ifindex].into());
+    datapath.detach(ifindex).expect("detach");
+    assert_eq!(filters("foreign"), before);
+}
+
+#[test]
+fn one_agent_per_directory() {
+    let Some(place) = Place::new() else { return };
+    let first = place.open(AttachMode::Auto);
+    let error = KernelDatapath::open(&place.options(AttachMode::Auto)).expect_err("second agent");
+    assert!(matches!(error, Error::SecondAgent(_)), "{error}");
+    let error = datapath::cleanup(&place.directory()).expect_err("agent runs");
+    assert!(matches!(error, Error::SecondAgent(_)), "{error}");
+    drop(first);
+    let elsewhere = Options {
+        bpffs: PathBuf::from("/proc/weir"),
+        ..place.options(AttachMode::Auto)
+    };
+    let error = KernelDatapath::open(&elsewhere).expect_err("not a bpffs");
+    assert!(matches!(error, Error::MissingBpffs { .. }), "{error}");
+}
+
+#[test]
+fn a_pin_of_another_shape_is_refused() {
+    let Some(place) = Place::new() else { return };
+    drop(place.open(AttachMode::Auto));
+    let maps = place.directory().join("v1/maps");
+    std::fs::remove_file(maps.join("flow")).expect("remove");
+    std::fs::rename(maps.join("fragment"), maps.join("flow")).expect("rename");
+    let error = KernelDatapath::open(&place.options(AttachMode::Auto)).expect_err("wrong map");
+    assert!(
+        matches!(&error, Error::ForeignPin { path, .. } if path.ends_with("flow")),
+        "{error}"
+    );
+}
+
+#[test]
+fn links_of_lost_devices_are_not_trusted() {
+    let Some(place) = Place::new() else { return };
+    let mut datapath = place.open(AttachMode::Tcx);
+    let ifindex = veth("gone");
+    datapath.attach(ifindex).expect("attach");
+    let links = place.directory().join("v1/links");
+    assert_eq!(links.read_dir().expect("links").count(), 2);
+    run("ip", "link del gone");
+    // The index comes back with another device.
+    run(
+        "ip",
+        &format!("link add back index {ifindex} type veth peer name backp"),
+    );
+    assert!(datapath.attached().expect("list").is_empty());
+    assert_eq!(links.read_dir().expect("links").count(), 0);
+    datapath.attach(ifindex).expect("attach");
+    run("ip", "link del back");
+    run(
+        "ip",
+        &format!("link add back index {ifindex} type veth peer name backp"),
+    );
+    datapath
+        .attach(ifindex)
+        .expect("attach over a dead link's pin");
+    assert_eq!(datapath.attached().expect("list"), [ifindex].into());
+}
+
+#[test]
+fn cleanup_leaves_nothing() {
+    let Some(place) = Place::new() else { return };
+    for mode in [AttachMode::Tcx, AttachMode::Clsact] {
+        let name = format!("cl{mode}");
+        let ifindex = veth(&name);
+        let mut datapath = place.open(mode);
+        datapath.attach(ifindex).expect("attach");
+        execute(&mut datapath, vec![begin(16), Step::Select]).expect("select");
+        drop(datapath);
+        for _ in 0..2 {
+            datapath::cleanup(&place.directory()).expect("clean up");
+        }
+        assert!(!place.directory().exists());
+        assert!(!run("tc", &format!("qdisc show dev {name}")).contains("clsact"));
+    }
+    datapath::cleanup(Path::new("/nowhere/at/all")).expect("nothing to clean up");
+}
+
+#[test]
+fn a_dry_run_leaves_no_trace() {
+    let Some(place) = Place::new() else { return };
+    let mut datapath = place.open(AttachMode::Auto);
+    execute(&mut datapath, vec![begin(16), Step::Select]).expect("select");
+    let mut packet = vec![0; 64];
+    packet[12..14].copy_from_slice(&[0x88, 0xcc]);
+    let total = |datapath: &KernelDatapath| {
+        let counters = datapath.counters().expect("counters");
+        counters
+            .iter()
+            .map(|(_, _, counter)| counter.packets)
+            .sum::<u64>()
+    };
+    let output = datapath
+        .dry_run(Hook::FromPod, &packet, 0, 0)
+        .expect("dry run");
+    assert_eq!(output.packet.len(), packet.len());
+    assert_eq!(total(&datapath), 0);
+    let live = datapath
+        .test_run(Hook::FromPod, &packet, 0, 0)
+        .expect("test run");
+    assert_eq!(live.action, output.action);
+    assert_eq!(total(&datapath), 1);
+    let mut flows = 0;
+    datapath.for_each_flow(|_, _| flows += 1).expect("flows");
+    assert_eq!(flows, 0);
+    assert!([100, 250, 300, 1000].contains(&datapath.ticks_per_second()));
+}
+
+#[test]
+fn features_are_told() {
+    let Some(place) = Place::new() else { return };
+    let datapath = place.open(AttachMode::Auto);
+    let features: BTreeMap<_, _> = datapath::probe(&datapath)
+        .into_iter()
+        .map(|feature| (feature.name, feature.present))
+        .collect();
+    assert!(features["test_run"]);
+    let tcx = datapath.attach_mode() == AttachMode::Tcx;
+    assert_eq!(features["tcx"], tcx);
+}
