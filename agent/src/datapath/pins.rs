@@ -10,6 +10,8 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock, statfs};
 use weir_common::abi::LAYOUT;
@@ -65,16 +67,21 @@ impl Pins {
         }))
     }
 
+    /// Locks the directory itself: bpffs holds no ordinary files. An agent that is just ending is waited for.
     fn lock(directory: &Path) -> Result<File> {
+        const TRIES: u32 = 20;
         let lock = File::open(directory).during(|| format!("open {}", directory.display()))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(lock),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::SecondAgent(directory.to_owned())),
-            Err(error) => Err(Error::kernel(
-                format!("lock {}", directory.display()),
-                error.into(),
-            )),
+        for _ in 0..TRIES {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(lock),
+                Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(Duration::from_millis(50)),
+                Err(error) => {
+                    let action = format!("lock {}", directory.display());
+                    return Err(Error::kernel(action, error.into()));
+                }
+            }
         }
+        Err(Error::SecondAgent(directory.to_owned()))
     }
 
     fn version(&self) -> PathBuf {
