@@ -3,9 +3,35 @@
 //! Tables use the kernel's key types, but name rows and classes by their content ([`RowId`], [`ClassId`]); the planner gives them
 //! the small numbers of the maps. Every entry keeps the object that it came from.
 
+mod classes;
+mod hash;
+mod judge;
+mod pods;
+mod policies;
+mod prefixes;
+mod ranges;
+mod rows;
+mod services;
 mod tables;
+mod terms;
+#[cfg(test)]
+pub(crate) mod testing;
 
+pub use judge::{Verdict, class_of, judge};
+pub use policies::policies;
+pub use services::services;
 pub use tables::{
     Backend, ClassId, EndpointEntry, FrontendEntry, PolicyTables, RowEntry, RowId, RuleOrigin,
     ServiceTables, Tables,
 };
+
+use crate::model::Snapshot;
+
+/// Everything that the maps of the snapshot's node should hold.
+#[must_use]
+pub fn compile(snapshot: &Snapshot) -> Tables {
+    Tables {
+        services: services(snapshot),
+        policies: policies(snapshot),
+    }
+}

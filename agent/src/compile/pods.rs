@@ -1,0 +1,86 @@
+//! Who owns an address, and which pods this node must judge.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::{Pod, Protocol, Snapshot};
+
+/// Owner of every pod address. Host-network and ended pods own none; of two live pods with one address (the older one is being
+/// deleted) the newer owns it.
+pub(super) fn owners(snapshot: &Snapshot) -> BTreeMap<IpAddr, &Arc<Pod>> {
+    let mut owners: BTreeMap<IpAddr, &Arc<Pod>> = BTreeMap::new();
+    for pod in snapshot.pods.values().filter(|pod| pod.owns_addresses()) {
+        for address in pod.ips.iter().map(IpAddr::to_canonical) {
+            if address.is_unspecified() {
+                continue;
+            }
+            let owner = owners.entry(address).or_insert(pod);
+            if precedence(pod) > precedence(owner) {
+                *owner = pod;
+            }
+        }
+    }
+    owners
+}
+
+/// Greater for the pod that wins a contested address or device.
+fn precedence(pod: &Pod) -> (i64, &crate::model::ObjectName) {
+    (pod.created, &pod.name)
+}
+
+/// A pod of this node with the addresses that are its own.
+pub(super) struct Local<'a> {
+    pub(super) pod: &'a Arc<Pod>,
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// The pods of this node that own an address, by name.
+pub(super) fn local<'a>(
+    snapshot: &Snapshot,
+    owners: &BTreeMap<IpAddr, &'a Arc<Pod>>,
+) -> Vec<Local<'a>> {
+    let mut local = BTreeMap::new();
+    for (address, pod) in owners
+        .iter()
+        .filter(|(_, pod)| pod.node == snapshot.node_name)
+    {
+        local
+            .entry(&pod.name)
+            .or_insert_with(|| Local {
+                pod,
+                addresses: Vec::new(),
+            })
+            .addresses
+            .push(*address);
+    }
+    local.into_values().collect()
+}
+
+/// Which local pod is behind each device. A device that is being handed from one pod to the next belongs to the newer.
+pub(super) fn devices<'a>(snapshot: &Snapshot, local: &[Local<'a>]) -> BTreeMap<u32, &'a Arc<Pod>> {
+    let mut devices: BTreeMap<u32, &Arc<Pod>> = BTreeMap::new();
+    for Local { pod, addresses } in local {
+        let known: BTreeSet<u32> = addresses
+            .iter()
+            .filter_map(|address| snapshot.devices.devices.get(address))
+            .map(|device| device.ifindex)
+            .collect();
+        for ifindex in known {
+            let owner = devices.entry(ifindex).or_insert(pod);
+            if precedence(pod) > precedence(owner) {
+                *owner = pod;
+            }
+        }
+    }
+    devices
+}
+
+/// The number that a pod gives a port name. Of several containers that use one name for one protocol the first counts, as for
+/// the endpoints of a Service.
+pub(super) fn named_port(pod: &Pod, name: &str, protocol: Protocol) -> Option<u16> {
+    pod.ports
+        .iter()
+        .find(|port| port.name == name && port.protocol == protocol)
+        .map(|port| port.port)
+}

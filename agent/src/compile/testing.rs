@@ -1,0 +1,377 @@
+//! Objects for tests: short constructors, and random snapshots in which selectors, blocks and ports often meet.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use proptest::collection::{btree_map, vec};
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use crate::model::{
+    ContainerPort, Endpoint, EndpointSlice, Labels, Namespace, ObjectName, Operator, Peer, Pod,
+    PodDevice, Policy, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector, Service,
+    ServicePort, SlicePort, Snapshot, TrafficPolicy,
+};
+
+/// The node that test snapshots are seen from.
+pub(crate) const NODE: &str = "here";
+
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+/// matchLabels.
+pub(crate) fn selector(pairs: &[(&str, &str)]) -> Selector {
+    let requirement = |(key, value): &(&str, &str)| Requirement {
+        key: (*key).to_owned(),
+        operator: Operator::In([(*value).to_owned()].into()),
+    };
+    Selector {
+        requirements: pairs.iter().map(requirement).collect(),
+    }
+}
+
+/// A live pod on `NODE`.
+pub(crate) fn pod(namespace: &str, name: &str, app: &str, address: &str) -> Pod {
+    Pod {
+        name: ObjectName::new(namespace, name),
+        uid: format!("{namespace}/{name}"),
+        labels: labels(&[("app", app)]),
+        ips: vec![ip(address)],
+        host_network: false,
+        terminal: false,
+        node: NODE.to_owned(),
+        ports: Vec::new(),
+        created: 0,
+    }
+}
+
+/// A policy without rules that isolates nothing.
+pub(crate) fn policy(namespace: &str, name: &str, pods: Selector) -> Policy {
+    Policy {
+        name: ObjectName::new(namespace, name),
+        uid: String::new(),
+        pod_selector: pods,
+        ingress: None,
+        egress: None,
+    }
+}
+
+pub(crate) fn port(protocol: Protocol, port: PortMatch) -> PolicyPort {
+    PolicyPort { protocol, port }
+}
+
+/// A snapshot with namespaces `a` and `b` (label `name`).
+pub(crate) fn snapshot(pods: Vec<Pod>, policies: Vec<Policy>) -> Snapshot {
+    Snapshot {
+        node_name: NODE.to_owned(),
+        namespaces: ["a", "b"].map(namespace).into(),
+        pods: pods
+            .into_iter()
+            .map(|pod| (pod.name.clone(), Arc::new(pod)))
+            .collect(),
+        policies: policies
+            .into_iter()
+            .map(|policy| (policy.name.clone(), Arc::new(policy)))
+            .collect(),
+        ..Snapshot::default()
+    }
+}
+
+fn namespace(name: &str) -> (String, Arc<Namespace>) {
+    let namespace = Namespace {
+        name: name.to_owned(),
+        labels: labels(&[("name", name)]),
+    };
+    (name.to_owned(), Arc::new(namespace))
+}
+
+/// Addresses that random snapshots speak of, and some beside them.
+pub(crate) const PEERS: [&str; 14] = [
+    "10.0.0.1",
+    "10.0.0.2",
+    "10.0.0.3",
+    "10.0.0.4",
+    "10.0.0.5",
+    "10.0.0.9",
+    "10.0.1.1",
+    "192.0.2.1",
+    "fd00::1",
+    "fd00::2",
+    "fd00::3",
+    "fd00::9",
+    "2001:db8::1",
+    "::1",
+];
+
+const BLOCKS: [&str; 11] = [
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "10.0.0.0/24",
+    "10.0.0.2/31",
+    "10.0.0.3/32",
+    "192.0.2.0/24",
+    "::/0",
+    "fd00::/8",
+    "fd00::/64",
+    "fd00::2/127",
+    "fd00::2/128",
+];
+
+/// Protocols and ports at which random policies begin or end.
+pub(crate) const PORTS: [(u8, u16); 9] = [
+    (6, 79),
+    (6, 80),
+    (6, 81),
+    (6, 8080),
+    (17, 53),
+    (17, 80),
+    (132, 80),
+    (1, 0),
+    (255, 65535),
+];
+
+fn selectors() -> impl Strategy<Value = Selector> {
+    let values = || subsequence(vec!["a".to_owned(), "b".to_owned()], 0..=2);
+    let operator = prop_oneof![
+        3 => values().prop_map(|values| Operator::In(values.into_iter().collect())),
+        1 => values().prop_map(|values| Operator::NotIn(values.into_iter().collect())),
+        1 => Just(Operator::Exists),
+        1 => Just(Operator::DoesNotExist),
+    ];
+    let requirement =
+        (select(vec!["app", "name"]), operator).prop_map(|(key, operator)| Requirement {
+            key: key.to_owned(),
+            operator,
+        });
+    vec(requirement, 0..3).prop_map(|requirements| Selector { requirements })
+}
+
+fn peers() -> impl Strategy<Value = Peer> {
+    let block =
+        (select(BLOCKS.to_vec()), subsequence(BLOCKS.to_vec(), 0..3)).prop_map(|(cidr, except)| {
+            let cidr: ipnetwork::IpNetwork = cidr.parse().unwrap();
+            let inside = |hole: &ipnetwork::IpNetwork| {
+                hole.prefix() > cidr.prefix()
+                    && hole.is_ipv4() == cidr.is_ipv4()
+                    && cidr.contains(hole.network())
+            };
+            Peer::Block {
+                cidr,
+                except: except
+                    .iter()
+                    .map(|hole| hole.parse().unwrap())
+                    .filter(inside)
+                    .collect(),
+            }
+        });
+    prop_oneof![
+        (of(selectors()), selectors()).prop_map(|(namespaces, pods)| Peer::Pods {
+            namespaces,
+            pods: Some(pods)
+        }),
+        selectors().prop_map(|namespaces| Peer::Pods {
+            namespaces: Some(namespaces),
+            pods: None
+        }),
+        block,
+    ]
+}
+
+fn protocols() -> impl Strategy<Value = Protocol> {
+    select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp])
+}
+
+fn rules() -> impl Strategy<Value = Rule> {
+    let number = prop_oneof![
+        Just(PortMatch::All),
+        (select(vec![53_u16, 80, 81]), 0_u16..8100)
+            .prop_map(|(first, more)| PortMatch::Range(first, first + more)),
+        select(vec!["http", "dns"]).prop_map(|name| PortMatch::Named(name.to_owned())),
+    ];
+    let port = (protocols(), number).prop_map(|(protocol, port)| PolicyPort { protocol, port });
+    (vec(peers(), 0..3), vec(port, 0..3)).prop_map(|(peers, ports)| Rule { peers, ports })
+}
+
+fn names() -> impl Strategy<Value = ObjectName> {
+    (select(vec!["a", "b"]), 0..4_u8)
+        .prop_map(|(namespace, name)| ObjectName::new(namespace, format!("n{name}")))
+}
+
+fn policies() -> impl Strategy<Value = BTreeMap<ObjectName, Arc<Policy>>> {
+    let rules = || of(vec(rules(), 0..3));
+    let policy = (names(), selectors(), rules(), rules());
+    vec(policy, 0..5).prop_map(|policies| {
+        let named = policies
+            .into_iter()
+            .map(|(name, pod_selector, ingress, egress)| {
+                (
+                    name.clone(),
+                    Arc::new(Policy {
+                        name,
+                        uid: String::new(),
+                        pod_selector,
+                        ingress,
+                        egress,
+                    }),
+                )
+            });
+        named.collect()
+    })
+}
+
+fn pods() -> impl Strategy<Value = BTreeMap<ObjectName, Arc<Pod>>> {
+    let container = (
+        select(vec!["http", "dns"]),
+        protocols(),
+        select(vec![53_u16, 80, 8080]),
+    );
+    let pod = (
+        names(),
+        btree_map(
+            select(vec!["app".to_owned(), "name".to_owned()]),
+            select(vec!["a".to_owned(), "b".to_owned()]),
+            0..3,
+        ),
+        (1..6_u8, 0..4_u8),
+        select(vec![NODE, NODE, NODE, "there"]),
+        vec(container, 0..3),
+        (0..8_u8, 0..3_i64),
+    );
+    vec(pod, 0..7).prop_map(|pods| {
+        let named =
+            pods.into_iter()
+                .map(|(name, labels, (v4, v6), node, ports, (kind, created))| {
+                    let mut ips = vec![ip(&format!("10.0.0.{v4}"))];
+                    if v6 > 0 {
+                        ips.push(ip(&format!("fd00::{v6}")));
+                    }
+                    let port = |(name, protocol, port): (&str, _, _)| ContainerPort {
+                        name: name.to_owned(),
+                        protocol,
+                        port,
+                    };
+                    let pod = Pod {
+                        uid: name.to_string(),
+                        name: name.clone(),
+                        labels,
+                        ips,
+                        host_network: kind == 0,
+                        terminal: kind == 1,
+                        node: node.to_owned(),
+                        ports: ports.into_iter().map(port).collect(),
+                        created,
+                    };
+                    (name, Arc::new(pod))
+                });
+        named.collect()
+    })
+}
+
+fn services() -> impl Strategy<
+    Value = (
+        BTreeMap<ObjectName, Arc<Service>>,
+        BTreeMap<ObjectName, Arc<EndpointSlice>>,
+    ),
+> {
+    let endpoint = (
+        1..7_u8,
+        any::<(bool, bool, bool)>(),
+        select(vec![Some(NODE), Some("there"), None]),
+    );
+    let endpoint = endpoint.prop_map(|(host, (ready, serving, terminating), node)| Endpoint {
+        address: ip(&if host == 6 {
+            "fd00::7".to_owned()
+        } else {
+            format!("10.0.0.{host}")
+        }),
+        ready,
+        serving,
+        terminating,
+        node: node.map(str::to_owned),
+        pod: None,
+    });
+    let slice = (0..3_u8, vec(endpoint, 0..4), select(vec![8080_u16, 8081]));
+    let service = (0..3_u8, 1..=2_u16, any::<bool>(), any::<bool>());
+    (vec(service, 0..4), vec(slice, 0..5)).prop_map(|(services, slices)| {
+        let services = services.into_iter().map(|(index, ports, local, dual)| {
+            let name = ObjectName::new("a", format!("s{index}"));
+            let mut cluster_ips = vec![ip(&format!("172.20.0.{index}"))];
+            if dual {
+                cluster_ips.push(ip(&format!("fd20::{index}")));
+            }
+            let port = |number: u16| ServicePort {
+                name: format!("p{number}"),
+                protocol: Protocol::Tcp,
+                port: 79 + number,
+                target_port: String::new(),
+            };
+            let service = Service {
+                name: name.clone(),
+                cluster_ips,
+                ports: (1..=ports).map(port).collect(),
+                internal_traffic_policy: if local {
+                    TrafficPolicy::Local
+                } else {
+                    TrafficPolicy::Cluster
+                },
+                selector: BTreeMap::new(),
+            };
+            (name, Arc::new(service))
+        });
+        let slices =
+            slices
+                .into_iter()
+                .enumerate()
+                .map(|(position, (index, endpoints, number))| {
+                    let name = ObjectName::new("a", format!("slice{position}"));
+                    let port = |name: &str, port| SlicePort {
+                        name: name.to_owned(),
+                        protocol: Protocol::Tcp,
+                        port,
+                    };
+                    let slice = EndpointSlice {
+                        name: name.clone(),
+                        service: ObjectName::new("a", format!("s{index}")),
+                        endpoints,
+                        ports: vec![port("p1", number), port("p2", number + 100)],
+                    };
+                    (name, Arc::new(slice))
+                });
+        (services.collect(), slices.collect())
+    })
+}
+
+/// Random snapshots.
+pub(crate) fn snapshots() -> impl Strategy<Value = Snapshot> {
+    let devices = btree_map(1..6_u8, 1..5_u32, 0..4);
+    (pods(), policies(), services(), devices).prop_map(
+        |(pods, policies, (services, slices), devices)| {
+            let mut snapshot = snapshot(Vec::new(), Vec::new());
+            let device = |ifindex| PodDevice {
+                ifindex,
+                name: format!("veth{ifindex}"),
+            };
+            snapshot.devices.devices = devices
+                .into_iter()
+                .map(|(host, ifindex)| (ip(&format!("10.0.0.{host}")), device(ifindex)))
+                .collect();
+            Snapshot {
+                pods,
+                policies,
+                services,
+                slices,
+                ..snapshot
+            }
+        },
+    )
+}
