@@ -5,6 +5,7 @@
 
 pub mod compile;
 pub mod datapath;
+pub mod explain;
 pub mod model;
 pub mod plan;
 pub mod source;

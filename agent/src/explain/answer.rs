@@ -1,0 +1,269 @@
+//! The answer: plain data that printers and JSON share.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Direction, ObjectName, Protocol};
+
+/// What becomes of a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It is let through.
+    Allowed,
+    /// A policy drops it silently; the client times out.
+    Denied,
+    /// It depends on the address family, the backend or the source pod.
+    Partly,
+    /// The Service has no endpoint that takes new connections; the client is refused at once.
+    NoEndpoint,
+    /// internalTrafficPolicy is Local and the client's node has no endpoint; dropped.
+    NoLocalEndpoint,
+    /// The virtual address has no such port; the client is refused at once.
+    NoServicePort,
+}
+
+impl Verdict {
+    /// The verdict over several connections; `None` if there is none.
+    #[must_use]
+    pub fn combine(verdicts: &BTreeSet<Self>) -> Option<Self> {
+        match verdicts.len() {
+            0 => None,
+            1 => verdicts.first().copied(),
+            _ => Some(Self::Partly),
+        }
+    }
+
+    /// Words for people.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Partly => "partly allowed",
+            Self::NoEndpoint => "refused: no endpoint",
+            Self::NoLocalEndpoint => "dropped: no endpoint on the client's node",
+            Self::NoServicePort => "refused: no such Service port",
+        }
+    }
+}
+
+/// The answer to a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// Source as asked for.
+    pub source: String,
+    /// Destination as asked for.
+    pub destination: String,
+    /// Port asked for, or found out: the Service port for a Service, the pod's port otherwise.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// The verdict over all flows.
+    pub verdict: Verdict,
+    /// What the Service makes of it, for each of its addresses; empty if no Service is involved.
+    pub translations: Vec<Translation>,
+    /// Each connection that can come of it: source address, destination address.
+    pub flows: Vec<Flow>,
+    /// What to apply to have it allowed; empty unless a policy denies something.
+    pub fixes: Vec<Fix>,
+    /// What else is worth knowing.
+    pub notes: Vec<Note>,
+}
+
+/// How a Service leads a connection to an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Translation {
+    /// The Service.
+    pub service: ObjectName,
+    /// Its virtual address.
+    pub cluster_ip: IpAddr,
+    /// Service port.
+    pub port: u16,
+    /// Name of the Service port, empty if it has none or there is no such port.
+    pub port_name: String,
+    /// targetPort as written; `None` if the Service has no such port.
+    pub target_port: Option<String>,
+    /// The node whose endpoints alone count (internalTrafficPolicy Local).
+    pub only_node: Option<String>,
+    /// All endpoints of the address's family, usable or not.
+    pub endpoints: Vec<EndpointAnswer>,
+    /// Why no endpoint is usable; `None` if one is.
+    pub problem: Option<String>,
+}
+
+/// One endpoint of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointAnswer {
+    /// Address.
+    pub address: IpAddr,
+    /// Target port; `None` if its slice has none for this Service port.
+    pub port: Option<u16>,
+    /// Pod behind it.
+    pub pod: Option<ObjectName>,
+    /// Node that it is on.
+    pub node: Option<String>,
+    /// conditions.ready.
+    pub ready: bool,
+    /// conditions.serving.
+    pub serving: bool,
+    /// conditions.terminating.
+    pub terminating: bool,
+    /// Why new connections do not go there; `None` if they do.
+    pub excluded: Option<String>,
+}
+
+/// One connection between two addresses, after translation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Flow {
+    /// Who opens it.
+    pub source: Place,
+    /// Who takes it.
+    pub destination: Place,
+    /// Port at the destination, the one that policies judge.
+    pub port: u16,
+    /// Allowed or denied.
+    pub verdict: Verdict,
+    /// The source's policies.
+    pub egress: Side,
+    /// The destination's policies.
+    pub ingress: Side,
+}
+
+/// An address and who has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    /// The address.
+    pub address: IpAddr,
+    /// What it is to policies.
+    pub kind: PlaceKind,
+    /// The pod: owner of the address, or a host-network pod that was asked for.
+    pub pod: Option<ObjectName>,
+    /// The node it is on.
+    pub node: Option<String>,
+}
+
+/// What an address is to policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlaceKind {
+    /// A pod-network pod: policies may select it and selectors may name it.
+    Pod,
+    /// A node, host-network pods included: only ipBlocks name it.
+    Node,
+    /// Neither: only ipBlocks name it.
+    Outside,
+}
+
+/// What one end's policies say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Side {
+    /// Egress for the source, ingress for the destination.
+    pub direction: Direction,
+    /// Result.
+    pub outcome: SideOutcome,
+    /// Policies that isolate the pod in this direction.
+    pub isolated_by: Vec<Isolation>,
+    /// Rules that allow the connection.
+    pub allowed_by: Vec<RuleMatch>,
+    /// For a denial, the rules that come nearest, best first.
+    pub nearest: Vec<NearMiss>,
+}
+
+/// Result of one side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SideOutcome {
+    /// No pod-network pod: policies never select it.
+    NotSelectable,
+    /// No policy isolates the pod in this direction.
+    NotIsolated,
+    /// A rule allows it.
+    Allowed,
+    /// No rule of the isolating policies allows it.
+    Denied,
+    /// From the pod's own node (kubelet probes among it).
+    OwnNode,
+    /// The pod reaches itself.
+    Itself,
+}
+
+impl SideOutcome {
+    /// Whether the connection passes this side.
+    #[must_use]
+    pub const fn passes(self) -> bool {
+        !matches!(self, Self::Denied)
+    }
+}
+
+/// A policy that isolates a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Isolation {
+    /// The policy.
+    pub policy: ObjectName,
+    /// Its number of rules in this direction; without any it only denies.
+    pub rules: usize,
+}
+
+/// A rule and what it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleMatch {
+    /// The policy.
+    pub policy: ObjectName,
+    /// Position in spec.ingress or spec.egress, from 0.
+    pub index: usize,
+    /// The peer of the rule that matches.
+    pub peer: String,
+    /// The port of the rule that matches.
+    pub port: String,
+}
+
+/// A rule that does not allow the connection, and what it lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NearMiss {
+    /// The policy.
+    pub policy: ObjectName,
+    /// Position in spec.ingress or spec.egress, from 0.
+    pub index: usize,
+    /// Whether one of its peers matches.
+    pub peer_matches: bool,
+    /// Whether one of its ports matches.
+    pub port_matches: bool,
+    /// Its nearest peer.
+    pub peer: String,
+    /// Its nearest port.
+    pub port: String,
+    /// Every requirement that is not met.
+    pub misses: Vec<String>,
+}
+
+/// A policy that would allow what is denied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fix {
+    /// What it does.
+    pub title: String,
+    /// A NetworkPolicy, ready to apply.
+    pub yaml: String,
+}
+
+/// A remark.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "level", content = "text", rename_all = "lowercase")]
+pub enum Note {
+    /// Something that is probably wrong.
+    Warning(String),
+    /// Something to know.
+    Hint(String),
+}

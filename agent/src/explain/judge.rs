@@ -1,0 +1,172 @@
+//! What the policies of both ends say about one connection.
+
+use std::net::IpAddr;
+
+use super::miss::{self, Judged};
+use super::translate::names_port;
+use super::world::{Spot, World};
+use super::{Flow, Isolation, PlaceKind, RuleMatch, Side, SideOutcome, Verdict, wording};
+use crate::model::{Direction, Peer, Policy, PolicyPort, PortMatch, Protocol, Rule};
+
+/// A connection after translation.
+pub(super) struct Connection<'w, 'a> {
+    pub(super) source: &'w Spot<'a>,
+    pub(super) destination: &'w Spot<'a>,
+    pub(super) protocol: Protocol,
+    pub(super) port: u16,
+    /// What it was addressed to, if a Service.
+    pub(super) via: Option<Via>,
+}
+
+/// The virtual side of a translated connection.
+#[derive(Clone, Copy)]
+pub(super) struct Via {
+    pub(super) cluster_ip: IpAddr,
+    pub(super) port: u16,
+}
+
+/// How many near misses a denial names.
+const NEAREST: usize = 5;
+
+/// Judges both sides: the connection needs both.
+pub(super) fn flow<'a>(world: &World<'a>, connection: &Connection<'_, 'a>) -> Flow {
+    let egress = side(world, connection, Direction::Egress);
+    let ingress = side(world, connection, Direction::Ingress);
+    let passes = egress.outcome.passes() && ingress.outcome.passes();
+    Flow {
+        source: connection.source.place.clone(),
+        destination: connection.destination.place.clone(),
+        port: connection.port,
+        verdict: if passes {
+            Verdict::Allowed
+        } else {
+            Verdict::Denied
+        },
+        egress,
+        ingress,
+    }
+}
+
+fn side<'a>(world: &World<'a>, connection: &Connection<'_, 'a>, direction: Direction) -> Side {
+    let (subject, peer) = match direction {
+        Direction::Egress => (connection.source, connection.destination),
+        Direction::Ingress => (connection.destination, connection.source),
+    };
+    let mut answer = Side {
+        direction,
+        outcome: SideOutcome::NotSelectable,
+        isolated_by: Vec::new(),
+        allowed_by: Vec::new(),
+        nearest: Vec::new(),
+    };
+    let Some(pod) = subject.pod else {
+        return answer;
+    };
+    let isolating: Vec<(&Policy, &[Rule])> = world
+        .policies_of(pod)
+        .filter_map(|policy| Some((policy, policy.rules(direction)?)))
+        .collect();
+    answer.isolated_by = isolating
+        .iter()
+        .map(|(policy, rules)| Isolation {
+            policy: policy.name.clone(),
+            rules: rules.len(),
+        })
+        .collect();
+    let own_node = direction == Direction::Ingress
+        && peer.place.kind == PlaceKind::Node
+        && peer.place.node.as_deref() == Some(pod.node.as_str());
+    answer.outcome = if peer.pod.is_some_and(|other| other.name == pod.name) {
+        SideOutcome::Itself
+    } else if own_node {
+        SideOutcome::OwnNode
+    } else if isolating.is_empty() {
+        SideOutcome::NotIsolated
+    } else {
+        SideOutcome::Denied
+    };
+    if answer.outcome != SideOutcome::Denied {
+        return answer;
+    }
+    for &(policy, rules) in &isolating {
+        for (index, rule) in rules.iter().enumerate() {
+            let judged = Judged {
+                world,
+                connection,
+                policy,
+                peer,
+            };
+            if let Some((peer, port)) = judged.matches(rule) {
+                answer.outcome = SideOutcome::Allowed;
+                answer.allowed_by.push(RuleMatch {
+                    policy: policy.name.clone(),
+                    index,
+                    peer: wording::peer(peer),
+                    port: wording::port(port),
+                });
+            } else {
+                answer.nearest.push(miss::nearest(&judged, index, rule));
+            }
+        }
+    }
+    if answer.outcome == SideOutcome::Allowed {
+        answer.nearest.clear();
+    }
+    answer.nearest.sort_by_key(|near| near.misses.len());
+    answer.nearest.truncate(NEAREST);
+    answer
+}
+
+impl Judged<'_, '_, '_> {
+    /// The peer and port (`None` for "every") by which a rule allows the connection.
+    fn matches<'r>(&self, rule: &'r Rule) -> Option<(Option<&'r Peer>, Option<&'r PolicyPort>)> {
+        let peer = if rule.peers.is_empty() {
+            None
+        } else {
+            Some(rule.peers.iter().find(|peer| self.peer_matches(peer))?)
+        };
+        let port = if rule.ports.is_empty() {
+            None
+        } else {
+            Some(rule.ports.iter().find(|port| self.port_matches(port))?)
+        };
+        Some((peer, port))
+    }
+
+    pub(super) fn peer_matches(&self, peer: &Peer) -> bool {
+        match peer {
+            Peer::Pods { namespaces, pods } => self.peer.pod.is_some_and(|pod| {
+                let namespace = &pod.name.namespace;
+                let in_namespace = match namespaces {
+                    Some(selector) => selector.matches(self.world.namespace_labels(namespace)),
+                    None => *namespace == self.policy.name.namespace,
+                };
+                let labelled = pods
+                    .as_ref()
+                    .is_none_or(|selector| selector.matches(&pod.labels));
+                in_namespace && labelled
+            }),
+            Peer::Block { cidr, except } => {
+                let address = self.peer.place.address;
+                cidr.contains(address) && !except.iter().any(|inner| inner.contains(address))
+            }
+        }
+    }
+
+    pub(super) fn port_matches(&self, port: &PolicyPort) -> bool {
+        let Connection {
+            protocol,
+            port: number,
+            destination,
+            ..
+        } = *self.connection;
+        port.protocol == protocol
+            && match &port.port {
+                PortMatch::All => true,
+                PortMatch::Range(first, last) => (*first..=*last).contains(&number),
+                PortMatch::Named(name) => destination
+                    .pod
+                    .is_some_and(|pod| names_port(pod, name, protocol, number)),
+            }
+    }
+}

@@ -1,0 +1,242 @@
+//! Who has which address, as policies see it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::{ExplainError, Place, PlaceKind, Subject};
+use crate::model::{Labels, ObjectName, Pod, Policy, Protocol, Service, Snapshot};
+
+/// An address with its owner.
+#[derive(Clone, Debug)]
+pub(super) struct Spot<'a> {
+    pub(super) place: Place,
+    /// The owner, if a pod-network pod.
+    pub(super) pod: Option<&'a Pod>,
+    /// The port to connect to; 0 at a source.
+    pub(super) port: u16,
+}
+
+impl Spot<'_> {
+    pub(super) fn at(self, port: u16) -> Self {
+        Self { port, ..self }
+    }
+}
+
+/// A snapshot with its addresses indexed.
+pub(super) struct World<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    owners: BTreeMap<IpAddr, &'a Pod>,
+    nodes: BTreeMap<IpAddr, &'a str>,
+    virtual_ips: BTreeMap<IpAddr, &'a Service>,
+    no_labels: Labels,
+}
+
+impl<'a> World<'a> {
+    pub(super) fn new(snapshot: &'a Snapshot) -> Self {
+        let mut owners: BTreeMap<IpAddr, &Pod> = BTreeMap::new();
+        let mut nodes = BTreeMap::new();
+        for pod in snapshot.pods.values() {
+            for &ip in &pod.ips {
+                if pod.owns_addresses() {
+                    // Of two live pods with one address, the newer has it: the older one's status lags behind.
+                    let owner = owners.entry(ip).or_insert(pod);
+                    if (pod.created, &pod.uid) > (owner.created, &owner.uid) {
+                        *owner = pod;
+                    }
+                } else if pod.host_network && !pod.terminal {
+                    nodes.insert(ip, pod.node.as_str());
+                }
+            }
+        }
+        for node in snapshot.nodes.values() {
+            nodes.extend(node.addresses.iter().map(|&ip| (ip, node.name.as_str())));
+        }
+        let virtual_ips = snapshot
+            .services
+            .values()
+            .flat_map(|service| {
+                service
+                    .cluster_ips
+                    .iter()
+                    .map(move |&ip| (ip, service.as_ref()))
+            })
+            .collect();
+        Self {
+            snapshot,
+            owners,
+            nodes,
+            virtual_ips,
+            no_labels: Labels::new(),
+        }
+    }
+
+    /// Who has an address.
+    pub(super) fn spot(&self, address: IpAddr) -> Spot<'a> {
+        let pod = self.owners.get(&address).copied();
+        let node = match pod {
+            Some(pod) => Some(pod.node.as_str()),
+            None => self.nodes.get(&address).copied(),
+        };
+        let kind = match (pod, node) {
+            (Some(_), _) => PlaceKind::Pod,
+            (None, Some(_)) => PlaceKind::Node,
+            (None, None) => PlaceKind::Outside,
+        };
+        Spot {
+            place: Place {
+                address,
+                kind,
+                pod: pod.map(|pod| pod.name.clone()),
+                node: node.map(str::to_owned),
+            },
+            pod,
+            port: 0,
+        }
+    }
+
+    /// The addresses of a pod; a host-network pod's are its node's.
+    pub(super) fn pod_spots(&self, name: &ObjectName) -> Result<Vec<Spot<'a>>, ExplainError> {
+        let pod = self.pod(name)?;
+        if pod.terminal {
+            return Err(ExplainError::Unusable(format!(
+                "pod {name} has ended (phase Succeeded or Failed): it has no address any more"
+            )));
+        }
+        if pod.ips.is_empty() {
+            return Err(ExplainError::Unusable(format!(
+                "pod {name} has no address yet: ask again once it runs"
+            )));
+        }
+        pod.ips
+            .iter()
+            .map(|&ip| {
+                let mut spot = self.spot(ip);
+                if spot.pod.is_some_and(|owner| owner.name != pod.name) {
+                    return Err(ExplainError::Unusable(format!(
+                        "address {ip} of pod {name} belongs to the newer pod {} by now",
+                        spot.place.pod.unwrap_or_default()
+                    )));
+                }
+                spot.place.pod = Some(pod.name.clone());
+                Ok(spot)
+            })
+            .collect()
+    }
+
+    /// Every address that the source of a question stands for. A Service stands for the pods behind it.
+    pub(super) fn sources(&self, subject: &Subject) -> Result<Vec<Spot<'a>>, ExplainError> {
+        match subject {
+            Subject::Pod(name) => self.pod_spots(name),
+            Subject::Address(address) => match self.virtual_ip(*address) {
+                Some(service) => Err(ExplainError::Unusable(format!(
+                    "{address} is the virtual address of Service {}: no connection comes from it; ask for one of its pods",
+                    service.name
+                ))),
+                None => Ok(vec![self.spot(*address)]),
+            },
+            Subject::Service(name) => {
+                let service = self.service(name)?;
+                let mut spots = Vec::new();
+                for pod in self.selected(service).filter(|pod| !pod.ips.is_empty()) {
+                    spots.extend(self.pod_spots(&pod.name)?);
+                }
+                if spots.is_empty() {
+                    return Err(ExplainError::Unusable(format!(
+                        "no pod is behind Service {name}: nothing opens connections in its name"
+                    )));
+                }
+                Ok(spots)
+            }
+        }
+    }
+
+    pub(super) fn pod(&self, name: &ObjectName) -> Result<&'a Pod, ExplainError> {
+        if let Some(pod) = self.snapshot.pods.get(name) {
+            return Ok(pod);
+        }
+        let hint = if self.snapshot.services.contains_key(name) {
+            format!("; there is a Service: {}/svc/{}", name.namespace, name.name)
+        } else {
+            let alike: Vec<_> = self
+                .snapshot
+                .pods
+                .keys()
+                .filter(|pod| pod.namespace == name.namespace && pod.name.starts_with(&name.name))
+                .take(3)
+                .map(ToString::to_string)
+                .collect();
+            if alike.is_empty() {
+                String::new()
+            } else {
+                format!("; there is {}", alike.join(", "))
+            }
+        };
+        Err(ExplainError::Unknown {
+            kind: "pod",
+            name: name.to_string(),
+            hint,
+        })
+    }
+
+    pub(super) fn service(&self, name: &ObjectName) -> Result<&'a Service, ExplainError> {
+        self.snapshot
+            .services
+            .get(name)
+            .map(|service| &**service)
+            .ok_or_else(|| ExplainError::Unknown {
+                kind: "Service with a ClusterIP",
+                name: name.to_string(),
+                hint: " (names of headless and ExternalName Services are resolved by DNS alone: ask for a pod or address)"
+                    .to_owned(),
+            })
+    }
+
+    pub(super) fn virtual_ip(&self, address: IpAddr) -> Option<&'a Service> {
+        self.virtual_ips.get(&address).copied()
+    }
+
+    /// The live pods that a Service selects; none if it has no selector.
+    pub(super) fn selected(&self, service: &'a Service) -> impl Iterator<Item = &'a Pod> {
+        self.snapshot
+            .pods
+            .values()
+            .map(|pod| &**pod)
+            .filter(move |pod| {
+                !service.selector.is_empty()
+                    && !pod.terminal
+                    && pod.name.namespace == service.name.namespace
+                    && service
+                        .selector
+                        .iter()
+                        .all(|(key, value)| pod.labels.get(key) == Some(value))
+            })
+    }
+
+    /// Labels of a namespace; one that is not known yet has none.
+    pub(super) fn namespace_labels(&self, name: &str) -> &Labels {
+        self.snapshot
+            .namespaces
+            .get(name)
+            .map_or(&self.no_labels, |namespace| &namespace.labels)
+    }
+
+    /// Policies that select a pod by namespace and label.
+    pub(super) fn policies_of(&self, pod: &'a Pod) -> impl Iterator<Item = &'a Policy> {
+        self.snapshot
+            .policies
+            .values()
+            .map(|policy| &**policy)
+            .filter(|policy| {
+                policy.name.namespace == pod.name.namespace
+                    && policy.pod_selector.matches(&pod.labels)
+            })
+    }
+}
+
+/// The number of a named container port.
+pub(super) fn named_ports(pod: &Pod, name: &str, protocol: Protocol) -> impl Iterator<Item = u16> {
+    pod.ports
+        .iter()
+        .filter(move |port| port.name == name && port.protocol == protocol)
+        .map(|port| port.port)
+}
