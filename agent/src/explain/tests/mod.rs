@@ -1,0 +1,5 @@
+mod cluster;
+mod dns;
+mod policy;
+mod question;
+mod service;

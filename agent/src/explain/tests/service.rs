@@ -1,0 +1,236 @@
+//! What Services make of a connection.
+
+use crate::explain::{Note, Verdict};
+use crate::model::TrafficPolicy;
+
+use super::cluster::{Cluster, shop};
+
+fn problem(cluster: &Cluster) -> String {
+    let answer = cluster.ask("web/frontend", "shop/svc/backend");
+    assert_eq!(answer.verdict, Verdict::NoEndpoint);
+    assert!(answer.flows.is_empty());
+    answer.translations[0].problem.clone().expect("a problem")
+}
+
+#[test]
+fn every_backend_of_both_families_is_judged() {
+    let answer = shop().ask("web/frontend", "shop/svc/backend");
+    assert_eq!(answer.verdict, Verdict::Allowed);
+    let flows: Vec<_> = answer
+        .flows
+        .iter()
+        .map(|flow| format!("{} {}", flow.destination.address, flow.port))
+        .collect();
+    assert_eq!(
+        flows,
+        [
+            "10.1.0.3 8080",
+            "10.2.0.3 8080",
+            "fd01::3 8080",
+            "fd02::3 8080"
+        ]
+    );
+    // Asked by one address, only that address.
+    let answer = shop().ask("web/frontend", "10.96.0.10:80");
+    assert_eq!(answer.flows.len(), 2);
+}
+
+#[test]
+fn unready_and_terminating_endpoints_are_left_out_with_the_reason() {
+    let cluster = shop().edit_slices(|slice| {
+        for endpoint in &mut slice.endpoints {
+            if endpoint.pod.as_ref().unwrap().name == "backend-2" {
+                endpoint.ready = false;
+            }
+        }
+    });
+    let answer = cluster.ask("web/frontend", "shop/svc/backend");
+    assert_eq!(answer.flows.len(), 2);
+    let excluded = |answer: &crate::explain::Explanation| -> Vec<Option<String>> {
+        let endpoints = answer.translations[0].endpoints.iter();
+        endpoints.map(|e| e.excluded.clone()).collect()
+    };
+    assert_eq!(excluded(&answer), [None, Some("not ready".to_owned())]);
+
+    // No ready one: those that still serve while they terminate take connections.
+    let cluster = cluster.edit_slices(|slice| {
+        for endpoint in &mut slice.endpoints {
+            endpoint.ready = false;
+            endpoint.terminating = endpoint.pod.as_ref().unwrap().name == "backend-1";
+        }
+    });
+    let answer = cluster.ask("web/frontend", "shop/svc/backend");
+    assert_eq!(excluded(&answer), [None, Some("not ready".to_owned())]);
+}
+
+#[test]
+fn a_service_without_endpoints_says_why() {
+    let wrong_label = shop()
+        .edit_service("shop/backend", |service| {
+            service
+                .selector
+                .insert("app".to_owned(), "bakend".to_owned());
+        })
+        .edit_slices(|slice| slice.endpoints.clear());
+    assert_eq!(
+        problem(&wrong_label),
+        "its selector app=bakend matches no pod in namespace shop; nearest is pod shop/backend-1: app=backend instead of app=bakend"
+    );
+
+    let unready = shop().edit_slices(|slice| {
+        for endpoint in &mut slice.endpoints {
+            endpoint.ready = false;
+        }
+    });
+    assert_eq!(
+        problem(&unready),
+        "2 endpoints, none takes connections: shop/backend-1 not ready, shop/backend-2 not ready"
+    );
+
+    let wrong_name = shop()
+        .edit_service("shop/backend", |service| {
+            service.ports[0].target_port = "web".to_owned();
+        })
+        .edit_slices(|slice| slice.ports.clear());
+    assert_eq!(
+        problem(&wrong_name),
+        "targetPort \"web\" is no TCP port of the pods behind it; the pods declare 8080/TCP (http)"
+    );
+
+    let no_slices = shop().edit_slices(|slice| slice.endpoints.clear());
+    assert_eq!(
+        problem(&no_slices),
+        "its selector app=backend matches 2 pods, but no EndpointSlice lists them yet"
+    );
+
+    let other_name = shop().edit_slices(|slice| {
+        for port in &mut slice.ports {
+            port.name = "web".to_owned();
+        }
+    });
+    assert_eq!(
+        problem(&other_name),
+        "its EndpointSlices have no TCP port named \"\" like the Service port; they have \"web\" 8080/TCP"
+    );
+
+    let manual = no_slices.edit_service("shop/backend", |service| service.selector.clear());
+    assert_eq!(
+        problem(&manual),
+        "the Service has no selector, and no EndpointSlice lists an IPv4 endpoint for it"
+    );
+}
+
+#[test]
+fn a_wrong_target_port_is_spotted() {
+    let cluster = shop()
+        .edit_service("shop/backend", |service| {
+            service.ports[0].target_port = "8081".to_owned();
+        })
+        .edit_slices(|slice| {
+            for port in &mut slice.ports {
+                if port.port == 8080 {
+                    port.port = 8081;
+                }
+            }
+        });
+    let answer = cluster.ask("web/frontend", "shop/svc/backend");
+    let warning = "wrong targetPort? Service shop/backend leads to port 8081/TCP, but the pods declare 8080/TCP (http)";
+    assert_eq!(answer.notes, [Note::Warning(warning.to_owned())]);
+    assert!(
+        shop()
+            .ask("web/frontend", "shop/svc/backend")
+            .notes
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_port_that_the_service_lacks_is_refused() {
+    let answer = shop().ask("web/frontend", "shop/svc/backend:81");
+    assert_eq!(answer.verdict, Verdict::NoServicePort);
+    assert_eq!(
+        answer.translations[0].problem.as_deref(),
+        Some("the Service has no TCP port 81; there is 80/TCP")
+    );
+    let answer = shop().ask("web/frontend", "shop/svc/backend:80/UDP");
+    assert_eq!(answer.verdict, Verdict::NoServicePort);
+}
+
+#[test]
+fn internal_traffic_policy_local_keeps_to_the_clients_node() {
+    let local = shop().edit_service("shop/backend", |service| {
+        service.internal_traffic_policy = TrafficPolicy::Local;
+    });
+    let answer = local.ask("web/frontend", "shop/svc/backend");
+    assert_eq!(answer.flows.len(), 2);
+    assert!(
+        answer
+            .flows
+            .iter()
+            .all(|f| f.destination.node.as_deref() == Some("n1"))
+    );
+
+    let elsewhere = local.edit_pod("web/frontend", |pod| pod.node = "n3".to_owned());
+    let answer = elsewhere.ask("web/frontend", "shop/svc/backend");
+    assert_eq!(answer.verdict, Verdict::NoLocalEndpoint);
+    let nowhere = elsewhere.edit_slices(|slice| slice.endpoints.clear());
+    let answer = nowhere.ask("web/frontend", "shop/svc/backend");
+    assert_eq!(answer.verdict, Verdict::NoEndpoint);
+}
+
+#[test]
+fn policies_see_the_target_port_and_the_endpoint() {
+    let cluster = shop().rule(
+        "web/out",
+        "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}}], ports: [{port: 80}]}, {to: [{ipBlock: {cidr: 10.96.0.0/16}}]}]}",
+    );
+    let answer = cluster.ask("web/frontend", "shop/svc/backend");
+    assert_eq!(answer.verdict, Verdict::Denied);
+    let nearest = &answer.flows[0].egress.nearest;
+    assert_eq!(
+        nearest[0].misses,
+        [
+            "the rule allows the Service port 80, but policies see the target port 8080 that the pod listens on"
+        ]
+    );
+    assert_eq!(
+        nearest[1].misses,
+        [
+            "10.96.0.0/16 covers the virtual address 10.96.0.10, but policies see the endpoint 10.1.0.3 behind it"
+        ]
+    );
+    let warning = "ipBlock 10.96.0.0/16 of policy web/out covers the virtual address 10.96.0.10 of Service shop/backend, which allows nothing: policies see the endpoint behind it";
+    assert!(
+        answer.notes.contains(&Note::Warning(warning.to_owned())),
+        "{:?}",
+        answer.notes
+    );
+}
+
+#[test]
+fn one_denied_backend_makes_it_partly() {
+    let answer = shop()
+        .edit_pod("shop/backend-2", |pod| {
+            pod.labels.insert("shut".to_owned(), "yes".to_owned());
+        })
+        .rule(
+            "shop/shut",
+            "{podSelector: {matchLabels: {shut: \"yes\"}}, policyTypes: [Ingress]}",
+        )
+        .ask("web/frontend", "shop/svc/backend");
+    assert_eq!(answer.verdict, Verdict::Partly);
+}
+
+#[test]
+fn an_address_listed_twice_counts_once_and_as_ready() {
+    let cluster = shop()
+        .edit_slices(|slice| slice.endpoints.iter_mut().for_each(|e| e.ready = false))
+        .slice(
+            "shop/backend",
+            true,
+            &["shop/backend-1", "shop/backend-1"],
+            "8080",
+        );
+    let answer = cluster.ask("web/frontend", "10.96.0.10:80");
+    assert_eq!(answer.flows.len(), 1);
+}
