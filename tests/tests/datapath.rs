@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use weir::datapath::{self, AttachMode, Error, KernelDatapath, Options};
+use weir::datapath::{self, AttachMode, Error, KernelDatapath, Options, TestRun};
 use weir::plan::{Plan, Step, Table};
 use weir_common::abi::{
     Address, BackendState, Class, Hook, PrefixKey, Segment, VerdictKey, control,
@@ -415,12 +415,12 @@ fn a_dry_run_leaves_no_trace() {
             .sum::<u64>()
     };
     let output = datapath
-        .dry_run(Hook::FromPod, &packet, 0, 0)
+        .dry_run(Hook::FromPod, &TestRun::new(&packet, 0, 0))
         .expect("dry run");
     assert_eq!(output.packet.len(), packet.len());
     assert_eq!(total(&datapath), 0);
     let live = datapath
-        .test_run(Hook::FromPod, &packet, 0, 0)
+        .test_run(Hook::FromPod, &TestRun::new(&packet, 0, 0))
         .expect("test run");
     assert_eq!(live.action, output.action);
     assert_eq!(total(&datapath), 1);

@@ -335,27 +335,13 @@ impl KernelDatapath {
     }
 
     /// Judges a packet as the hook would, and leaves no trace: no flow, no count, no event.
-    ///
-    /// `ifindex` is the device of the hook, `ingress_ifindex` the one that the packet came in by, 0 for the node's own packets.
-    pub fn dry_run(
-        &self,
-        hook: Hook,
-        packet: &[u8],
-        ifindex: u32,
-        ingress_ifindex: u32,
-    ) -> Result<RunOutput> {
-        run(&self.dry, hook, packet, ifindex, ingress_ifindex)
+    pub fn dry_run(&self, hook: Hook, run: &TestRun<'_>) -> Result<RunOutput> {
+        run_over(&self.dry, hook, run)
     }
 
     /// Runs the live program over a packet, with all that it does.
-    pub fn test_run(
-        &self,
-        hook: Hook,
-        packet: &[u8],
-        ifindex: u32,
-        ingress_ifindex: u32,
-    ) -> Result<RunOutput> {
-        run(&self.live, hook, packet, ifindex, ingress_ifindex)
+    pub fn test_run(&self, hook: Hook, run: &TestRun<'_>) -> Result<RunOutput> {
+        run_over(&self.live, hook, run)
     }
 }
 
@@ -371,19 +357,8 @@ pub fn cleanup(bpffs: &Path) -> Result<()> {
     pins.map_or(Ok(()), Pins::remove_all)
 }
 
-fn run(
-    programs: &Programs,
-    hook: Hook,
-    packet: &[u8],
-    ifindex: u32,
-    ingress_ifindex: u32,
-) -> Result<RunOutput> {
-    let run = TestRun {
-        packet,
-        ifindex,
-        ingress_ifindex,
-    };
-    let output = bpf::test_run(programs.get(hook), run)
+fn run_over(programs: &Programs, hook: Hook, run: &TestRun<'_>) -> Result<RunOutput> {
+    let output = bpf::test_run(programs.get(hook), *run)
         .during(|| format!("run program `{}` over a packet", object::program_name(hook)))?;
     Ok(RunOutput {
         action: output.result,

@@ -13,6 +13,7 @@ mod shapes;
 mod write;
 
 pub use attach::AttachMode;
+pub use bpf::TestRun;
 pub use error::{Error, Result};
 pub use kernel::{KernelDatapath, Occupancy, Options, RunOutput, cleanup};
 pub use object::is_embedded;

@@ -101,11 +101,7 @@ pub(crate) fn ticks_per_second(pins: &Pins, capacities: Capacities) -> Result<u3
 
 /// Jiffies and nanoseconds at the same moment.
 fn read_clock(program: BorrowedFd<'_>) -> Result<(u64, u64)> {
-    let run = TestRun {
-        packet: &[0; 64],
-        ifindex: 0,
-        ingress_ifindex: 0,
-    };
+    let run = TestRun::new(&[0; 64], 0, 0);
     let output = bpf::test_run(program, run).during(|| "run program `clock`")?;
     let word = |at: usize| -> Option<u64> {
         let bytes = output.packet.get(at..at + 8)?;

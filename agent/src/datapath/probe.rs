@@ -5,7 +5,7 @@ use std::io;
 use weir_common::abi::Hook;
 
 use super::attach;
-use super::bpf::{Map, Shape, map_type};
+use super::bpf::{Map, Shape, TestRun, map_type};
 use super::kernel::KernelDatapath;
 
 /// One thing tried.
@@ -50,7 +50,9 @@ pub fn probe(datapath: &KernelDatapath) -> Vec<Feature> {
         ),
         feature(
             "test_run",
-            datapath.dry_run(Hook::FromPod, &[0; 64], 0, 0).is_ok(),
+            datapath
+                .dry_run(Hook::FromPod, &TestRun::new(&[0; 64], 0, 0))
+                .is_ok(),
             "verdicts are explained from the tables, not by the programs themselves",
         ),
     ]

@@ -9,10 +9,12 @@ mod object;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
+pub use object::TestRun;
+
 pub(crate) use map::{Map, Shape, is_unsupported, map_type};
 pub(crate) use object::{
-    AttachPoint, LinkInfo, TestRun, create_tcx_link, link_info, open_pin, pin, program_info,
-    test_run, update_link,
+    AttachPoint, LinkInfo, create_tcx_link, link_info, open_pin, pin, program_info, test_run,
+    update_link,
 };
 
 /// Commands of bpf(2) that this module uses (`enum bpf_cmd`).

@@ -246,19 +246,42 @@ struct SkBuff {
     priority: u32,
     ingress_ifindex: u32,
     ifindex: u32,
-    /// `tc_index` up to the end of the fields that exist in kernel 5.10.
-    rest: [[u32; 7]; 5],
+    tc_index: u32,
+    cb: [u32; 5],
+    /// `hash` up to the end of the fields that exist in kernel 5.10.
+    rest: [u32; 29],
 }
 
 /// A packet for [`test_run`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct TestRun<'a> {
+pub struct TestRun<'a> {
     /// Ethernet frame.
-    pub(crate) packet: &'a [u8],
+    pub packet: &'a [u8],
     /// Device that the program seems to run on; must exist unless 0 or 1.
-    pub(crate) ifindex: u32,
+    pub ifindex: u32,
     /// Device that the packet seems to have come in by; 0 for the node's own.
-    pub(crate) ingress_ifindex: u32,
+    pub ingress_ifindex: u32,
+    /// Clock in ticks, for programs loaded to replay.
+    pub clock: u32,
+    /// Random number, for programs loaded to replay.
+    pub random: u32,
+    /// Times that the program runs over the packet, which keeps what each run made of it; at least 1.
+    pub repeat: u32,
+}
+
+impl<'a> TestRun<'a> {
+    /// One run over a packet at a device.
+    #[must_use]
+    pub const fn new(packet: &'a [u8], ifindex: u32, ingress_ifindex: u32) -> Self {
+        Self {
+            packet,
+            ifindex,
+            ingress_ifindex,
+            clock: 0,
+            random: 0,
+            repeat: 1,
+        }
+    }
 }
 
 /// What [`test_run`] saw.
@@ -281,6 +304,7 @@ pub(crate) fn test_run(program: BorrowedFd<'_>, run: TestRun<'_>) -> io::Result<
     let context = SkBuff {
         ifindex: run.ifindex,
         ingress_ifindex: run.ingress_ifindex,
+        cb: [run.clock, run.random, 0, 0, 0],
         ..SkBuff::default()
     };
     let mut attributes = TestRunAttributes {
@@ -290,7 +314,7 @@ pub(crate) fn test_run(program: BorrowedFd<'_>, run: TestRun<'_>) -> io::Result<
         output_size: size(output.len())?,
         input: address(run.packet.as_ptr()),
         output: address(output.as_mut_ptr()),
-        repeat: 1,
+        repeat: run.repeat,
         duration: 0,
         context_input_size: size(size_of::<SkBuff>())?,
         context_output_size: 0,

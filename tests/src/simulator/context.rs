@@ -1,0 +1,124 @@
+//! The logic's surroundings.
+
+use std::cell::UnsafeCell;
+use std::ptr::NonNull;
+
+use weir_common::abi::{
+    Address, BackendState, Class, Endpoint, EndpointKey, Event, Flow, FlowKey, FlowRef, FragmentKey, FragmentPorts, Frontend, FrontendKey,
+    PrefixKey, Range, Segment, Slot, VerdictKey,
+};
+use weir_common::logic::{Env, Maps};
+
+use super::tables::Simulator;
+
+/// Ticks per second of the simulated kernel.
+pub(super) const TICKS_PER_SECOND: u32 = 250;
+
+#[derive(Clone, Copy)]
+pub(super) struct Context<'s>(pub(super) &'s Simulator);
+
+impl Env for Context<'_> {
+    fn now(&self) -> u32 {
+        self.0.step.get().clock
+    }
+
+    fn ticks_per_second(&self) -> u32 {
+        TICKS_PER_SECOND
+    }
+
+    fn time(&self) -> u64 {
+        u64::from(self.now())
+    }
+
+    fn random(&self) -> u32 {
+        self.0.step.get().random
+    }
+
+    fn ifindex(&self) -> u32 {
+        self.0.step.get().ifindex
+    }
+
+    fn ingress_ifindex(&self) -> u32 {
+        self.0.step.get().ingress_ifindex
+    }
+
+    fn dry_run(&self) -> bool {
+        false
+    }
+}
+
+impl Maps for Context<'_> {
+    fn control(&self, index: u32) -> u64 {
+        self.0.maps.control(index)
+    }
+
+    fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
+        self.0.maps.frontend(key)
+    }
+
+    fn slot(&self, index: u32) -> Option<Slot> {
+        self.0.maps.slot(index)
+    }
+
+    fn backend(&self, id: u32) -> Option<BackendState> {
+        Some(self.0.maps.backend(id))
+    }
+
+    fn endpoint(&self, key: &EndpointKey) -> Option<Endpoint> {
+        self.0.maps.endpoint(key)
+    }
+
+    fn class(&self, address: &Address) -> Option<Class> {
+        self.0.maps.class(address)
+    }
+
+    fn prefix(&self, key: &PrefixKey) -> Option<Class> {
+        self.0.maps.prefix(&key.address)
+    }
+
+    fn verdict(&self, key: &VerdictKey) -> Option<Segment> {
+        self.0.maps.verdict(key)
+    }
+
+    fn range(&self, index: u32) -> Option<Range> {
+        self.0.maps.range(index)
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<FlowRef> {
+        let flows = self.0.flows.borrow();
+        let flow = NonNull::new(flows.get(key)?.get())?;
+        // SAFETY: entries are boxed and only dropped by `forget`, between packets.
+        Some(unsafe { FlowRef::new(flow) })
+    }
+
+    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+        let mut flows = self.0.flows.borrow_mut();
+        match flows.get(key) {
+            // SAFETY: no reference to the value exists, only `FlowRef`s, which copy.
+            Some(entry) => unsafe { *entry.get() = *flow },
+            None => {
+                flows.insert(*key, Box::new(UnsafeCell::new(*flow)));
+            }
+        }
+        true
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        self.0.fragments.borrow().get(key).copied()
+    }
+
+    fn insert_fragment(&self, key: &FragmentKey, ports: &FragmentPorts) {
+        self.0.fragments.borrow_mut().insert(*key, *ports);
+    }
+
+    fn count(&self, counter: u32, bytes: u32) {
+        let mut counters = self.0.counters.borrow_mut();
+        let counter = counters.entry(counter).or_default();
+        counter.packets += 1;
+        counter.bytes += u64::from(bytes);
+    }
+
+    fn emit(&self, event: &Event) {
+        self.0.events.borrow_mut().push(*event);
+    }
+}

@@ -1,0 +1,92 @@
+//! What the kernel keeps in maps, here.
+
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::collections::BTreeMap;
+
+use weir::plan::MemoryMaps;
+use weir_common::abi::{Counter, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hook, Verdict};
+use weir_common::logic::{self, Scratch};
+
+use super::context::Context;
+
+/// A node's data path: the maps that the agent fills, and those that packets fill.
+pub struct Simulator {
+    /// What the agent wrote.
+    pub maps: MemoryMaps,
+    pub(super) flows: RefCell<BTreeMap<FlowKey, Box<UnsafeCell<Flow>>>>,
+    pub(super) fragments: RefCell<BTreeMap<FragmentKey, FragmentPorts>>,
+    pub(super) counters: RefCell<BTreeMap<u32, Counter>>,
+    pub(super) events: RefCell<Vec<Event>>,
+    pub(super) packet: RefCell<Vec<u8>>,
+    pub(super) step: Cell<Step>,
+    scratch: RefCell<[Scratch; 2]>,
+}
+
+/// Where, when and with what luck a packet comes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// The hook.
+    pub hook: Hook,
+    /// Its device.
+    pub ifindex: u32,
+    /// The device that the packet came in by, 0 if it was born on the host.
+    pub ingress_ifindex: u32,
+    /// Clock in ticks.
+    pub clock: u32,
+    /// The random number.
+    pub random: u32,
+}
+
+impl Simulator {
+    /// A node whose agent has written `maps`, without flows.
+    #[must_use]
+    pub fn new(maps: MemoryMaps) -> Self {
+        let nowhere = Step { hook: Hook::FromPod, ifindex: 0, ingress_ifindex: 0, clock: 0, random: 0 };
+        Self {
+            maps,
+            flows: RefCell::default(),
+            fragments: RefCell::default(),
+            counters: RefCell::default(),
+            events: RefCell::default(),
+            packet: RefCell::default(),
+            step: Cell::new(nowhere),
+            scratch: RefCell::default(),
+        }
+    }
+
+    /// Sends a packet past a hook; gives the verdict and what the packet has become.
+    pub fn run(&self, step: Step, packet: &[u8]) -> (Verdict, u8, Vec<u8>) {
+        self.step.set(step);
+        self.packet.replace(packet.to_vec());
+        let mut scratch = self.scratch.borrow_mut();
+        let scratch = &mut scratch[step.hook as usize];
+        let context = Context(self);
+        let outcome = match step.hook {
+            Hook::FromPod => logic::from_pod(context, scratch),
+            Hook::ToPod => logic::to_pod(context, scratch),
+        };
+        (outcome.verdict(), outcome.reason(), self.packet.take())
+    }
+
+    /// All flows.
+    pub fn flows(&self) -> BTreeMap<FlowKey, Flow> {
+        // SAFETY: nothing writes to an entry outside `run`.
+        self.flows.borrow().iter().map(|(key, flow)| (*key, unsafe { *flow.get() })).collect()
+    }
+
+    /// Forgets all flows and fragments.
+    pub fn forget(&self) {
+        self.flows.borrow_mut().clear();
+        self.fragments.borrow_mut().clear();
+    }
+
+    /// Counters that are not zero, by [`Hook::counter`].
+    pub fn counters(&self) -> BTreeMap<u32, Counter> {
+        self.counters.borrow().clone()
+    }
+
+    /// Takes the events sent so far.
+    pub fn take_events(&self) -> Vec<Event> {
+        self.events.take()
+    }
+}
