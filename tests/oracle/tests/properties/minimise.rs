@@ -94,3 +94,13 @@ fn a_cluster_of_which_nothing_can_go_is_returned_whole() {
     let whole = cluster(7);
     assert_eq!(minimise(whole.clone(), |smaller| *smaller == whole), whole);
 }
+
+#[test]
+fn a_part_that_can_go_only_after_a_later_one_goes_too() {
+    // Policies are tried before pods, and the last one can go only when no pod is left.
+    let (cluster, _) = find(|cluster, _| !cluster.policies.is_empty());
+    let small = minimise(cluster, |cluster| {
+        cluster.pods.is_empty() || !cluster.policies.is_empty()
+    });
+    assert_eq!((small.pods.len(), small.policies.len()), (0, 0));
+}
