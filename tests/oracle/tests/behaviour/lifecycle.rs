@@ -73,8 +73,11 @@ fn of_two_live_pods_with_one_address_the_newest_owns_it_in_any_order() {
 #[test]
 fn of_two_equally_old_live_pods_the_greater_uid_decides() {
     let mut world = World::with("x", FROM_CLIENTS);
-    world.pod(&pod("zz", "client", "Running", LATE, ""));
-    world.pod(&pod("aa", "other", "Running", LATE, ""));
+    for (name, app, uid) in [("aa", "client", "9"), ("zz", "other", "1")] {
+        world.pod(&pod(name, app, "Running", LATE, ""));
+        let newest = world.0.pods.last_mut().expect("a pod was added");
+        newest.metadata.uid = Some(uid.to_owned());
+    }
     world.check(&[(REUSED, "x/a", HTTP, ALLOW)]);
 }
 
