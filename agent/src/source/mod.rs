@@ -2,6 +2,7 @@
 //! and both convert API objects to model objects once, in [`convert`].
 
 pub mod convert;
+pub mod kube;
 pub mod manifests;
 mod outcome;
 mod rejection;

@@ -1,0 +1,81 @@
+//! The Kubernetes API as a source: one watch for each kind, for ever.
+
+mod connect;
+mod follow;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use futures::future;
+use k8s_openapi::api::{
+    core::v1::{Namespace, Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+    networking::v1::NetworkPolicy,
+};
+use kube::Client;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use self::connect::{KubeError, KubeOptions};
+pub use self::status::{WatchState, WatchStates};
+
+use self::follow::Follower;
+use super::convert;
+use crate::model::{Event, Kind};
+
+/// The API server (or several that serve one cluster) as a source.
+pub struct KubeSource {
+    client: Client,
+    states: watch::Sender<WatchStates>,
+}
+
+impl KubeSource {
+    /// A source that asks through a given client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            states: watch::Sender::new(status::initial()),
+        }
+    }
+
+    /// A source as configured. It need not be reachable yet.
+    ///
+    /// # Errors
+    /// If the configuration cannot be read or makes no sense.
+    pub async fn connect(options: &KubeOptions) -> Result<Self, KubeError> {
+        Ok(Self::new(connect::client(options).await?))
+    }
+
+    /// How the watches are doing, for metrics and status.
+    #[must_use]
+    pub fn states(&self) -> watch::Receiver<WatchStates> {
+        self.states.subscribe()
+    }
+
+    /// Sends a `Replaced` for each list and relist, and what changes in between, until told to shut down or nobody listens.
+    /// An API server that does not answer is asked again for ever, with growing pauses.
+    pub async fn run(self, events: mpsc::Sender<Event>, shutdown: CancellationToken) {
+        let follower = Follower {
+            client: self.client,
+            events,
+            states: self.states,
+        };
+        let watches = future::join(
+            future::join3(
+                follower.follow::<Service>(Kind::Service, convert::service),
+                follower.follow::<EndpointSlice>(Kind::EndpointSlice, convert::endpoint_slice),
+                follower.follow::<NetworkPolicy>(Kind::NetworkPolicy, convert::network_policy),
+            ),
+            future::join3(
+                follower.follow::<Pod>(Kind::Pod, convert::pod),
+                follower.follow::<Namespace>(Kind::Namespace, convert::namespace),
+                follower.follow::<Node>(Kind::Node, convert::node),
+            ),
+        );
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            _ = watches => {}
+        }
+    }
+}
