@@ -53,16 +53,16 @@ impl Outcome {
     /// The event that reports the object as unusable or flawed, if it is.
     pub(super) fn report(&self, kind: Kind, name: &ObjectName) -> Option<Event> {
         let name = name.clone();
-        match self.clone() {
+        match self {
             Self::Used(_, Some(message)) => Some(Event::Flawed {
                 kind,
                 name,
-                message,
+                message: message.clone(),
             }),
             Self::Rejected(message) => Some(Event::Rejected {
                 kind,
                 name,
-                message,
+                message: message.clone(),
             }),
             Self::Used(_, None) | Self::NotOurs => None,
         }

@@ -24,14 +24,14 @@ pub struct Fault {
     /// Path of the field, as `kubectl explain` would name it with indexes; empty for the object as a whole.
     pub field: String,
     /// What is wrong with it.
-    pub problem: Problem,
+    pub problem: Box<Problem>,
 }
 
 impl Fault {
     pub(super) fn new(field: impl Into<String>, problem: Problem) -> Self {
         Self {
             field: field.into(),
-            problem,
+            problem: Box::new(problem),
         }
     }
 

@@ -34,7 +34,7 @@ pub(super) fn objects(document: Value, found: &mut Vec<Found>) -> Result<(), Str
     }
     match watched(&kind) {
         Some(kind) if !third_party(&api_version) => {
-            found.push(object(document, kind, &api_version))
+            found.push(object(document, kind, &api_version));
         }
         _ => tracing::debug!(
             api_version,
