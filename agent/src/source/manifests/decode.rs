@@ -69,8 +69,11 @@ fn list(
     Ok(())
 }
 
+/// The watched kind of that name; written in wrong case it is found too, so that the decoder can say so.
 fn watched(kind: &str) -> Option<Kind> {
-    Kind::ALL.into_iter().find(|known| known.as_str() == kind)
+    Kind::ALL
+        .into_iter()
+        .find(|known| known.as_str().eq_ignore_ascii_case(kind))
 }
 
 /// Others have kinds of the same names, such as Calico's NetworkPolicy and Knative's Service.

@@ -133,6 +133,11 @@ fn bad_objects_are_named_with_file_and_line() {
             "NetworkPolicy default/p is skipped: a.yaml, line 1: apiVersion \"extensions/v1beta1\" is not known for this kind; use \"networking.k8s.io/v1\"",
         ),
         (
+            "a.yaml",
+            "apiVersion: networking.k8s.io/v1\nkind: Networkpolicy\nmetadata: {name: p}\n".to_owned(),
+            "NetworkPolicy default/p is skipped: a.yaml, line 1: cannot be read as networking.k8s.io/v1 NetworkPolicy: invalid value: string \"Networkpolicy\", expected NetworkPolicy",
+        ),
+        (
             "a.json",
             "\n\n{\"apiVersion\": \"v1\", \"kind\": \"Service\", \"metadata\": {\"name\": \"web\"}, \"spec\": {\"ports\": [{\"port\": \"http\"}]}}".to_owned(),
             "Service default/web is skipped: a.json, line 3: cannot be read as v1 Service: spec.ports[0].port: invalid type: string \"http\", expected i32",
