@@ -148,7 +148,7 @@ fn prepare<'a>(
         let selects = |pod: &&Pod| policy.pod_selector.matches(&pod.labels);
         if !pods
             .get(namespace)
-            .is_some_and(|pods| pods.iter().any(|pod| selects(pod)))
+            .is_some_and(|pods| pods.iter().any(selects))
         {
             continue;
         }

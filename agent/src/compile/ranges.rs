@@ -22,9 +22,12 @@ pub(super) fn ports(protocol: Protocol, first: u16, last: u16) -> (u32, u32) {
     )
 }
 
+/// From, to, and the rank of the rule that covers this.
+pub(super) type Interval = (u32, u32, usize);
+
 /// Cuts overlapping intervals into sorted, disjoint ranges. Where several cover a port, the one with the smallest rank wins the
 /// attribution; `rule` gives the rule id of a rank.
-pub(super) fn disjoint(intervals: &[(u32, u32, usize)], rule: impl Fn(usize) -> u32) -> Vec<Range> {
+pub(super) fn disjoint(intervals: &[Interval], rule: impl Fn(usize) -> u32) -> Vec<Range> {
     // Ends come as the first point behind the interval; 64 bits, since the last interval may end at the last number.
     let mut edges: Vec<(u64, bool, usize, usize)> = Vec::with_capacity(intervals.len() * 2);
     for (position, &(first, last, rank)) in intervals.iter().enumerate() {

@@ -10,7 +10,7 @@ use weir_common::abi::Range;
 use super::classes::Classes;
 use super::hash::content_hash;
 use super::pods::named_port;
-use super::ranges::{self, EVERYTHING};
+use super::ranges::{self, EVERYTHING, Interval};
 use super::terms::{Term, Terms};
 use super::{RowEntry, RowId};
 use crate::model::{Direction, ObjectName, Pod, Policy, PortMatch, Protocol};
@@ -150,7 +150,7 @@ impl Row {
             }
         }
         // Many classes are told apart only by terms of other rows.
-        let mut known: FxHashMap<Vec<(u32, u32, usize)>, Arc<[Range]>> = FxHashMap::default();
+        let mut known: FxHashMap<Vec<Interval>, Arc<[Range]>> = FxHashMap::default();
         let mut verdicts = BTreeMap::new();
         for (class, ranks) in matching {
             let intervals: Vec<_> = ranks

@@ -1,5 +1,20 @@
 //! Desired against actual: an ordered list of map writes, printable, with barriers.
 
+mod backends;
+mod display;
+mod memory;
+mod narrows;
+mod planner;
+mod policies;
+mod services;
+mod sizes;
+mod space;
 mod step;
 
+pub use memory::{Canonical, CanonicalFrontend, CanonicalRow, MemoryError, MemoryMaps};
+pub use planner::Planner;
+pub use sizes::{BACKENDS, PlanError};
 pub use step::{Plan, Sizes, Step, Table};
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use zerocopy::{Immutable, IntoBytes};
+
 /// Maps of a generation, and the ones that all generations share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Table {
@@ -95,4 +97,35 @@ pub enum Step {
 pub struct Plan {
     /// To be carried out in this order.
     pub steps: Vec<Step>,
+}
+
+impl Step {
+    /// Insert or replace one element.
+    pub(super) fn write<K, V>(table: Table, key: &K, value: &V) -> Self
+    where
+        K: IntoBytes + Immutable,
+        V: IntoBytes + Immutable,
+    {
+        Self::Write {
+            table,
+            key: key.as_bytes().to_vec(),
+            value: value.as_bytes().to_vec(),
+        }
+    }
+
+    /// Remove one element.
+    pub(super) fn delete<K: IntoBytes + Immutable>(table: Table, key: &K) -> Self {
+        Self::Delete {
+            table,
+            key: key.as_bytes().to_vec(),
+        }
+    }
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
 }

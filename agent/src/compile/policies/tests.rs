@@ -174,9 +174,9 @@ fn a_pod_is_isolated_only_where_a_policy_selects_it_and_only_in_that_direction()
 
 #[test]
 fn ports_and_protocols() {
-    let cases: [(Vec<PolicyPort>, &[(u8, u16)]); 5] = [
-        (vec![], &PORTS),
-        (vec![tcp(80)], &[(6, 80)]),
+    let cases = [
+        (vec![], &PORTS[..]),
+        (vec![tcp(80)], &[(6, 80)][..]),
         (vec![port(Protocol::Tcp, PortMatch::All)], &PORTS[..4]),
         (
             vec![port(Protocol::Tcp, PortMatch::Range(80, 8080))],
@@ -187,7 +187,7 @@ fn ports_and_protocols() {
                 port(Protocol::Sctp, PortMatch::All),
                 port(Protocol::Udp, PortMatch::Range(53, 53)),
             ],
-            &[(17, 53), (132, 80)],
+            &[(17, 53), (132, 80)][..],
         ),
     ];
     for (ports, expected) in cases {

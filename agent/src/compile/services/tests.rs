@@ -106,7 +106,11 @@ const VIP: &[&str] = &["172.20.0.1"];
 
 #[test]
 fn ready_endpoints_are_chosen_and_terminating_ones_only_for_want_of_them() {
-    let cases: [(&[(&str, &str)], &[&str]); 6] = [
+    type Case = (
+        &'static [(&'static str, &'static str)],
+        &'static [&'static str],
+    );
+    let cases: [Case; 6] = [
         (&[], &[]),
         (
             &[("10.0.0.1", "ready"), ("10.0.0.2", "")],

@@ -1,0 +1,133 @@
+//! Ids of backends. They outlive generations and the agent, because flows refer to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weir_common::abi::{BACKEND_ACTIVE, BACKEND_GONE, BackendState};
+use zerocopy::IntoBytes;
+
+use super::sizes::BACKENDS;
+use super::step::{Step, Table};
+
+/// What the array of backend states holds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Backends {
+    ids: BTreeMap<u32, u32>,
+    states: Vec<BackendState>,
+    /// Elements whose content is not known for sure, since a plan failed.
+    doubtful: bool,
+    /// Ids without a backend; the ones of the current plan rest until the next.
+    free: BTreeSet<u32>,
+    needs_wait: bool,
+}
+
+impl Backends {
+    /// Takes over what another agent process left. A fingerprint keeps its id.
+    pub(super) fn adopt(&mut self, found: &[(u32, BackendState)]) {
+        for (id, state) in found {
+            if *state == BackendState::default() || *id >= BACKENDS {
+                continue;
+            }
+            let needed = *id as usize + 1;
+            if self.states.len() < needed {
+                self.states.resize(needed, BackendState::default());
+            }
+            self.states[*id as usize] = *state;
+            let holder = self.ids.entry(state.fingerprint).or_insert(*id);
+            if self.states[*holder as usize].state == BACKEND_GONE {
+                *holder = *id;
+            }
+        }
+        self.rest();
+    }
+
+    /// Distrusts what the array is believed to hold; the next plan writes all of it.
+    pub(super) fn distrust(&mut self) {
+        self.doubtful = true;
+    }
+
+    /// Whether this plan took an id that programs may still read.
+    pub(super) fn needs_wait(&self) -> bool {
+        self.needs_wait
+    }
+
+    /// The id of a fingerprint that [`Backends::arrive`] has seen.
+    pub(super) fn id(&self, fingerprint: u32) -> u32 {
+        self.ids[&fingerprint]
+    }
+
+    /// Brings in what is new or active again, before anything leads there; `false` if there is no room.
+    pub(super) fn arrive(&mut self, desired: &BTreeMap<u32, u32>, steps: &mut Vec<Step>) -> bool {
+        for (&fingerprint, &state) in desired {
+            let Some(id) = self.take(fingerprint, desired) else {
+                return false;
+            };
+            let held = self.states[id as usize];
+            if self.doubtful
+                || held.fingerprint != fingerprint
+                || held.state == BACKEND_GONE
+                || state == BACKEND_ACTIVE && held.state != state
+            {
+                self.write(id, BackendState { fingerprint, state }, steps);
+            }
+        }
+        true
+    }
+
+    /// Drains or ends what nothing leads to any more.
+    pub(super) fn leave(&mut self, desired: &BTreeMap<u32, u32>, steps: &mut Vec<Step>) {
+        for id in 0..self.states.len() as u32 {
+            let held = self.states[id as usize];
+            let fingerprint = held.fingerprint;
+            let state = match desired.get(&fingerprint) {
+                Some(state) if self.ids.get(&fingerprint) == Some(&id) => *state,
+                _ => BACKEND_GONE,
+            };
+            let never_used = held == BackendState::default();
+            if held.state != state || self.doubtful && state == BACKEND_GONE && !never_used {
+                self.write(id, BackendState { fingerprint, state }, steps);
+            }
+        }
+        self.doubtful = false;
+        self.needs_wait = false;
+        self.rest();
+    }
+
+    /// An id for a fingerprint: its old one even when it was gone, else an unused one, else that of a backend long gone.
+    fn take(&mut self, fingerprint: u32, desired: &BTreeMap<u32, u32>) -> Option<u32> {
+        if let Some(&id) = self.ids.get(&fingerprint) {
+            self.free.remove(&id);
+            return Some(id);
+        }
+        let id = if self.states.len() < BACKENDS as usize {
+            self.states.push(BackendState::default());
+            self.states.len() as u32 - 1
+        } else {
+            let gone = |id: &u32| !desired.contains_key(&self.states[*id as usize].fingerprint);
+            let id = self.free.iter().copied().find(gone)?;
+            self.free.remove(&id);
+            self.needs_wait = true;
+            let former = self.states[id as usize].fingerprint;
+            if self.ids.get(&former) == Some(&id) {
+                self.ids.remove(&former);
+            }
+            id
+        };
+        self.ids.insert(fingerprint, id);
+        Some(id)
+    }
+
+    fn rest(&mut self) {
+        let gone = self.states.iter().zip(0..);
+        let gone = gone.filter(|(held, _)| held.state == BACKEND_GONE);
+        self.free = gone.map(|(_, id)| id).collect();
+    }
+
+    fn write(&mut self, id: u32, state: BackendState, steps: &mut Vec<Step>) {
+        self.states[id as usize] = state;
+        steps.push(Step::Write {
+            table: Table::Backend,
+            key: id.as_bytes().to_vec(),
+            value: state.as_bytes().to_vec(),
+        });
+    }
+}

@@ -1,0 +1,151 @@
+//! The planner: remembers what the maps hold and says how to get from there to what is desired.
+
+use std::sync::Arc;
+
+use weir_common::abi::BackendState;
+
+use super::backends::Backends;
+use super::narrows::narrows;
+use super::policies::Policies;
+use super::services::Services;
+use super::sizes::{PlanError, backends_too_large, sizes};
+use super::step::{Plan, Step};
+use crate::compile::Tables;
+
+/// A table of the selected generation has no room left: a larger generation is needed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Full;
+
+/// The selected generation.
+#[derive(Clone, Debug)]
+struct Live {
+    services: Services,
+    policies: Policies,
+}
+
+/// Makes plans. Believes that each plan it hands out is carried out in full; when one was not, [`Planner::invalidate`] says so.
+#[derive(Clone, Debug, Default)]
+pub struct Planner {
+    version: u64,
+    backends: Backends,
+    live: Option<Live>,
+    tables: Option<Arc<Tables>>,
+}
+
+impl Planner {
+    /// A planner that knows nothing of the kernel: its first plan builds a whole generation.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes over the backend ids of a former agent process, as read from the array.
+    pub fn adopt_backends(&mut self, found: &[(u32, BackendState)]) {
+        self.backends.adopt(found);
+    }
+
+    /// Sets the control word `VERSION` found in the kernel.
+    pub fn set_version(&mut self, version: u64) {
+        self.version = version;
+    }
+
+    /// Forgets what the maps hold, because a plan failed half-way or an audit found a difference: the next plan builds a whole
+    /// generation. Follow with [`Planner::set_version`] and the word that the kernel has.
+    pub fn invalidate(&mut self) {
+        self.live = None;
+        self.tables = None;
+        self.backends.distrust();
+    }
+
+    /// The steps from what the maps hold to `desired`, none if they hold it.
+    ///
+    /// # Errors
+    /// [`PlanError::TooLarge`] if no generation can hold `desired`. The planner then still knows what the maps hold.
+    pub fn plan(&mut self, desired: &Tables) -> Result<Plan, PlanError> {
+        if self.live.is_some() && self.tables.as_deref() == Some(desired) {
+            return Ok(Plan::default());
+        }
+        // Each attempt works on a copy: one that turns out not to fit leaves no trace.
+        let mut next = self.clone();
+        let steps = match next.incremental(desired) {
+            Ok(steps) => steps,
+            Err(Full) => {
+                let sizes = sizes(desired)?;
+                next = self.clone();
+                next.whole(desired, &sizes)
+                    .map_err(|Full| backends_too_large(desired))?
+            }
+        };
+        next.tables = Some(Arc::new(desired.clone()));
+        *self = next;
+        Ok(Plan { steps })
+    }
+
+    fn incremental(&mut self, desired: &Tables) -> Result<Vec<Step>, Full> {
+        let live = self.live.as_mut().ok_or(Full)?;
+        let old = self.tables.as_deref().ok_or(Full)?;
+        live.services.slots.space.begin();
+        live.policies.ranges.space.begin();
+
+        let mut steps = Vec::new();
+        let mut waits = false;
+        if old.services != desired.services {
+            let backends = &desired.services.backends;
+            if !self.backends.arrive(backends, &mut steps) {
+                return Err(Full);
+            }
+            waits = self.backends.needs_wait();
+            live.services
+                .update(&desired.services, &self.backends, &mut steps)?;
+            self.backends.leave(backends, &mut steps);
+        }
+        if old.policies != desired.policies {
+            let narrows = || narrows(&old.policies, &desired.policies);
+            let version = &mut self.version;
+            live.policies
+                .update(&desired.policies, version, narrows, &mut steps)?;
+        }
+
+        let spaces = [
+            &mut live.services.slots.space,
+            &mut live.policies.ranges.space,
+        ];
+        waits |= spaces.iter().any(|space| space.needs_wait());
+        if waits {
+            for space in spaces {
+                space.settle();
+            }
+            steps.insert(0, Step::Wait);
+        }
+        Ok(steps)
+    }
+
+    fn whole(&mut self, desired: &Tables, sizes: &super::Sizes) -> Result<Vec<Step>, Full> {
+        let mut live = Live {
+            services: Services::new(sizes),
+            policies: Policies::new(sizes),
+        };
+        let mut steps = vec![Step::Begin(sizes.clone())];
+        let backends = &desired.services.backends;
+        if !self.backends.arrive(backends, &mut steps) {
+            return Err(Full);
+        }
+        if self.backends.needs_wait() {
+            steps.insert(0, Step::Wait);
+        }
+        live.services
+            .update(&desired.services, &self.backends, &mut steps)?;
+        live.policies.fill(&desired.policies, &mut steps)?;
+        steps.push(Step::Select);
+        let old = self.tables.as_deref();
+        // Without knowledge of the past it may have allowed more.
+        if old.is_none_or(|old| narrows(&old.policies, &desired.policies)) {
+            steps.push(Step::BumpEpoch);
+        }
+        // Programs that read the old generation still choose among its backends.
+        steps.push(Step::Wait);
+        self.backends.leave(backends, &mut steps);
+        self.live = Some(live);
+        Ok(steps)
+    }
+}

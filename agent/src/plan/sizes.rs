@@ -1,0 +1,149 @@
+//! How large the maps of a generation must be, and how large they may be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::step::{Sizes, Table};
+use crate::compile::Tables;
+
+/// Elements of the array of backend states, which all generations share: about what 5000 nodes' worth of pods need.
+pub const BACKENDS: u32 = 1 << 17;
+
+/// Most ranges that one row may have for one class: the kernel programs' search is bounded by it.
+pub(super) const RANGES_PER_VERDICT: usize = u16::MAX as usize;
+
+/// Smallest and largest capacity of a table.
+fn bounds(table: Table) -> (u32, u32) {
+    match table {
+        Table::Frontend | Table::Prefix => (1 << 10, 1 << 18),
+        Table::Slot | Table::Verdict | Table::Range => (1 << 12, 1 << 22),
+        Table::Endpoint => (1 << 9, 1 << 14),
+        Table::Class => (1 << 12, 1 << 20),
+        Table::Backend => (BACKENDS, BACKENDS),
+    }
+}
+
+/// Why there is no plan. The kernel keeps what it has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// A table cannot hold what is desired.
+    #[error(
+        "map {} would need {need} entries and may have {limit}; the node keeps its former state. Reduce the largest: {}",
+        table.name(), largest.join(", ")
+    )]
+    TooLarge {
+        /// The table.
+        table: Table,
+        /// Entries that it would need.
+        need: usize,
+        /// Entries that it may have.
+        limit: usize,
+        /// The objects with most entries, largest first, with their number of entries.
+        largest: Vec<String>,
+    },
+}
+
+/// Entries that each table needs for `tables`.
+fn needs(tables: &Tables) -> BTreeMap<Table, usize> {
+    let services = &tables.services;
+    let policies = &tables.policies;
+    let slots: BTreeSet<_> = services
+        .frontends
+        .values()
+        .flat_map(|entry| [&entry.internal, &entry.external])
+        .collect();
+    let verdicts = || policies.rows.values().flat_map(|row| row.verdicts.values());
+    let ranges: BTreeSet<_> = verdicts().collect();
+    BTreeMap::from([
+        (Table::Frontend, services.frontends.len()),
+        (Table::Slot, slots.iter().map(|set| set.len()).sum()),
+        (Table::Endpoint, policies.endpoints.len()),
+        (Table::Class, policies.addresses.len()),
+        (Table::Prefix, policies.prefixes.len()),
+        (Table::Verdict, verdicts().count()),
+        (Table::Range, ranges.iter().map(|ranges| ranges.len()).sum()),
+        (Table::Backend, services.backends.len()),
+    ])
+}
+
+/// Capacities with head-room for a fresh generation.
+///
+/// # Errors
+/// [`PlanError::TooLarge`] if a table would have to be larger than it may.
+pub(super) fn sizes(tables: &Tables) -> Result<Sizes, PlanError> {
+    let mut sizes = Sizes::new();
+    for (table, need) in needs(tables) {
+        let (floor, limit) = bounds(table);
+        if need > limit as usize {
+            return Err(too_large(tables, table, need, limit as usize));
+        }
+        if table != Table::Backend {
+            let roomy = (need * 2).next_power_of_two() as u32;
+            sizes.insert(table, roomy.clamp(floor, limit));
+        }
+    }
+    let rows = tables.policies.rows.values();
+    let longest = rows
+        .flat_map(|row| row.verdicts.values())
+        .map(|ranges| ranges.len())
+        .max();
+    match longest {
+        Some(need) if need > RANGES_PER_VERDICT => {
+            Err(too_large(tables, Table::Range, need, RANGES_PER_VERDICT))
+        }
+        _ => Ok(sizes),
+    }
+}
+
+/// The error that names the objects with most entries.
+fn too_large(tables: &Tables, table: Table, need: usize, limit: usize) -> PlanError {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut add = |object: String, entries: usize| *counts.entry(object).or_default() += entries;
+    match table {
+        Table::Frontend | Table::Slot | Table::Backend => {
+            for entry in tables.services.frontends.values() {
+                let entries = match table {
+                    Table::Frontend => 1,
+                    _ => entry.internal.len() + entry.external.len(),
+                };
+                add(format!("Service {}", entry.origin), entries);
+            }
+        }
+        Table::Endpoint => {
+            for entry in tables.policies.endpoints.values() {
+                add(format!("Pod {}", entry.pod.name), 1);
+            }
+        }
+        Table::Class | Table::Prefix | Table::Verdict | Table::Range => {
+            for row in tables.policies.rows.values() {
+                let entries = match table {
+                    Table::Range => row.verdicts.values().map(|ranges| ranges.len()).sum(),
+                    _ => row.verdicts.len(),
+                };
+                for policy in &row.policies {
+                    add(format!("NetworkPolicy {policy}"), entries);
+                }
+            }
+        }
+    }
+    let mut largest: Vec<(usize, String)> = counts
+        .into_iter()
+        .map(|(object, entries)| (entries, object))
+        .collect();
+    largest.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    PlanError::TooLarge {
+        table,
+        need,
+        limit,
+        largest: largest
+            .into_iter()
+            .take(3)
+            .map(|(entries, object)| format!("{object} ({entries})"))
+            .collect(),
+    }
+}
+
+/// The error for backends that find no id, although there are fewer than the limit: others still rest.
+pub(super) fn backends_too_large(tables: &Tables) -> PlanError {
+    let need = tables.services.backends.len();
+    too_large(tables, Table::Backend, need, BACKENDS as usize)
+}

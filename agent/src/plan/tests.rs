@@ -1,0 +1,5 @@
+//! Plans against maps in memory, watched step by step.
+
+mod narrowing;
+mod planning;
+mod watch;

@@ -1,0 +1,101 @@
+//! When live flows are judged again.
+
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+
+use super::super::narrows::narrows;
+use super::planning::allow;
+use crate::compile::testing::{PEERS, PORTS, ip, pod, snapshot, snapshots};
+use crate::compile::{PolicyTables, judge, policies};
+use crate::model::{Direction, Pod, Policy};
+
+fn pods() -> Vec<Pod> {
+    vec![
+        pod("a", "db", "db", "10.0.0.1"),
+        pod("a", "web", "web", "10.0.0.2"),
+    ]
+}
+
+fn tables(pods: Vec<Pod>, rules: Vec<Policy>) -> PolicyTables {
+    policies(&snapshot(pods, rules))
+}
+
+#[test]
+fn additions_take_nothing_away_and_removals_do() {
+    let more = || {
+        let mut pods = pods();
+        pods.push(pod("a", "more", "web", "10.0.0.3"));
+        pods
+    };
+    let small = tables(pods(), vec![allow("p", "web", 80)]);
+    let cases = [
+        ("isolation", tables(pods(), vec![]), small.clone()),
+        (
+            "fewer ports",
+            tables(pods(), vec![allow("p", "web", 90)]),
+            small.clone(),
+        ),
+        (
+            "one rule less",
+            tables(pods(), vec![allow("p", "web", 80), allow("q", "db", 80)]),
+            small.clone(),
+        ),
+        (
+            "one peer less",
+            tables(more(), vec![allow("p", "web", 80)]),
+            small,
+        ),
+    ];
+    for (what, wide, narrow) in cases {
+        assert!(narrows(&wide, &narrow), "{what}: removed");
+        assert!(!narrows(&narrow, &wide), "{what}: added");
+    }
+}
+
+#[test]
+fn the_same_permissions_under_another_name_take_nothing_away() {
+    let one = tables(pods(), vec![allow("p", "web", 80)]);
+    let other = tables(pods(), vec![allow("q", "web", 80)]);
+    assert!(!narrows(&one, &other));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn what_passed_still_passes_unless_the_change_narrows(old in snapshots(), new in snapshots(), kinds in 1..4_u8) {
+        let mut next = old.clone();
+        if kinds & 1 != 0 {
+            next.policies = new.policies;
+        }
+        if kinds & 2 != 0 {
+            next.pods = new.pods;
+        }
+        let (old, new) = (policies(&old), policies(&next));
+        let lost = lost(&old, &new);
+        prop_assert!(narrows(&old, &new) || lost.is_none(), "{lost:?}");
+        prop_assert!(!narrows(&old, &old));
+    }
+}
+
+/// A sampled flow that passes in `old` and not in `new`, at a pod that both have.
+fn lost(old: &PolicyTables, new: &PolicyTables) -> Option<(IpAddr, u8, u16)> {
+    for (key, before) in &old.endpoints {
+        let Some(after) = new.endpoints.get(key) else {
+            continue;
+        };
+        for direction in [Direction::Ingress, Direction::Egress] {
+            for peer in PEERS.iter().map(|peer| ip(peer)) {
+                for (protocol, port) in PORTS {
+                    let passes = |tables, entry| {
+                        judge(tables, entry, direction, peer, protocol, port).passes()
+                    };
+                    if passes(old, before) && !passes(new, after) {
+                        return Some((peer, protocol, port));
+                    }
+                }
+            }
+        }
+    }
+    None
+}
