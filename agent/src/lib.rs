@@ -7,6 +7,7 @@ pub mod compile;
 pub mod datapath;
 pub mod explain;
 pub mod model;
+pub mod netlink;
 pub mod plan;
 pub mod source;
 pub mod state;

@@ -1,0 +1,210 @@
+//! Reads a [`LinkTable`] from the kernel.
+
+use std::net::IpAddr;
+
+use futures::{TryStream, TryStreamExt};
+use ipnetwork::IpNetwork;
+use rtnetlink::Handle;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+
+use super::Error;
+use super::resolve::{Link, LinkKind, LinkTable, Mac};
+
+/// Asks the kernel for everything. The answers are of slightly different moments; a later change brings a later dump.
+pub(super) async fn dump(handle: &Handle) -> Result<LinkTable, Error> {
+    let mut table = LinkTable::default();
+    each(handle.link().get().execute(), "devices", |link| {
+        add_link(&mut table, link);
+    })
+    .await?;
+    each(handle.address().get().execute(), "addresses", |address| {
+        add_address(&mut table, &address);
+    })
+    .await?;
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        each(handle.route().get(request).execute(), "routes", |route| {
+            add_route(&mut table, &route);
+        })
+        .await?;
+        let request = handle.neighbours().get().set_address_family(family);
+        each(request.execute(), "neighbours", |neighbour| {
+            add_neighbour(&mut table, &neighbour);
+        })
+        .await?;
+    }
+    let request = handle
+        .neighbours()
+        .get()
+        .set_address_family(AddressFamily::Bridge);
+    each(request.execute(), "bridge tables", |entry| {
+        add_forwarding(&mut table, &entry);
+    })
+    .await?;
+    Ok(table)
+}
+
+async fn each<T>(
+    answers: impl TryStream<Ok = T, Error = rtnetlink::Error>,
+    what: &'static str,
+    mut add: impl FnMut(T),
+) -> Result<(), Error> {
+    let added = answers.try_for_each(|item| {
+        add(item);
+        std::future::ready(Ok(()))
+    });
+    added.await.map_err(|source| Error::List { what, source })
+}
+
+fn add_link(table: &mut LinkTable, message: LinkMessage) {
+    let mut link = Link {
+        name: String::new(),
+        kind: LinkKind::Other,
+        controller: None,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Controller(ifindex) => link.controller = Some(ifindex),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(InfoKind::Veth) => link.kind = LinkKind::Veth,
+                        LinkInfo::Kind(InfoKind::Bridge) => link.kind = LinkKind::Bridge,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    table.links.insert(message.header.index, link);
+}
+
+fn add_address(table: &mut LinkTable, message: &AddressMessage) {
+    // With a peer, `Address` is the peer's and `Local` ours; both families have `Address` otherwise.
+    let find = |local: bool| {
+        message
+            .attributes
+            .iter()
+            .find_map(move |attribute| match attribute {
+                AddressAttribute::Local(address) if local => Some(*address),
+                AddressAttribute::Address(address) if !local => Some(*address),
+                _ => None,
+            })
+    };
+    let Some(address) = find(true).or_else(|| find(false)) else {
+        return;
+    };
+    if let Ok(network) = IpNetwork::new(address, message.header.prefix_len) {
+        table.addresses.insert((message.header.index, network));
+    }
+}
+
+fn add_route(table: &mut LinkTable, message: &RouteMessage) {
+    if message.header.kind != RouteType::Unicast {
+        return;
+    }
+    let mut destination = None;
+    let mut devices = Vec::new();
+    let mut gateway = false;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+                destination = Some(IpAddr::V4(*address));
+            }
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
+                destination = Some(IpAddr::V6(*address));
+            }
+            RouteAttribute::Oif(ifindex) => devices.push(*ifindex),
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => gateway = true,
+            RouteAttribute::MultiPath(hops) => {
+                devices.extend(hops.iter().map(|hop| hop.interface_index));
+                gateway = true;
+            }
+            _ => {}
+        }
+    }
+    let length = message.header.destination_prefix_length;
+    match destination {
+        None if length == 0 => table.default_routes.extend(devices),
+        Some(address) if !gateway && length == host_length(address) => {
+            table
+                .host_routes
+                .entry(address)
+                .or_default()
+                .extend(devices);
+        }
+        _ => {}
+    }
+}
+
+const fn host_length(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
+}
+
+fn mac(message: &NeighbourMessage) -> Option<Mac> {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok(),
+            _ => None,
+        })
+}
+
+fn add_neighbour(table: &mut LinkTable, message: &NeighbourMessage) {
+    // A failed or incomplete entry may still carry an old Ethernet address.
+    if matches!(
+        message.header.state,
+        NeighbourState::Failed | NeighbourState::Incomplete
+    ) {
+        return;
+    }
+    let address = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+                Some(IpAddr::V4(*address))
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
+                Some(IpAddr::V6(*address))
+            }
+            _ => None,
+        });
+    if let (Some(address), Some(mac)) = (address, mac(message)) {
+        table
+            .neighbours
+            .insert((message.header.ifindex, address), mac);
+    }
+}
+
+fn add_forwarding(table: &mut LinkTable, message: &NeighbourMessage) {
+    // Permanent entries are the ports' own addresses.
+    if message.header.state == NeighbourState::Permanent {
+        return;
+    }
+    let bridge = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::Controller(bridge) => Some(*bridge),
+            _ => None,
+        });
+    if let (Some(bridge), Some(mac)) = (bridge, mac(message)) {
+        table
+            .forwarding
+            .insert((bridge, mac), message.header.ifindex);
+    }
+}

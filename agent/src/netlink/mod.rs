@@ -1,0 +1,28 @@
+//! Which device of the node leads to which local pod, from what the kernel's routing netlink tells. Links, routes, neighbours and
+//! bridge tables are read in the process's own network namespace; pods' namespaces are never entered.
+
+mod dump;
+mod resolve;
+mod watch;
+
+pub use resolve::{Link, LinkKind, LinkTable, Local, Mac, Resolution, resolve};
+pub use watch::watch;
+
+/// Failure of the link to the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No netlink socket.
+    #[error("cannot open a netlink socket: {0}")]
+    Open(#[source] std::io::Error),
+    /// The kernel refused to tell.
+    #[error("cannot list {what}: {source}")]
+    List {
+        /// What was asked for.
+        what: &'static str,
+        /// The kernel's answer.
+        source: rtnetlink::Error,
+    },
+    /// The socket broke.
+    #[error("the netlink connection ended: start again")]
+    Ended,
+}
