@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use weir::datapath::{self, AttachMode, Error, KernelDatapath, Options, TestRun};
 use weir::plan::{Plan, Step, Table};
@@ -428,6 +430,72 @@ fn a_dry_run_leaves_no_trace() {
     datapath.for_each_flow(|_, _| flows += 1).expect("flows");
     assert_eq!(flows, 0);
     assert!([100, 250, 300, 1000].contains(&datapath.ticks_per_second()));
+}
+
+/// Packets that the program at the ingress of pod devices has judged.
+fn judged(datapath: &KernelDatapath) -> u64 {
+    let counters = datapath.counters().expect("counters");
+    let from_pod = counters
+        .iter()
+        .filter(|(hook, _, _)| *hook == Hook::FromPod);
+    from_pod.map(|(_, _, counter)| counter.packets).sum()
+}
+
+/// Sends datagrams out of a device until told to stop; returns how many.
+fn send_until(stop: &AtomicBool, device: &str) -> u64 {
+    use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("socket");
+    setsockopt(&socket, BindToDevice, &device.into()).expect("bind to device");
+    let mut sent = 0;
+    while !stop.load(Ordering::Relaxed) {
+        socket.send_to(b"x", "10.9.0.2:9").expect("send");
+        sent += 1;
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    sent
+}
+
+#[test]
+fn no_packet_goes_unjudged_while_agents_change() {
+    let Some(place) = Place::new() else { return };
+    for mode in [AttachMode::Tcx, AttachMode::Clsact] {
+        let name = format!("ng{mode}");
+        let peer = format!("{name}p");
+        let ifindex = veth(&name);
+        for device in [&name, &peer] {
+            // Nothing but the test's own packets.
+            let switch = format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6");
+            std::fs::write(switch, "1").expect("disable IPv6");
+        }
+        run("ip", &format!("address add 10.9.0.1/24 dev {peer}"));
+        run("ip", &format!("link set {peer} up"));
+        run(
+            "ip",
+            &format!("neighbour add 10.9.0.2 lladdr 02:00:00:00:00:02 dev {peer}"),
+        );
+
+        let mut datapath = place.open(mode);
+        execute(&mut datapath, vec![begin(16), Step::Select]).expect("select");
+        datapath.attach(ifindex).expect("attach");
+        let before = judged(&datapath);
+        let stop = AtomicBool::new(false);
+        let (sent, datapath) = std::thread::scope(|scope| {
+            let sender = scope.spawn(|| send_until(&stop, &peer));
+            for _ in 0..4 {
+                drop(datapath);
+                datapath = place.open(mode);
+                datapath.attach(ifindex).expect("attach again");
+                execute(&mut datapath, vec![begin(16), Step::Select]).expect("select");
+            }
+            stop.store(true, Ordering::Relaxed);
+            (sender.join().expect("sender"), datapath)
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(sent > 100, "only {sent} packets");
+        assert_eq!(judged(&datapath) - before, sent, "{mode}");
+        drop(datapath);
+        datapath::cleanup(&place.directory()).expect("clean up");
+    }
 }
 
 /// Leaves this thread the given capabilities only.
