@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,18 +41,9 @@ pub(crate) fn move_into(command: &mut Command, netns: Arc<File>, cgroup: Option<
 /// Starts `command` so that the kernel kills its process when the test process ends, however it ends.
 ///
 /// The kernel ties that to the thread which forked, so one thread that lives as long as the process forks them all.
-fn spawn(mut command: Command) -> io::Result<Child> {
+fn spawn(mut command: Command) -> Result<Child> {
     type Job = (Command, Sender<io::Result<Child>>);
-    static SPAWNER: OnceLock<Sender<Job>> = OnceLock::new();
-    // SAFETY: between fork and exec this makes one system call, and allocates nothing.
-    unsafe {
-        command.pre_exec(|| {
-            Ok(set_parent_process_death_signal(Some(
-                rustix::process::Signal::KILL,
-            ))?)
-        });
-    }
-    let spawner = SPAWNER.get_or_init(|| {
+    static SPAWNER: LazyLock<Sender<Job>> = LazyLock::new(|| {
         let (jobs, todo) = channel::<Job>();
         thread::spawn(move || {
             for (mut command, done) in todo {
@@ -62,16 +53,20 @@ fn spawn(mut command: Command) -> io::Result<Child> {
         });
         jobs
     });
+    let die_with_parent = || {
+        Ok(set_parent_process_death_signal(Some(
+            rustix::process::Signal::KILL,
+        ))?)
+    };
+    // SAFETY: between fork and exec this makes one system call, and allocates nothing.
+    unsafe { command.pre_exec(die_with_parent) };
     let (done, child) = channel();
-    let gone = |_| io::Error::other("the thread that starts processes is gone");
-    spawner
-        .send((command, done))
-        .map_err(|_| io::Error::other("the thread that starts processes is gone"))?;
-    child.recv().map_err(gone)?
+    let gone = "the thread that starts processes is gone";
+    SPAWNER.send((command, done)).ok().context(gone)?;
+    Ok(child.recv().context(gone)??)
 }
 
 /// A process that can be stopped and started again, with its output in a log file; ends with this value.
-#[derive(Debug)]
 pub struct Process {
     name: String,
     log: PathBuf,
@@ -81,13 +76,7 @@ pub struct Process {
 }
 
 /// Makes the command of each start.
-struct Recipe(Box<dyn Fn() -> Command + Send + Sync>);
-
-impl std::fmt::Debug for Recipe {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        (self.0)().fmt(f)
-    }
-}
+type Recipe = Box<dyn Fn() -> Command + Send + Sync>;
 
 impl Process {
     /// Starts what `prepare` describes; standard output and error are appended to `log`.
@@ -96,7 +85,7 @@ impl Process {
         log: &Path,
         prepare: impl Fn() -> Command + Send + Sync + 'static,
     ) -> Result<Self> {
-        let prepare = Recipe(Box::new(prepare));
+        let prepare: Recipe = Box::new(prepare);
         let child = launch(name, log, &prepare)?;
         Ok(Self {
             name: name.to_owned(),
@@ -237,7 +226,7 @@ impl Drop for Process {
 fn launch(name: &str, log: &Path, prepare: &Recipe) -> Result<Child> {
     let output = OpenOptions::new().create(true).append(true).open(log);
     let output = output.with_context(|| format!("open the log {}", log.display()))?;
-    let mut command = (prepare.0)();
+    let mut command = prepare();
     command
         .process_group(0)
         .stdin(Stdio::null())

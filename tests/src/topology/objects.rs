@@ -1,8 +1,8 @@
 //! The API objects that a real cluster would hold for a topology.
 
 use k8s_openapi::api::core::v1::{
-    Container, Node as NodeObject, NodeAddress, NodeSpec, NodeStatus, Pod as PodObject,
-    PodCondition, PodIP, PodSpec, PodStatus,
+    Container, Node as NodeObject, NodeAddress, NodeCondition, NodeSpec, NodeStatus,
+    Pod as PodObject, PodCondition, PodIP, PodSpec, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -17,6 +17,11 @@ impl Node {
             type_: "InternalIP".to_owned(),
             address: address.to_string(),
         });
+        let ready = NodeCondition {
+            type_: "Ready".to_owned(),
+            status: "True".to_owned(),
+            ..NodeCondition::default()
+        };
         NodeObject {
             metadata: ObjectMeta {
                 name: Some(self.name().to_owned()),
@@ -30,6 +35,7 @@ impl Node {
             }),
             status: Some(NodeStatus {
                 addresses: Some(addresses.to_vec()),
+                conditions: Some(vec![ready]),
                 ..NodeStatus::default()
             }),
         }
