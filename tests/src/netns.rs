@@ -9,13 +9,19 @@ use std::process::{self, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::gettid;
 
+use crate::process::start;
+
 /// Where `ip netns` keeps its names.
 const NETNS_DIR: &str = "/run/netns";
+
+/// How long a device may take to carry packets.
+const CARRIER_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the names of everything the harness makes on a machine begin with.
 ///
@@ -161,6 +167,29 @@ impl Namespace {
         run(Command::new("ip").args(["-n", self.name()]).args(args))
     }
 
+    /// Waits until `devices` carry packets.
+    ///
+    /// The kernel notices a carrier up to a second after a device is set up, and drops what is sent before.
+    ///
+    /// # Errors
+    /// A device is missing, or still down after five seconds; the error shows all devices.
+    pub fn wait_for_carrier(&self, devices: &[&str]) -> Result<()> {
+        let deadline = Instant::now() + CARRIER_LIMIT;
+        loop {
+            let links = self.ip_output(&["-br", "link"])?;
+            let up: Vec<_> = links.lines().filter_map(device_up).collect();
+            if devices.iter().all(|device| up.contains(device)) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "no carrier on all of {devices:?} in {}:\n{links}",
+                self.name()
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Loads an nftables rule set in this namespace.
     pub fn nft(&self, rules: &str) -> Result<()> {
         feed(self.place.command("nft").args(["-f", "-"]), rules)
@@ -214,12 +243,21 @@ pub fn names() -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// The device that a line of `ip -br link` is about, if its state is UP: `eth0@if7  UP  02:... <...>`.
+fn device_up(line: &str) -> Option<&str> {
+    let mut words = line.split_whitespace();
+    let device = words.next()?.split('@').next()?;
+    (words.next()? == "UP").then_some(device)
+}
+
 /// Runs a command to its end and gives its standard output; its standard error is in the error.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
-    let output = command
+    command
         .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("run {command:?}"))?;
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = start(command).with_context(|| format!("run {command:?}"))?;
+    let output = child.wait_with_output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success(),
@@ -236,9 +274,7 @@ fn feed(command: &mut Command, input: &str) -> Result<()> {
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("run {command:?}"))?;
+    let mut child = start(command).with_context(|| format!("run {command:?}"))?;
     let mut stdin = child.stdin.take().context("a piped standard input")?;
     // A command that ends early says why on its standard error, which tells more than the broken pipe.
     let written = stdin.write_all(input.as_bytes());

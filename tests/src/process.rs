@@ -2,11 +2,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Deref;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,40 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// How much of a log failure output shows, in lines.
 const TAIL: usize = 60;
+
+/// Held while a process starts: from fork to exec it has copies of all open files.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Starts a process that ends by itself soon.
+pub(crate) fn start(command: &mut Command) -> io::Result<Child> {
+    let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    command.spawn()
+}
+
+/// A socket that is closed when this is dropped, and not only once a process that another thread is just starting
+/// has given up its copy; until then the port would be in use, and a connected UDP socket would take answers.
+pub(crate) struct Sole<T>(Option<T>);
+
+impl<T> Sole<T> {
+    pub(crate) fn new(socket: T) -> Self {
+        Self(Some(socket))
+    }
+}
+
+impl<T> Deref for Sole<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("only dropping takes the socket out")
+    }
+}
+
+impl<T> Drop for Sole<T> {
+    fn drop(&mut self) {
+        let _none_starts = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0 = None;
+    }
+}
 
 /// Makes the process of `command` enter a network namespace and a cgroup before its program starts.
 pub(crate) fn move_into(command: &mut Command, netns: Arc<File>, cgroup: Option<&Path>) {
@@ -48,7 +83,7 @@ fn spawn(mut command: Command) -> Result<Child> {
         thread::spawn(move || {
             for (mut command, done) in todo {
                 // A caller that went away has no use for the answer.
-                let _ = done.send(command.spawn());
+                let _ = done.send(start(&mut command));
             }
         });
         jobs

@@ -5,12 +5,14 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use rustix::net::connect_unspec;
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 
-use super::server::{DATAGRAM, close_at_once, is_timeout};
+use super::server::{DATAGRAM, is_timeout};
 use super::{Echo, Message};
 use crate::netns::Place;
+use crate::process::Sole;
 
 /// How a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -185,16 +187,18 @@ impl Probe {
         Ok(socket)
     }
 
-    fn ask_tcp(&self, mut stream: TcpStream) -> io::Result<Echo> {
-        stream.write_all(&line(&Message { number: 0 })?)?;
+    fn ask_tcp(&self, stream: TcpStream) -> io::Result<Echo> {
+        let stream = Sole::new(stream);
+        (&*stream).write_all(&line(&Message { number: 0 })?)?;
         let mut answer = String::new();
-        if BufReader::new(&stream).read_line(&mut answer)? == 0 {
+        if BufReader::new(&*stream).read_line(&mut answer)? == 0 {
             return Err(io::Error::other(
                 "the server closed the connection without an answer",
             ));
         }
         if self.from.is_some() {
-            close_at_once(&stream)?;
+            // Not to wait in TIME-WAIT, with a port that the test wants to use again.
+            connect_unspec(&*stream)?;
         }
         Ok(serde_json::from_str(&answer)?)
     }
@@ -208,7 +212,7 @@ impl Probe {
     pub(super) fn ask_datagram(&self, message: &[u8]) -> io::Result<Vec<u8>> {
         let mut buffer = vec![0; DATAGRAM];
         let length = if self.protocol == Protocol::UdpUnconnected {
-            let socket: UdpSocket = self.socket(Type::DGRAM)?.into();
+            let socket = Sole::new(UdpSocket::from(self.socket(Type::DGRAM)?));
             socket.set_read_timeout(Some(self.timeout))?;
             socket.send_to(message, self.to)?;
             let (length, peer) = socket.recv_from(&mut buffer)?;
@@ -220,7 +224,7 @@ impl Probe {
             }
             length
         } else {
-            let socket = self.connect_udp()?;
+            let socket = Sole::new(self.connect_udp()?);
             socket.send(message)?;
             socket.recv(&mut buffer)?
         };

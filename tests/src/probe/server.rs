@@ -8,9 +8,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::netns::Place;
+use crate::process::Sole;
 
 /// How long a server takes to see that it should stop.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -41,7 +42,9 @@ impl Server {
     /// Listens on `address` with TCP and UDP inside `place`; `[::]` takes IPv4 clients too.
     pub(super) fn start(place: &Place, address: SocketAddr, service: impl Service) -> Result<Self> {
         let (listener, socket) = place
-            .run(|| -> io::Result<_> { Ok((listen(address)?, bind(address)?)) })
+            .run(|| -> io::Result<_> {
+                Ok((Sole::new(listen(address)?), Sole::new(bind(address)?)))
+            })
             .with_context(|| format!("listen on {address} in {}", place.name()))?;
         let service = Arc::new(service);
         let mut server = Self {
@@ -146,9 +149,4 @@ pub(super) fn is_timeout(error: &io::Error) -> bool {
 /// A dual-stack socket shows IPv4 peers as mapped addresses.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// Lets tests that open thousands of connections do so quickly: closing sends RST and leaves no TIME-WAIT.
-pub(super) fn close_at_once(stream: &TcpStream) -> io::Result<()> {
-    SockRef::from(stream).set_linger(Some(Duration::ZERO))
 }

@@ -74,8 +74,10 @@ impl Topology {
             );
         }
         for pod in &spec.pods {
-            topology.add_pod(pod)?;
+            topology.wire_pod(pod)?;
         }
+        // Everything at once, because everything takes its time at once.
+        topology.wait_for_carrier()?;
         Ok(topology)
     }
 
@@ -136,6 +138,14 @@ impl Topology {
 
     /// Wires one more pod; its addresses are the lowest free ones of its node, so they return after [`Self::remove_pod`].
     pub fn add_pod(&mut self, spec: &PodSpec) -> Result<&Pod> {
+        self.wire_pod(spec)?;
+        let pod = self.pod(&spec.name);
+        pod.namespace().wait_for_carrier(&["eth0"])?;
+        self.wait_for_node(self.node(&spec.node))?;
+        Ok(pod)
+    }
+
+    fn wire_pod(&mut self, spec: &PodSpec) -> Result<()> {
         ensure!(
             !self.pods.contains_key(&spec.name),
             "two pods are named {}",
@@ -171,7 +181,8 @@ impl Topology {
         )
         .with_context(|| format!("wire pod {}", spec.name))?;
         let pod = Pod::new(spec.clone(), addresses, veth, self.added, namespace, node);
-        Ok(self.pods.entry(spec.name.clone()).or_insert(pod))
+        self.pods.insert(spec.name.clone(), pod);
+        Ok(())
     }
 
     /// Deletes a pod with its veth, as the end of its sandbox does.
@@ -204,13 +215,47 @@ impl Topology {
 
     /// A namespace more on the underlay, where a control plane of this topology can listen: 172.30.0.2, fd10:30::2.
     pub fn control_plane_host(&mut self) -> Result<Host> {
-        self.attach("control-plane", spec::CONTROL_PLANE)
+        let host = self.attach("control-plane", spec::CONTROL_PLANE)?;
+        host.namespace().wait_for_carrier(&["eth0"])?;
+        self.underlay.wait_for(host.port())?;
+        Ok(host)
     }
 
     fn attach(&mut self, name: &str, addresses: DualStack) -> Result<Host> {
         let namespace = Namespace::new(name)?;
-        self.underlay.attach(&namespace, addresses)?;
-        Ok(Host::new(name, addresses, namespace))
+        let port = self.underlay.attach(&namespace, addresses)?;
+        Ok(Host::new(name, addresses, namespace, Some(port)))
+    }
+
+    /// Waits until every device of the topology carries packets.
+    fn wait_for_carrier(&self) -> Result<()> {
+        let hosts = self.hosts.values().filter_map(Host::port);
+        self.underlay
+            .wait_for(self.nodes.values().map(Node::port).chain(hosts))?;
+        self.nodes
+            .values()
+            .try_for_each(|node| self.wait_for_node(node))?;
+        let (hosts, pods) = (
+            self.hosts.values().map(Host::namespace),
+            self.pods.values().map(Pod::namespace),
+        );
+        hosts
+            .chain(pods)
+            .try_for_each(|namespace| namespace.wait_for_carrier(&["eth0"]))
+    }
+
+    fn wait_for_node(&self, node: &Node) -> Result<()> {
+        let pods = self.pods.values().filter(|pod| pod.node() == node.name());
+        let mut devices: Vec<_> = pods.map(Pod::veth).collect();
+        // A bridge without a port has no carrier.
+        let bridge = if devices.is_empty() {
+            None
+        } else {
+            wiring::bridge_of(self.shape)
+        };
+        devices.extend(bridge);
+        devices.push("eth0");
+        node.namespace().wait_for_carrier(&devices)
     }
 
     fn add_node(&mut self, n: u8, spec: &NodeSpec, drop_invalid: bool) -> Result<()> {
@@ -219,8 +264,7 @@ impl Topology {
             "two nodes are named {}",
             spec.name
         );
-        let node = Node::new(n, spec, drop_invalid)?;
-        self.underlay.attach(node.namespace(), node.addresses())?;
+        let node = Node::new(n, spec, drop_invalid, &mut self.underlay)?;
         node.namespace().ip(&underlay::default_routes())?;
         wiring::prepare_node(node.namespace(), n, self.shape)
             .with_context(|| format!("prepare {}", spec.name))?;

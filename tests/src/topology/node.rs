@@ -7,6 +7,7 @@ use ipnetwork::{Ipv4Network, Ipv6Network};
 
 use super::private::{Cgroup, NodeDirs};
 use super::spec::{self, DualStack, NodeSpec, PodSpec};
+use super::underlay::{Port, Underlay};
 use crate::netns::{Namespace, Place};
 
 /// Drops what the node would forward although conntrack cannot place it.
@@ -21,12 +22,18 @@ pub struct Node {
     spec: NodeSpec,
     pub(super) dirs: NodeDirs,
     pub(super) cgroup: Cgroup,
+    port: Port,
     namespace: Namespace,
     place: Place,
 }
 
 impl Node {
-    pub(super) fn new(number: u8, spec: &NodeSpec, drop_invalid: bool) -> Result<Self> {
+    pub(super) fn new(
+        number: u8,
+        spec: &NodeSpec,
+        drop_invalid: bool,
+        underlay: &mut Underlay,
+    ) -> Result<Self> {
         let namespace = Namespace::new(&spec.name)?;
         namespace.sysctl("net/ipv4/ip_forward", 1)?;
         namespace.sysctl("net/ipv6/conf/all/forwarding", 1)?;
@@ -37,6 +44,7 @@ impl Node {
         if drop_invalid {
             namespace.nft(DROP_INVALID)?;
         }
+        let port = underlay.attach(&namespace, spec::node(number))?;
         let cgroup = Cgroup::new(&spec.name)?;
         let place = namespace.as_ref().with_cgroup(cgroup.path());
         Ok(Self {
@@ -44,6 +52,7 @@ impl Node {
             spec: spec.clone(),
             dirs: NodeDirs::new(&spec.name)?,
             cgroup,
+            port,
             namespace,
             place,
         })
@@ -81,6 +90,10 @@ impl Node {
 
     pub(super) fn number(&self) -> u8 {
         self.number
+    }
+
+    pub(super) fn port(&self) -> &Port {
+        &self.port
     }
 }
 
@@ -165,14 +178,21 @@ pub struct Host {
     name: String,
     addresses: DualStack,
     namespace: Namespace,
+    port: Option<Port>,
 }
 
 impl Host {
-    pub(super) fn new(name: &str, addresses: DualStack, namespace: Namespace) -> Self {
+    pub(super) fn new(
+        name: &str,
+        addresses: DualStack,
+        namespace: Namespace,
+        port: Option<Port>,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             addresses,
             namespace,
+            port,
         }
     }
 
@@ -183,7 +203,7 @@ impl Host {
         namespace.ip(&format!(
             "addr add {v4}/32 dev lo\naddr add {v6}/128 dev lo nodad\n"
         ))?;
-        Ok(Self::new(name, spec::CONTROL_PLANE, namespace))
+        Ok(Self::new(name, spec::CONTROL_PLANE, namespace, None))
     }
 
     /// The name the test gave it.
@@ -196,6 +216,10 @@ impl Host {
     #[must_use]
     pub fn addresses(&self) -> DualStack {
         self.addresses
+    }
+
+    pub(super) fn port(&self) -> Option<&Port> {
+        self.port.as_ref()
     }
 
     /// The host's network; it has routes to its own subnet only.

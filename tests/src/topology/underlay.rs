@@ -12,6 +12,10 @@ pub(crate) struct Underlay {
     ports: usize,
 }
 
+/// The bridge's end of what is attached.
+#[derive(Debug)]
+pub(crate) struct Port(String);
+
 impl Underlay {
     pub(crate) fn new() -> Result<Self> {
         let namespace = Namespace::new("underlay")?;
@@ -30,8 +34,8 @@ impl Underlay {
         })
     }
 
-    /// Gives `namespace` an `eth0` with `address` on this network.
-    pub(crate) fn attach(&mut self, namespace: &Namespace, address: DualStack) -> Result<()> {
+    /// Gives `namespace` an `eth0` with `address` on this network. It works once [`Self::wait_for`] has seen its port.
+    pub(crate) fn attach(&mut self, namespace: &Namespace, address: DualStack) -> Result<Port> {
         let port = format!("port{}", self.ports);
         self.ports += 1;
         self.namespace.ip(&format!(
@@ -44,7 +48,17 @@ impl Underlay {
             "addr add {v4}/24 dev eth0\n\
              addr add {v6}/64 dev eth0 nodad\n\
              link set eth0 up\n"
-        ))
+        ))?;
+        Ok(Port(port))
+    }
+
+    /// Waits until the bridge carries what comes through `ports`.
+    pub(crate) fn wait_for<'a>(&self, ports: impl IntoIterator<Item = &'a Port>) -> Result<()> {
+        let ports: Vec<_> = ports.into_iter().map(|port| port.0.as_str()).collect();
+        // A bridge without a port has no carrier.
+        let bridge = if ports.is_empty() { None } else { Some("br0") };
+        self.namespace
+            .wait_for_carrier(&[ports, bridge.into_iter().collect()].concat())
     }
 }
 

@@ -26,6 +26,14 @@ pub(crate) fn prepare_node(node: &Namespace, n: u8, shape: Shape) -> Result<()> 
     Ok(())
 }
 
+/// The bridge that pods are ports of, where there is one.
+pub(crate) fn bridge_of(shape: Shape) -> Option<&'static str> {
+    match shape {
+        Shape::Ptp => None,
+        Shape::Bridge { .. } => Some("cni0"),
+    }
+}
+
 /// Lines of `ip` that lead from a node to the pods of the node numbered `n`.
 pub(crate) fn routes_to(n: u8, shape: Shape) -> String {
     match shape {
