@@ -64,19 +64,9 @@ fn clippy() -> Result<()> {
 fn clippy_ebpf() -> Result<()> {
     for features in ["", "log"] {
         let mut cargo = workspace::cargo();
-        cargo.args([
-            "clippy",
-            "--locked",
-            "--package",
-            "weir-ebpf",
-            "--features",
-            features,
-            "--target-dir",
-        ]);
-        cargo
-            .arg(workspace::target().join("clippy-ebpf"))
-            .args(DENY_WARNINGS)
-            .env("CARGO_PROFILE_DEV_PANIC", "abort");
+        cargo.args(["clippy", "--locked", "--package", "weir-ebpf"]);
+        cargo.args(["--features", features]).args(DENY_WARNINGS);
+        cargo.env("CARGO_PROFILE_DEV_PANIC", "abort");
         process::run(&mut cargo, minutes(10))?;
     }
     Ok(())

@@ -147,7 +147,13 @@ fn install(packages: &[String]) -> Result<()> {
     let apt = |args: &[&str]| {
         let mut command = Command::new("apt-get");
         command
-            .args(["--quiet=2", "-o", "DPkg::Lock::Timeout=300"])
+            .args([
+                "--quiet=2",
+                "-o",
+                "DPkg::Lock::Timeout=300",
+                "-o",
+                "Dpkg::Use-Pty=0",
+            ])
             .args(args)
             .env("DEBIAN_FRONTEND", "noninteractive")
             // dpkg tells each package's story there; what goes wrong comes on stderr.
