@@ -1,5 +1,6 @@
 //! `cargo xtask build`: the kernel programs first, then the agent with them inside.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -32,9 +33,12 @@ pub(crate) enum Object {
 }
 
 impl Object {
-    /// Each kind has a build directory of its own, so that a logging object can never be taken for the other.
-    fn target_dir(self) -> PathBuf {
-        workspace::target().join(if self == Self::Log { "bpf-log" } else { "bpf" })
+    /// The two kinds share what they depend on, and end in files of their own.
+    fn file(self) -> &'static str {
+        match self {
+            Self::Release => "weir.o",
+            Self::Log => "weir-log.o",
+        }
     }
 }
 
@@ -71,7 +75,7 @@ pub(crate) fn release(toolchain: &Toolchain) -> Result<(PathBuf, PathBuf)> {
 
 /// Builds the kernel programs and returns the object's path.
 pub(crate) fn object(toolchain: &Toolchain, kind: Object) -> Result<PathBuf> {
-    let target_dir = kind.target_dir();
+    let target_dir = workspace::target().join("bpf");
     let mut cargo = workspace::cargo();
     cargo.args([
         "build",
@@ -90,7 +94,13 @@ pub(crate) fn object(toolchain: &Toolchain, kind: Object) -> Result<PathBuf> {
     }
     bpf_environment(&mut cargo, toolchain);
     process::run(&mut cargo, minutes(20)).context("building the kernel programs")?;
-    Ok(target_dir.join(TARGET).join("release/weir"))
+    let object = target_dir.join(kind.file());
+    let built = fs::read(target_dir.join(TARGET).join("release/weir"))?;
+    // Left alone if it is the same, so that the agent is not built again for a new time stamp.
+    if fs::read(&object).ok().as_ref() != Some(&built) {
+        fs::write(&object, built).with_context(|| format!("writing {}", object.display()))?;
+    }
+    Ok(object)
 }
 
 fn bpf_environment(cargo: &mut Command, toolchain: &Toolchain) {
@@ -113,7 +123,7 @@ fn bpf_environment(cargo: &mut Command, toolchain: &Toolchain) {
 
 fn agent(object: &PathBuf, options: &Options) -> Result<PathBuf> {
     let target_dir = if options.bpf_log {
-        Object::Log.target_dir()
+        workspace::target().join("bpf-log")
     } else {
         workspace::target()
     };
