@@ -84,6 +84,8 @@ pub struct Translation {
     pub cluster_ip: IpAddr,
     /// Service port.
     pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
     /// Name of the Service port, empty if it has none or there is no such port.
     pub port_name: String,
     /// targetPort as written; `None` if the Service has no such port.
@@ -94,6 +96,8 @@ pub struct Translation {
     pub endpoints: Vec<EndpointAnswer>,
     /// Why no endpoint is usable; `None` if one is.
     pub problem: Option<String>,
+    /// What is probably wrong although there are endpoints.
+    pub warning: Option<String>,
 }
 
 /// One endpoint of a Service.

@@ -146,7 +146,7 @@ fn nearest_pod(world: &World<'_>, service: &Service) -> String {
 pub(super) fn notes(world: &World<'_>, explanation: &Explanation) -> Vec<Note> {
     let mut notes = BTreeSet::new();
     for translation in &explanation.translations {
-        notes.extend(wrong_target_port(world, explanation.protocol, translation));
+        notes.extend(translation.warning.clone().map(Note::Warning));
     }
     if explanation.translations.is_empty() {
         for flow in &explanation.flows {
@@ -168,11 +168,8 @@ pub(super) fn notes(world: &World<'_>, explanation: &Explanation) -> Vec<Note> {
 }
 
 /// A targetPort that no container of any endpoint's pod declares.
-fn wrong_target_port(
-    world: &World<'_>,
-    protocol: Protocol,
-    translation: &Translation,
-) -> Option<Note> {
+pub(super) fn wrong_target_port(world: &World<'_>, translation: &Translation) -> Option<String> {
+    let protocol = translation.protocol;
     let mut pods = Vec::new();
     let mut ports = BTreeSet::new();
     for endpoint in &translation.endpoints {
@@ -194,12 +191,12 @@ fn wrong_target_port(
     }
     let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
     (!pods.is_empty()).then(|| {
-        Note::Warning(format!(
+        format!(
             "wrong targetPort? Service {} leads to port {}/{protocol}, but {}",
             translation.service,
             ports.join(", "),
             declared(&pods, protocol)
-        ))
+        )
     })
 }
 

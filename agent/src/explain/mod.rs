@@ -112,6 +112,12 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
     Ok(explanation)
 }
 
+/// What each address and port of each Service leads to, for clients on the snapshot's node.
+#[must_use]
+pub fn services(snapshot: &Snapshot) -> Vec<Translation> {
+    translate::all(&World::new(snapshot))
+}
+
 /// Every way that connections from some addresses to a target can take.
 struct Trace {
     verdicts: BTreeSet<Verdict>,

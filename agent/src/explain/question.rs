@@ -119,14 +119,14 @@ impl End {
 
 /// `10.0.0.1`, `10.0.0.1:80`, `fd00::1`, `[fd00::1]`, `[fd00::1]:80`. Without brackets every colon belongs to the address.
 fn address_and_port(text: &str) -> Option<(IpAddr, Option<&str>)> {
-    if let Ok(address) = text.parse() {
-        return Some((address, None));
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some((address.to_canonical(), None));
     }
     let (address, rest) = match text.strip_prefix('[') {
         Some(inside) => inside.split_once(']')?,
         None => text.split_at(text.find(':')?),
     };
-    let address = address.parse().ok()?;
+    let address = address.parse::<IpAddr>().ok()?.to_canonical();
     match rest {
         "" => Some((address, None)),
         _ => Some((address, Some(rest.strip_prefix(':')?))),

@@ -185,7 +185,7 @@ impl<'a> Target<'a> {
                     let node = source.place.node.as_deref();
                     let node = node.unwrap_or(&world.snapshot.node_name);
                     match port {
-                        Some(port) => self.translated(world, service, port, address, node),
+                        Some(port) => Self::translated(world, service, port, address, node),
                         None => self.no_port(service, address),
                     }
                 })
@@ -202,6 +202,7 @@ impl<'a> Target<'a> {
                 service: service.name.clone(),
                 cluster_ip,
                 port: self.port,
+                protocol: self.protocol,
                 port_name: String::new(),
                 target_port: None,
                 only_node: None,
@@ -210,12 +211,12 @@ impl<'a> Target<'a> {
                     "the Service has no {} port {}{ports}",
                     self.protocol, self.port
                 )),
+                warning: None,
             }),
         }
     }
 
     fn translated(
-        &self,
         world: &World<'a>,
         service: &'a Service,
         port: &ServicePort,
@@ -279,17 +280,21 @@ fn translate(
         if slice.service != service.name {
             continue;
         }
-        let number = slice
+        let mut numbers: Vec<_> = slice
             .ports
             .iter()
-            .find(|p| p.name == port.name && p.protocol == port.protocol)
-            .map(|p| p.port);
+            .filter(|p| p.name == port.name && p.protocol == port.protocol)
+            .map(|p| Some(p.port))
+            .collect();
+        if numbers.is_empty() {
+            numbers.push(None);
+        }
         for endpoint in &slice.endpoints {
             if endpoint.address.is_ipv4() != cluster_ip.is_ipv4() {
                 continue;
             }
-            let on_node = endpoint.node.as_deref() == Some(node);
-            endpoints.push(EndpointAnswer {
+            let elsewhere = local && endpoint.node.as_deref() != Some(node);
+            endpoints.extend(numbers.iter().map(|&number| EndpointAnswer {
                 address: endpoint.address,
                 port: number,
                 pod: endpoint.pod.clone(),
@@ -302,48 +307,82 @@ fn translate(
                         "EndpointSlice {} has no {} port named {:?}",
                         slice.name.name, port.protocol, port.name
                     ))
-                } else if local && !on_node {
+                } else if is_node_internal(endpoint.address) {
+                    Some("loopback and link-local addresses are no endpoints".to_owned())
+                } else if elsewhere {
                     Some(format!("not on node {node} (internalTrafficPolicy Local)"))
                 } else {
                     None
                 },
-            });
+            }));
         }
     }
-    let any_ready = endpoints.iter().any(|e| e.excluded.is_none() && e.ready);
-    // The ready one of several entries for one address and port comes first and counts.
-    endpoints.sort_by_key(|e| (e.address, e.port, e.excluded.is_some(), !e.ready));
-    let mut taken = BTreeSet::new();
-    for endpoint in &mut endpoints {
-        if endpoint.excluded.is_some() {
-            continue;
-        }
-        let usable = endpoint.ready || !any_ready && endpoint.serving && endpoint.terminating;
-        endpoint.excluded = if !usable {
-            Some(
-                if endpoint.terminating {
-                    "terminating"
-                } else {
-                    "not ready"
-                }
-                .to_owned(),
-            )
-        } else if taken.insert((endpoint.address, endpoint.port)) {
-            None
-        } else {
-            Some("the same address and port is listed above".to_owned())
-        };
-    }
-    Translation {
+    choose(&mut endpoints);
+    let mut translation = Translation {
         service: service.name.clone(),
         cluster_ip,
         port: port.port,
+        protocol: port.protocol,
         port_name: port.name.clone(),
         target_port: Some(port.target_port.clone()),
         only_node: local.then(|| node.to_owned()),
         endpoints,
         problem: None,
+        warning: None,
+    };
+    translation.warning = diagnose::wrong_target_port(world, &translation);
+    translation
+}
+
+/// Excludes those of the eligible endpoints that get no connections.
+fn choose(endpoints: &mut [EndpointAnswer]) {
+    // Of several entries for one address and port the running pod's counts, before the terminating one whose address it got.
+    endpoints.sort_by_key(|e| {
+        let rank = (e.excluded.is_some(), e.terminating, !e.ready, !e.serving);
+        (e.address, e.port, rank)
+    });
+    let mut taken = BTreeSet::new();
+    for endpoint in &mut *endpoints {
+        if endpoint.excluded.is_none() && !taken.insert((endpoint.address, endpoint.port)) {
+            endpoint.excluded = Some("the same address and port is listed above".to_owned());
+        }
     }
+    let any_ready = endpoints.iter().any(|e| e.excluded.is_none() && e.ready);
+    for endpoint in endpoints.iter_mut().filter(|e| e.excluded.is_none()) {
+        let usable = endpoint.ready || !any_ready && endpoint.serving && endpoint.terminating;
+        if !usable {
+            let why = if endpoint.terminating {
+                "terminating"
+            } else {
+                "not ready"
+            };
+            endpoint.excluded = Some(why.to_owned());
+        }
+    }
+}
+
+/// Addresses that would lead into the node itself; the API forbids them (CVE-2021-25737).
+fn is_node_internal(address: IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    link_local || address.is_loopback() || address.is_unspecified()
+}
+
+/// Every address and port of every Service for clients on the snapshot's node.
+pub(super) fn all(world: &World<'_>) -> Vec<Translation> {
+    let mut translations = Vec::new();
+    for service in world.snapshot.services.values() {
+        for port in &service.ports {
+            for &address in &service.cluster_ips {
+                let node = &world.snapshot.node_name;
+                let reached = Target::translated(world, service, port, address, node);
+                translations.extend(reached.translation);
+            }
+        }
+    }
+    translations
 }
 
 fn service_ports(service: &Service) -> impl Iterator<Item = (&str, u16, Protocol)> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{ExplainError, Place, PlaceKind, Subject};
 use crate::model::{Labels, ObjectName, Pod, Policy, Protocol, Service, Snapshot};
@@ -25,7 +26,7 @@ impl Spot<'_> {
 /// A snapshot with its addresses indexed.
 pub(super) struct World<'a> {
     pub(super) snapshot: &'a Snapshot,
-    owners: BTreeMap<IpAddr, &'a Pod>,
+    owners: BTreeMap<IpAddr, Arc<Pod>>,
     nodes: BTreeMap<IpAddr, &'a str>,
     virtual_ips: BTreeMap<IpAddr, &'a Service>,
     no_labels: Labels,
@@ -33,37 +34,25 @@ pub(super) struct World<'a> {
 
 impl<'a> World<'a> {
     pub(super) fn new(snapshot: &'a Snapshot) -> Self {
-        let mut owners: BTreeMap<IpAddr, &Pod> = BTreeMap::new();
         let mut nodes = BTreeMap::new();
         for pod in snapshot.pods.values() {
-            for &ip in &pod.ips {
-                if pod.owns_addresses() {
-                    // Of two live pods with one address, the newer has it: the older one's status lags behind.
-                    let owner = owners.entry(ip).or_insert(pod);
-                    if (pod.created, &pod.uid) > (owner.created, &owner.uid) {
-                        *owner = pod;
-                    }
-                } else if pod.host_network && !pod.terminal {
-                    nodes.insert(ip, pod.node.as_str());
-                }
+            if pod.host_network && !pod.terminal {
+                nodes.extend(pod.ips.iter().map(|&ip| (ip, pod.node.as_str())));
             }
         }
         for node in snapshot.nodes.values() {
             nodes.extend(node.addresses.iter().map(|&ip| (ip, node.name.as_str())));
         }
-        let virtual_ips = snapshot
-            .services
-            .values()
-            .flat_map(|service| {
-                service
-                    .cluster_ips
-                    .iter()
-                    .map(move |&ip| (ip, service.as_ref()))
-            })
-            .collect();
+        let mut virtual_ips: BTreeMap<IpAddr, &Service> = BTreeMap::new();
+        for service in snapshot.services.values() {
+            for &ip in &service.cluster_ips {
+                // Of two Services that claim one address, the smaller name keeps it, as in the tables.
+                virtual_ips.entry(ip).or_insert(service);
+            }
+        }
         Self {
             snapshot,
-            owners,
+            owners: snapshot.address_owners(),
             nodes,
             virtual_ips,
             no_labels: Labels::new(),
@@ -72,7 +61,10 @@ impl<'a> World<'a> {
 
     /// Who has an address.
     pub(super) fn spot(&self, address: IpAddr) -> Spot<'a> {
-        let pod = self.owners.get(&address).copied();
+        let owner = self.owners.get(&address);
+        let pod = owner
+            .and_then(|owner| self.snapshot.pods.get(&owner.name))
+            .map(AsRef::as_ref);
         let node = match pod {
             Some(pod) => Some(pod.node.as_str()),
             None => self.nodes.get(&address).copied(),
