@@ -3,7 +3,9 @@
 //! Data flows one way: [`source`] -> [`state`] -> [`compile`] -> [`plan`] -> [`datapath`]; [`netlink`] tells the state what
 //! devices lead where. [`flows`], [`metrics`] and [`admin`] read snapshots; [`runtime`] is the one loop that knows them all.
 
+pub mod admin;
 pub mod compile;
+pub mod config;
 pub mod datapath;
 pub mod explain;
 pub mod model;

@@ -1,0 +1,97 @@
+//! The agent's own state.
+
+use serde::{Deserialize, Serialize};
+
+/// Answer of `/v1/status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Version of the agent.
+    pub version: String,
+    /// Node that it serves.
+    pub node: String,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Whether every kind has been listed, so that the kernel holds exactly what the API says.
+    pub synced: bool,
+    /// Generation of the maps that programs read.
+    pub generation: u64,
+    /// Policy epoch.
+    pub epoch: u64,
+    /// Seconds since the kernel was last brought in line; `None` before the first time.
+    pub last_sync_seconds: Option<f64>,
+    /// Why the last attempt failed; `None` if it did not.
+    pub last_error: Option<String>,
+    /// How programs are attached: tcx or clsact.
+    pub attach_mode: String,
+    /// What is watched.
+    pub watches: Vec<Watch>,
+    /// Devices with programs.
+    pub devices: Vec<Device>,
+    /// How full the maps are.
+    pub maps: Vec<MapFill>,
+    /// What the kernel can do.
+    pub features: Vec<FeatureState>,
+    /// Objects and files that are skipped, and why.
+    pub rejections: Vec<Rejection>,
+}
+
+/// A watched kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Watch {
+    /// Kind.
+    pub kind: String,
+    /// Whether it has been listed.
+    pub synced: bool,
+    /// Objects known.
+    pub objects: usize,
+}
+
+/// A device with programs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// Interface name.
+    pub name: String,
+    /// Interface index.
+    pub ifindex: u32,
+    /// Pod that it leads to, if known.
+    pub pod: Option<String>,
+}
+
+/// How full a map is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MapFill {
+    /// Map.
+    pub name: String,
+    /// Elements in it.
+    pub entries: u64,
+    /// Elements that it can hold.
+    pub capacity: u64,
+}
+
+/// Something that the kernel can or cannot do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FeatureState {
+    /// What was tried.
+    pub name: String,
+    /// Whether it worked.
+    pub present: bool,
+    /// What Weir does without it.
+    pub otherwise: String,
+}
+
+/// An object or file that is skipped, wholly or in part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rejection {
+    /// Kind of the object, or `File`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}

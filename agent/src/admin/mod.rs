@@ -1,0 +1,44 @@
+//! The admin socket: what a running agent tells its own CLI, as JSON over HTTP/1 on a unix socket.
+//!
+//! It reads snapshots that the runtime provides, and changes nothing.
+
+mod answer;
+mod client;
+mod dump;
+mod lists;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use answer::{Device, FeatureState, MapFill, Rejection, Status, Watch};
+pub use client::{Client, ClientError};
+pub use dump::{Element, MapDump, RawMaps, canonical, raw};
+pub use lists::{FlowRow, PodRow, PolicyRow, flow_rows, pods, policies};
+pub use server::{ServeError, serve};
+
+use weir_common::abi::{Flow, FlowKey};
+
+use crate::model::Snapshot;
+
+/// What the runtime lets the admin socket see. Called from several tasks; slow calls are made on blocking threads.
+pub trait Provider: Send + Sync + 'static {
+    /// The objects of the last sync.
+    fn snapshot(&self) -> Arc<Snapshot>;
+
+    /// The state of the agent now.
+    fn status(&self) -> Status;
+
+    /// The elements of every table that programs read.
+    ///
+    /// # Errors
+    /// What could not be read, in words.
+    fn maps(&self) -> Result<RawMaps, String>;
+
+    /// Every tracked flow.
+    ///
+    /// # Errors
+    /// What could not be read, in words.
+    fn flows(&self) -> Result<Vec<(FlowKey, Flow)>, String>;
+}

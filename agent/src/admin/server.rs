@@ -1,0 +1,207 @@
+//! Serves the admin socket.
+
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use tokio::net::UnixListener;
+
+use super::client::Failure;
+use super::{Provider, dump, lists};
+use crate::explain::{self, Question};
+
+/// Why the admin socket cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An agent answers there.
+    #[error(
+        "an agent already answers on {}: stop it, or give this one another --run-dir", .0.display()
+    )]
+    InUse(PathBuf),
+    /// Something else lies there.
+    #[error(
+        "{} is no socket: remove it, or give the agent another --run-dir", .0.display()
+    )]
+    NotASocket(PathBuf),
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// Serves until `shutdown` ends, then removes the socket. Only root may connect (mode 0600).
+///
+/// # Errors
+/// When the socket cannot be made, or another agent has it.
+pub async fn serve(
+    socket: &Path,
+    provider: Arc<dyn Provider>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    let listener = bind(socket)?;
+    let served = axum::serve(listener, router(provider))
+        .with_graceful_shutdown(shutdown)
+        .await;
+    let fail = |action| {
+        move |source| ServeError::Io {
+            action,
+            path: socket.to_owned(),
+            source,
+        }
+    };
+    let removed = match fs::remove_file(socket) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    served.map_err(fail("serve"))?;
+    removed.map_err(fail("remove"))
+}
+
+fn bind(socket: &Path) -> Result<UnixListener, ServeError> {
+    let fail = |action| {
+        move |source| ServeError::Io {
+            action,
+            path: socket.to_owned(),
+            source,
+        }
+    };
+    if let Some(directory) = socket.parent() {
+        fs::create_dir_all(directory).map_err(fail("create the directory of"))?;
+    }
+    match fs::symlink_metadata(socket) {
+        Ok(file) if !file.file_type().is_socket() => {
+            return Err(ServeError::NotASocket(socket.to_owned()));
+        }
+        // A killed agent leaves its socket behind; nobody accepts on it any more.
+        Ok(_) if UnixStream::connect(socket).is_ok() => {
+            return Err(ServeError::InUse(socket.to_owned()));
+        }
+        Ok(_) => fs::remove_file(socket).map_err(fail("remove the stale"))?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(fail("look at")(error)),
+    }
+    // Bound under another name and renamed once it is closed to others, so that nobody ever finds it open.
+    let fresh = socket.with_extension("new");
+    if let Err(error) = fs::remove_file(&fresh)
+        && error.kind() != ErrorKind::NotFound
+    {
+        return Err(fail("replace")(error));
+    }
+    let listener = UnixListener::bind(&fresh).map_err(fail("bind"))?;
+    fs::set_permissions(&fresh, Permissions::from_mode(0o600)).map_err(fail("protect"))?;
+    fs::rename(&fresh, socket).map_err(fail("name"))?;
+    Ok(listener)
+}
+
+type Shared = State<Arc<dyn Provider>>;
+type Answer<T> = Result<Json<T>, Refused>;
+
+/// An answer other than 200.
+struct Refused(StatusCode, String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(Failure { error: self.1 })).into_response()
+    }
+}
+
+fn router(provider: Arc<dyn Provider>) -> Router {
+    Router::new()
+        .route(
+            "/v1/status",
+            get(async |State(p): Shared| blocking(move || Ok(p.status())).await),
+        )
+        .route(
+            "/v1/services",
+            get(async |State(p): Shared| {
+                blocking(move || Ok(explain::services(&p.snapshot()))).await
+            }),
+        )
+        .route(
+            "/v1/endpoints",
+            get(async |State(p): Shared| blocking(move || Ok(lists::pods(&p.snapshot()))).await),
+        )
+        .route(
+            "/v1/policies",
+            get(async |State(p): Shared| {
+                blocking(move || Ok(lists::policies(&p.snapshot()))).await
+            }),
+        )
+        .route(
+            "/v1/flows",
+            get(async |State(p): Shared| {
+                blocking(move || Ok(lists::flow_rows(&p.flows().map_err(internal)?))).await
+            }),
+        )
+        .route(
+            "/v1/map-dump",
+            get(async |State(p): Shared, query: RawQuery| {
+                blocking(move || {
+                    let maps = p.maps().map_err(internal)?;
+                    Ok(
+                        if parameter(&query, "canonical").as_deref() == Some("true") {
+                            dump::canonical(&maps)
+                        } else {
+                            dump::raw(&maps)
+                        },
+                    )
+                })
+                .await
+            }),
+        )
+        .route(
+            "/v1/explain",
+            get(async |State(p): Shared, query: RawQuery| {
+                blocking(move || explain_query(&*p, &query)).await
+            }),
+        )
+        .with_state(provider)
+}
+
+fn explain_query(
+    provider: &dyn Provider,
+    query: &RawQuery,
+) -> Result<explain::Explanation, Refused> {
+    let refused = |error: String| Refused(StatusCode::BAD_REQUEST, error);
+    let needed = |name: &str| {
+        parameter(query, name).ok_or_else(|| refused(format!("parameter {name} is missing")))
+    };
+    let question = Question::parse(&needed("src")?, &needed("dst")?)
+        .map_err(|error| refused(error.to_string()))?;
+    explain::explain(&provider.snapshot(), &question).map_err(|error| refused(error.to_string()))
+}
+
+/// Large snapshots and map reads take milliseconds: not on the threads that move packets of other requests.
+async fn blocking<T: Serialize + Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refused> + Send + 'static,
+) -> Answer<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(answer) => answer.map(Json),
+        Err(error) => Err(internal(error.to_string())),
+    }
+}
+
+fn internal(error: String) -> Refused {
+    Refused(StatusCode::INTERNAL_SERVER_ERROR, error)
+}
+
+fn parameter(RawQuery(query): &RawQuery, name: &str) -> Option<String> {
+    form_urlencoded::parse(query.as_deref().unwrap_or_default().as_bytes())
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.into_owned())
+}

@@ -1,0 +1,312 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use weir_common::abi::{
+    Address, BACKEND_SIDE, Class, Endpoint, EndpointKey, FRONTEND_SIDE, Flow, FlowKey, NAT,
+    OPENER_HIGH, Range, Rows, Segment, VerdictKey, range_bound,
+};
+use zerocopy::IntoBytes;
+
+use super::{
+    Client, ClientError, MapDump, PodRow, Provider, RawMaps, ServeError, Status, canonical,
+    flow_rows, raw, serve,
+};
+use crate::explain::{Explanation, Verdict};
+use crate::model::{Namespace, ObjectName, Pod, Policy, Selector, Snapshot};
+use crate::plan::Table;
+
+struct Fixed(Arc<Snapshot>);
+
+impl Provider for Fixed {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.0)
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            node: self.0.node_name.clone(),
+            ..Status::default()
+        }
+    }
+
+    fn maps(&self) -> Result<RawMaps, String> {
+        Ok(RawMaps::default())
+    }
+
+    fn flows(&self) -> Result<Vec<(FlowKey, Flow)>, String> {
+        Err("cannot read table `flow`".to_owned())
+    }
+}
+
+fn pod(name: &str, address: &str) -> Arc<Pod> {
+    Arc::new(Pod {
+        name: ObjectName::new("shop", name),
+        uid: name.to_owned(),
+        labels: BTreeMap::new(),
+        ips: vec![address.parse().unwrap()],
+        host_network: false,
+        terminal: false,
+        node: "n1".to_owned(),
+        ports: Vec::new(),
+        created: 0,
+    })
+}
+
+fn provider() -> Arc<dyn Provider> {
+    let deny = Policy {
+        name: ObjectName::new("shop", "deny"),
+        uid: String::new(),
+        pod_selector: Selector::default(),
+        ingress: Some(Vec::new()),
+        egress: None,
+    };
+    let mut snapshot = Snapshot {
+        node_name: "n1".to_owned(),
+        ..Snapshot::default()
+    };
+    let namespace = Namespace {
+        name: "shop".to_owned(),
+        ..Namespace::default()
+    };
+    snapshot
+        .namespaces
+        .insert("shop".to_owned(), Arc::new(namespace));
+    for pod in [pod("a", "10.0.0.1"), pod("b", "10.0.0.2")] {
+        snapshot.pods.insert(pod.name.clone(), pod);
+    }
+    snapshot.policies.insert(deny.name.clone(), Arc::new(deny));
+    Arc::new(Fixed(Arc::new(snapshot)))
+}
+
+/// Serves while `ask` runs.
+async fn with_server<T>(socket: &Path, ask: impl AsyncFnOnce(Client) -> T) -> T {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let path = socket.to_owned();
+    let server = tokio::spawn(async move {
+        serve(&path, provider(), async {
+            let _ = stopped.await;
+        })
+        .await
+    });
+    let client = Client::new(socket);
+    let mut up = false;
+    for _ in 0..200 {
+        if client.get::<Status>("/v1/status", &[]).await.is_ok() {
+            up = true;
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(up, "the server did not come up");
+    let answer = ask(client).await;
+    stop.send(()).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(5), server);
+    ended.await.expect("ends in time").unwrap().unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn questions_are_answered_over_the_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("run/admin.sock");
+    with_server(&socket, async |client| {
+        let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        let status: Status = client.get("/v1/status", &[]).await.unwrap();
+        assert_eq!(status.node, "n1");
+        let pods: Vec<PodRow> = client.get("/v1/endpoints", &[]).await.unwrap();
+        assert_eq!(pods[0].ingress, [ObjectName::new("shop", "deny")]);
+        assert!(pods[0].egress.is_empty());
+        let dump: MapDump = client
+            .get("/v1/map-dump", &[("canonical", "true")])
+            .await
+            .unwrap();
+        assert_eq!(dump, MapDump::default());
+
+        let question = [("src", "shop/a"), ("dst", "shop/b:80/TCP")];
+        let answer: Explanation = client.get("/v1/explain", &question).await.unwrap();
+        assert_eq!(answer.verdict, Verdict::Denied);
+        let question = [("src", "[2001:db8::1]"), ("dst", "[2001:db8::2]:80")];
+        let answer: Explanation = client.get("/v1/explain", &question).await.unwrap();
+        assert_eq!(answer.source, "[2001:db8::1]");
+
+        for (parameters, message) in [
+            (&[("src", "shop/a")][..], "parameter dst is missing"),
+            (
+                &[("src", "shop/c"), ("dst", "shop/b:1")],
+                "no pod shop/c is known",
+            ),
+            (&[("src", "c"), ("dst", "shop/b:1")], "cannot read \"c\""),
+        ] {
+            let error = client
+                .get::<Explanation>("/v1/explain", parameters)
+                .await
+                .unwrap_err();
+            assert!(matches!(error, ClientError::Refused(_)), "{error}");
+            assert!(error.to_string().contains(message), "{error}");
+        }
+        let error = client
+            .get::<Vec<super::FlowRow>>("/v1/flows", &[])
+            .await
+            .unwrap_err();
+        assert!(matches!(error, ClientError::Broken { .. }), "{error}");
+        assert!(
+            error.to_string().contains("cannot read table `flow`"),
+            "{error}"
+        );
+        let error = client.get::<Status>("/v1/none", &[]).await.unwrap_err();
+        assert!(error.to_string().contains("404"), "{error}");
+    })
+    .await;
+    assert!(!socket.exists(), "removed on shutdown");
+}
+
+#[tokio::test]
+async fn a_live_socket_is_respected_and_a_stale_one_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    // Dropping a listener leaves its file, as a killed agent does.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    with_server(&socket, async |client| {
+        let second = serve(&socket, provider(), std::future::pending()).await;
+        assert!(matches!(second, Err(ServeError::InUse(_))), "{second:?}");
+        client.get::<Status>("/v1/status", &[]).await.unwrap();
+    })
+    .await;
+
+    std::fs::write(&socket, "precious").unwrap();
+    let result = serve(&socket, provider(), std::future::pending()).await;
+    assert!(
+        matches!(result, Err(ServeError::NotASocket(_))),
+        "{result:?}"
+    );
+    assert_eq!(std::fs::read(&socket).unwrap(), b"precious");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_not_there_is_named() {
+    let error = Client::new(Path::new("/nonexistent/admin.sock"))
+        .get::<Status>("/v1/status", &[])
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("no agent answers on /nonexistent/admin.sock"),
+        "{error}"
+    );
+}
+
+fn address(text: &str) -> Address {
+    text.parse::<IpAddr>().unwrap().into()
+}
+
+/// One pod whose row allows TCP 80 to one peer, under the given internal numbers.
+fn maps(version: usize, row: u32, class: u32, base: u32) -> RawMaps {
+    let mut maps = RawMaps {
+        version: version as u64,
+        ..RawMaps::default()
+    };
+    let mut add = |table, key: &[u8], value: &[u8]| {
+        let table = maps.tables.entry(table).or_insert_with(BTreeMap::new);
+        table.insert(key.to_vec(), value.to_vec());
+    };
+    let mut endpoint = Endpoint {
+        id: 7,
+        ifindex: 3,
+        ..Endpoint::default()
+    };
+    endpoint.rows[version] = Rows {
+        ingress: row,
+        egress: 0,
+    };
+    let mut peer = Class { versions: [9, 9] };
+    peer.versions[version] = class;
+    let range = Range {
+        first: range_bound(6, 80),
+        last: range_bound(6, 80),
+        rule: 77,
+        reserved: 0,
+    };
+    let key = VerdictKey { row, class };
+    let segment = Segment { base, count: 1 };
+    let pod = EndpointKey::address(address("10.0.0.1"));
+    add(Table::Endpoint, pod.as_bytes(), endpoint.as_bytes());
+    add(
+        Table::Class,
+        address("10.0.0.2").as_bytes(),
+        peer.as_bytes(),
+    );
+    add(Table::Verdict, key.as_bytes(), segment.as_bytes());
+    add(Table::Range, base.as_bytes(), range.as_bytes());
+    maps
+}
+
+#[test]
+fn canonical_dumps_do_not_depend_on_internal_numbers() {
+    let one = maps(0, 5, 2, 100);
+    let other = maps(1, 8, 3, 4);
+    assert_ne!(raw(&one), raw(&other));
+    assert_eq!(canonical(&one), canonical(&other));
+    let verdicts = &canonical(&one).tables["verdict"];
+    assert!(
+        verdicts[0].value.ends_with(":[6/80-6/80#0000004d]"),
+        "{verdicts:?}"
+    );
+}
+
+#[test]
+fn canonical_dumps_depend_on_everything_else() {
+    let one = canonical(&maps(0, 5, 2, 100));
+    let mut changed = maps(0, 5, 2, 100);
+    let range = Range {
+        first: range_bound(6, 80),
+        last: range_bound(6, 81),
+        rule: 77,
+        reserved: 0,
+    };
+    let ranges = changed.tables.get_mut(&Table::Range).unwrap();
+    ranges.insert(100_u32.as_bytes().to_vec(), range.as_bytes().to_vec());
+    assert_ne!(canonical(&changed), one);
+
+    let mut changed = maps(0, 5, 2, 100);
+    let class = Class { versions: [2, 9] };
+    let classes = changed.tables.get_mut(&Table::Class).unwrap();
+    classes.insert(
+        address("10.0.0.3").as_bytes().to_vec(),
+        class.as_bytes().to_vec(),
+    );
+    assert_ne!(canonical(&changed), one);
+}
+
+#[test]
+fn flows_are_told_from_the_opener() {
+    let (client, backend) = (address("10.0.0.9"), address("10.0.0.1"));
+    let (key, side) = FlowKey::new(&client, 40000, &backend, 8080, 6);
+    let mut flow = Flow {
+        flags: BACKEND_SIDE | NAT,
+        nat_address: address("10.96.0.1"),
+        nat_port: 80,
+        ..Flow::default()
+    };
+    if side == weir_common::abi::Side::High {
+        flow.flags |= OPENER_HIGH;
+    }
+    flow.packets[side as usize] = 5;
+    let lead = Flow {
+        flags: FRONTEND_SIDE | NAT,
+        ..Flow::default()
+    };
+    let rows = flow_rows(&[(key, flow), (key, lead)]);
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].source.to_string(), "10.0.0.9");
+    assert_eq!(rows[0].destination_port, 8080);
+    assert_eq!(rows[0].packets, [5, 0]);
+    assert_eq!(rows[0].service, Some(("10.96.0.1".parse().unwrap(), 80)));
+}

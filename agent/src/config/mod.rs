@@ -1,0 +1,263 @@
+//! What the agent is told: one struct from flags and environment, checked before anything is touched.
+
+mod cgroup;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::datapath::AttachMode;
+
+pub use cgroup::cgroup_mount;
+
+/// Where a run directory is unless told otherwise.
+pub const RUN_DIR: &str = "/run/weir";
+/// Where pins are unless told otherwise.
+pub const BPFFS: &str = "/sys/fs/bpf/weir";
+
+/// Options of `weir run`. A flag counts more than its environment variable, that more than the default.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct RunConfig {
+    /// kubeconfig file; without it and without --manifests the pod's service account is used
+    #[arg(
+        long,
+        env = "WEIR_KUBECONFIG",
+        value_name = "FILE",
+        conflicts_with = "manifests"
+    )]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// API servers to use instead of the `kubernetes` Service, which does not answer before Weir runs
+    #[arg(
+        long = "api-server",
+        env = "WEIR_API_SERVER",
+        value_name = "URL",
+        value_delimiter = ',',
+        conflicts_with = "manifests"
+    )]
+    pub api_servers: Vec<String>,
+
+    /// Directory of YAML files to watch instead of an API server
+    #[arg(long, env = "WEIR_MANIFESTS", value_name = "DIR")]
+    pub manifests: Option<PathBuf>,
+
+    /// Name of this node [default: NODE_NAME, else the host name]
+    #[arg(long, env = "WEIR_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+
+    /// Root of the cgroup2 hierarchy whose sockets are served [default: where cgroup2 is mounted]
+    #[arg(long, env = "WEIR_CGROUP_ROOT", value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
+
+    /// Directory for pins, in a BPF file system
+    #[arg(long, env = "WEIR_BPFFS", value_name = "DIR", default_value = BPFFS)]
+    pub bpffs: PathBuf,
+
+    /// Directory of the admin socket
+    #[arg(long, env = "WEIR_RUN_DIR", value_name = "DIR", default_value = RUN_DIR)]
+    pub run_dir: PathBuf,
+
+    /// Directory for what must outlive a reboot
+    #[arg(
+        long,
+        env = "WEIR_STATE_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/weir"
+    )]
+    pub state_dir: PathBuf,
+
+    /// Where /healthz, /livez and /readyz are served
+    #[arg(
+        long,
+        env = "WEIR_HEALTHZ_ADDRESS",
+        value_name = "ADDRESS:PORT",
+        default_value = "[::]:10256"
+    )]
+    pub healthz_address: SocketAddr,
+
+    /// Where /metrics is served
+    #[arg(
+        long,
+        env = "WEIR_METRICS_ADDRESS",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:10249"
+    )]
+    pub metrics_address: SocketAddr,
+
+    /// How programs are attached to devices: auto, tcx or clsact
+    #[arg(long, env = "WEIR_ATTACH", value_name = "MODE", default_value = "auto")]
+    pub attach: AttachMode,
+
+    /// Most connections tracked at once
+    #[arg(
+        long,
+        env = "WEIR_FLOW_CAPACITY",
+        value_name = "N",
+        default_value_t = 262_144,
+        value_parser = clap::value_parser!(u32).range(1024..=16_777_216)
+    )]
+    pub flow_capacity: u32,
+
+    /// Report one of this many allowed new connections as an event; 0 reports none. Drops are always reported
+    #[arg(long, env = "WEIR_EVENT_SAMPLE", value_name = "N", default_value_t = 0)]
+    pub event_sample: u32,
+
+    /// Which log lines are written: error, warn, info, debug, trace, or tracing directives such as info,weir::source=debug
+    #[arg(
+        long,
+        env = "WEIR_LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "info"
+    )]
+    pub log_level: String,
+
+    /// How log lines are written
+    #[arg(
+        long,
+        env = "WEIR_LOG_FORMAT",
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t
+    )]
+    pub log_format: LogFormat,
+}
+
+/// How log lines are written (to standard error).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// cgroup2 is nowhere mounted.
+    #[error(
+        "no cgroup2 hierarchy is mounted: run `mount -t cgroup2 none /sys/fs/cgroup`, or name one with --cgroup-root"
+    )]
+    NoCgroup,
+    /// The directory given is in no cgroup2 hierarchy.
+    #[error(
+        "--cgroup-root {} is in no cgroup2 hierarchy: name a directory below a mount of type cgroup2", .0.display()
+    )]
+    NotCgroup(PathBuf),
+    /// The mounts cannot be read.
+    #[error("cannot read {path} to find cgroup2 ({source}): is /proc mounted?")]
+    Mounts {
+        /// The file.
+        path: &'static str,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The node has no name.
+    #[error("cannot tell this node's name ({0}): give it with --node-name")]
+    NodeName(String),
+    /// The manifest directory is not there.
+    #[error("--manifests {} is no directory that can be read: create it first", .0.display())]
+    Manifests(PathBuf),
+    /// The kubeconfig is not there.
+    #[error("--kubeconfig {} is no file that can be read", .0.display())]
+    Kubeconfig(PathBuf),
+    /// An API server without scheme.
+    #[error("--api-server {0:?} is no URL: write https://HOST:PORT")]
+    ApiServer(String),
+    /// The log filter cannot be read.
+    #[error("--log-level {level:?} cannot be read: {message}")]
+    LogLevel {
+        /// As given.
+        level: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl RunConfig {
+    /// Checks everything that can be checked without a kernel or an API server.
+    ///
+    /// # Errors
+    /// Names the option and what to do.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if let Some(directory) = &self.manifests
+            && std::fs::read_dir(directory).is_err()
+        {
+            return Err(ConfigError::Manifests(directory.clone()));
+        }
+        if let Some(file) = &self.kubeconfig
+            && std::fs::File::open(file).is_err()
+        {
+            return Err(ConfigError::Kubeconfig(file.clone()));
+        }
+        let is_url = |url: &&String| !url.starts_with("https://") && !url.starts_with("http://");
+        if let Some(url) = self.api_servers.iter().find(is_url) {
+            return Err(ConfigError::ApiServer(url.clone()));
+        }
+        let directives: Result<tracing_subscriber::EnvFilter, _> = self.log_level.parse();
+        directives.map(drop).map_err(|error| ConfigError::LogLevel {
+            level: self.log_level.clone(),
+            message: error.to_string(),
+        })
+    }
+
+    /// Name of this node: the flag, the downward API's NODE_NAME, the host name in the kubelet's form (lower case).
+    ///
+    /// # Errors
+    /// When none of them is there.
+    pub fn node_name(&self) -> Result<String, ConfigError> {
+        node_name(self.node_name.as_deref())
+    }
+
+    /// The cgroup root: as given, else the first cgroup2 mount.
+    ///
+    /// # Errors
+    /// When there is none, with how to mount it.
+    pub fn cgroup_root(&self) -> Result<PathBuf, ConfigError> {
+        const MOUNTS: &str = "/proc/self/mounts";
+        let mounts = std::fs::read_to_string(MOUNTS).map_err(|source| ConfigError::Mounts {
+            path: MOUNTS,
+            source,
+        })?;
+        match &self.cgroup_root {
+            None => cgroup_mount(&mounts).ok_or(ConfigError::NoCgroup),
+            Some(root) if cgroup::is_cgroup2(root) => Ok(root.clone()),
+            Some(root) => Err(ConfigError::NotCgroup(root.clone())),
+        }
+    }
+
+    /// The admin socket.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        admin_socket(&self.run_dir)
+    }
+}
+
+/// The admin socket of an agent with this run directory.
+#[must_use]
+pub fn admin_socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("admin.sock")
+}
+
+/// See [`RunConfig::node_name`].
+pub(crate) fn node_name(given: Option<&str>) -> Result<String, ConfigError> {
+    if let Some(name) = given {
+        return Ok(name.to_owned());
+    }
+    if let Ok(name) = std::env::var("NODE_NAME")
+        && !name.is_empty()
+    {
+        return Ok(name);
+    }
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy().trim().to_lowercase();
+    if name.is_empty() {
+        Err(ConfigError::NodeName("the host has none".to_owned()))
+    } else {
+        Ok(name)
+    }
+}
