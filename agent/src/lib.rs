@@ -4,6 +4,7 @@
 //! devices lead where. [`flows`], [`metrics`] and [`admin`] read snapshots; [`runtime`] is the one loop that knows them all.
 
 pub mod admin;
+pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod datapath;
@@ -11,5 +12,6 @@ pub mod explain;
 pub mod model;
 pub mod netlink;
 pub mod plan;
+pub mod runtime;
 pub mod source;
 pub mod state;

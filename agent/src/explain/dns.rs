@@ -190,7 +190,7 @@ pub(super) fn hint<'a>(
                 .collect();
             let policies: Vec<_> = policies.into_iter().collect();
             return Some(Note::Warning(format!(
-                "name lookups of {0} are denied too (isolated by {1}); for the missing rule: weir explain {0} {2}:{PORT}/UDP",
+                "name lookups of {0} are denied (isolated by {1}); for the missing rule: weir explain {0} {2}:{PORT}/UDP",
                 explanation.source,
                 policies.join(", "),
                 question.destination

@@ -118,7 +118,7 @@ fn isolated_dns_pods_get_a_rule_of_their_own() {
 #[test]
 fn other_denials_point_at_blocked_lookups() {
     let deny = shop().rule("shop/deny", DENY);
-    let hint = "name lookups of shop/backend-1 are denied too (isolated by shop/deny); for the missing rule: weir explain shop/backend-1 kube-system/svc/kube-dns:53/UDP";
+    let hint = "name lookups of shop/backend-1 are denied (isolated by shop/deny); for the missing rule: weir explain shop/backend-1 kube-system/svc/kube-dns:53/UDP";
     let answer = deny.ask("shop/backend-1", "shop/database");
     assert!(
         answer.notes.contains(&Note::Warning(hint.to_owned())),

@@ -1,0 +1,196 @@
+//! Arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{BPFFS, RUN_DIR, RunConfig};
+
+/// Services and NetworkPolicy of a Kubernetes node in eBPF.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weir",
+    version,
+    about,
+    after_help = "Exit codes: 0 yes or done, 1 no (explain: not allowed), 2 error."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent
+    Run(Box<RunConfig>),
+    /// Show what the agent is doing: watches, devices, maps, skipped objects
+    Status {
+        /// Output and agent
+        #[command(flatten)]
+        query: Query,
+    },
+    /// Services and where they lead
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Pods of this node
+    #[command(subcommand)]
+    Endpoint(ListCommand),
+    /// Network policies
+    #[command(subcommand)]
+    Policy(ListCommand),
+    /// Why a connection is allowed or denied, and what would allow it
+    #[command(
+        after_help = "SRC and DST: NAMESPACE/POD, NAMESPACE/svc/NAME, or an address (IPv6 with a port in brackets: [fd00::1]:80).\n\
+        Exit codes: 0 allowed, 1 not or only partly allowed, 2 error.",
+        after_long_help = None
+    )]
+    Explain {
+        /// Who opens the connection
+        #[arg(value_name = "SRC")]
+        source: String,
+        /// Who is to take it; TCP and the only port if not given
+        #[arg(value_name = "DST[:PORT][/PROTO]")]
+        destination: String,
+        /// Print only the policies that would allow it, ready for `kubectl apply -f -`
+        #[arg(long, conflicts_with = "output")]
+        fix: bool,
+        /// Output and agent
+        #[command(flatten)]
+        query: Query,
+    },
+    /// What the kernel's maps hold
+    #[command(subcommand)]
+    Map(MapCommand),
+    /// Tracked connections
+    #[command(subcommand)]
+    Conntrack(ConntrackCommand),
+    /// Remove everything that agents left on this node: programs, links, pins
+    Cleanup {
+        /// Directory of the agent's pins
+        #[arg(long, env = "WEIR_BPFFS", value_name = "DIR", default_value = BPFFS)]
+        bpffs: PathBuf,
+        /// Directory of the admin socket
+        #[arg(long, env = "WEIR_RUN_DIR", value_name = "DIR", default_value = RUN_DIR)]
+        run_dir: PathBuf,
+    },
+    /// Show the version
+    Version {
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: OutputFormat,
+    },
+}
+
+/// `weir service`.
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// List every address and port of every Service with its endpoints
+    List {
+        /// Which namespaces
+        #[command(flatten)]
+        scope: Scope,
+        /// Output and agent
+        #[command(flatten)]
+        query: Query,
+    },
+}
+
+/// `weir endpoint`, `weir policy`.
+#[derive(Debug, Subcommand)]
+pub enum ListCommand {
+    /// List them
+    List {
+        /// Which namespaces
+        #[command(flatten)]
+        scope: Scope,
+        /// Output and agent
+        #[command(flatten)]
+        query: Query,
+    },
+}
+
+/// `weir map`.
+#[derive(Debug, Subcommand)]
+pub enum MapCommand {
+    /// Print all elements
+    Dump {
+        /// Without numbers that mean nothing outside this kernel, so that dumps can be compared
+        #[arg(long)]
+        canonical: bool,
+        /// Output and agent
+        #[command(flatten)]
+        query: LiveQuery,
+    },
+}
+
+/// `weir conntrack`.
+#[derive(Debug, Subcommand)]
+pub enum ConntrackCommand {
+    /// List them
+    List {
+        /// Output and agent
+        #[command(flatten)]
+        query: LiveQuery,
+    },
+}
+
+/// Which namespaces.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Scope {
+    /// Only this namespace
+    #[arg(
+        short,
+        long,
+        value_name = "NAMESPACE",
+        conflicts_with = "all_namespaces"
+    )]
+    pub namespace: Option<String>,
+    /// All namespaces (the default)
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+}
+
+impl Scope {
+    /// Whether a namespace is asked for.
+    #[must_use]
+    pub fn holds(&self, namespace: &str) -> bool {
+        self.namespace.as_ref().is_none_or(|only| only == namespace)
+    }
+}
+
+/// How to print, and whom to ask: a live agent, or files.
+#[derive(Args, Clone, Debug)]
+pub struct Query {
+    /// Print and agent
+    #[command(flatten)]
+    pub live: LiveQuery,
+    /// Answer from the YAML files of a directory instead of asking the agent
+    #[arg(long, value_name = "DIR")]
+    pub manifests: Option<PathBuf>,
+    /// With --manifests: the node whose view it is [default: NODE_NAME or the host name if there is such a node, else the first]
+    #[arg(long, value_name = "NAME", requires = "manifests")]
+    pub node_name: Option<String>,
+}
+
+/// How to print, and which agent to ask.
+#[derive(Args, Clone, Debug)]
+pub struct LiveQuery {
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+    /// Run directory of the agent to ask
+    #[arg(long, env = "WEIR_RUN_DIR", value_name = "DIR", default_value = RUN_DIR)]
+    pub run_dir: PathBuf,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}

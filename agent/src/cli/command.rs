@@ -1,0 +1,180 @@
+//! Carries out commands.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::args::{
+    Command, ConntrackCommand, ListCommand, LiveQuery, MapCommand, OutputFormat, Query, Scope,
+    ServiceCommand,
+};
+use super::{Outcome, colour, offline, print, write_out};
+use crate::admin::{self, Client, FlowRow, MapDump, PodRow, PolicyRow, Status};
+use crate::config::{LogFormat, RunConfig, admin_socket};
+use crate::explain::{self, Explanation, Question, Translation, Verdict};
+use crate::{datapath, runtime};
+
+pub(super) fn execute(command: Command) -> Result<Outcome> {
+    match command {
+        Command::Run(config) => return run(*config),
+        Command::Status { query } => status(&query)?,
+        Command::Service(ServiceCommand::List { scope, query }) => services(&scope, &query)?,
+        Command::Endpoint(ListCommand::List { scope, query }) => endpoints(&scope, &query)?,
+        Command::Policy(ListCommand::List { scope, query }) => policies(&scope, &query)?,
+        Command::Explain {
+            source,
+            destination,
+            fix,
+            query,
+        } => return explain(&source, &destination, fix, &query),
+        Command::Map(MapCommand::Dump { canonical, query }) => {
+            let canonical = if canonical { "true" } else { "false" };
+            let dump: MapDump = ask(&query, "/v1/map-dump", &[("canonical", canonical)])?;
+            object(query.output, "MapDump", &dump, print::map_dump)?;
+        }
+        Command::Conntrack(ConntrackCommand::List { query }) => {
+            let flows: Vec<FlowRow> = ask(&query, "/v1/flows", &[])?;
+            list(query.output, "FlowList", &flows, print::flows)?;
+        }
+        Command::Cleanup { bpffs, run_dir } => cleanup(&bpffs, &run_dir)?,
+        Command::Version { output } => {
+            let version = print::Version::current();
+            object(output, "Version", &version, print::version)?;
+        }
+    }
+    Ok(Outcome::Yes)
+}
+
+fn run(config: RunConfig) -> Result<Outcome> {
+    config.validate()?;
+    init_logging(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    runtime.block_on(runtime::run(config))?;
+    Ok(Outcome::Yes)
+}
+
+/// Logs go to standard error: standard output belongs to answers.
+fn init_logging(config: &RunConfig) -> Result<()> {
+    let filter: tracing_subscriber::EnvFilter = config.log_level.parse()?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    let result = match config.log_format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    result.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+}
+
+fn status(query: &Query) -> Result<()> {
+    if query.manifests.is_some() {
+        bail!("status is that of a running agent: leave --manifests out");
+    }
+    let status: Status = ask(&query.live, "/v1/status", &[])?;
+    object(query.live.output, "Status", &status, print::status)
+}
+
+fn services(scope: &Scope, query: &Query) -> Result<()> {
+    let mut rows: Vec<Translation> = match &query.manifests {
+        Some(directory) => explain::services(&offline::load(directory, query)?),
+        None => ask(&query.live, "/v1/services", &[])?,
+    };
+    rows.retain(|row| scope.holds(&row.service.namespace));
+    list(query.live.output, "ServiceList", &rows, print::services)
+}
+
+fn endpoints(scope: &Scope, query: &Query) -> Result<()> {
+    let mut rows: Vec<PodRow> = match &query.manifests {
+        Some(directory) => admin::pods(&offline::load(directory, query)?),
+        None => ask(&query.live, "/v1/endpoints", &[])?,
+    };
+    rows.retain(|row| scope.holds(&row.pod.namespace));
+    list(query.live.output, "EndpointList", &rows, print::pods)
+}
+
+fn policies(scope: &Scope, query: &Query) -> Result<()> {
+    let mut rows: Vec<PolicyRow> = match &query.manifests {
+        Some(directory) => admin::policies(&offline::load(directory, query)?),
+        None => ask(&query.live, "/v1/policies", &[])?,
+    };
+    rows.retain(|row| scope.holds(&row.policy.namespace));
+    list(query.live.output, "PolicyList", &rows, print::policies)
+}
+
+fn explain(source: &str, destination: &str, fix: bool, query: &Query) -> Result<Outcome> {
+    let question = Question::parse(source, destination)?;
+    let answer: Explanation = match &query.manifests {
+        Some(directory) => explain::explain(&offline::load(directory, query)?, &question)?,
+        None => ask(
+            &query.live,
+            "/v1/explain",
+            &[("src", source), ("dst", destination)],
+        )?,
+    };
+    if fix {
+        write_out(&print::fixes(&answer))?;
+    } else {
+        object(query.live.output, "Explanation", &answer, |answer| {
+            print::explanation(answer, colour())
+        })?;
+    }
+    Ok(match answer.verdict {
+        Verdict::Allowed => Outcome::Yes,
+        _ => Outcome::No,
+    })
+}
+
+fn cleanup(bpffs: &Path, run_dir: &Path) -> Result<()> {
+    datapath::cleanup(bpffs)?;
+    let socket = admin_socket(run_dir);
+    match fs::remove_file(&socket) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", socket.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn ask<T: DeserializeOwned>(
+    query: &LiveQuery,
+    path: &str,
+    parameters: &[(&str, &str)],
+) -> Result<T> {
+    let client = Client::new(&admin_socket(&query.run_dir));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    Ok(runtime.block_on(client.get(path, parameters))?)
+}
+
+fn object<T: Serialize>(
+    output: OutputFormat,
+    kind: &str,
+    answer: &T,
+    table: impl FnOnce(&T) -> String,
+) -> Result<()> {
+    let text = match output {
+        OutputFormat::Table => table(answer),
+        OutputFormat::Json => print::json(kind, answer)?,
+    };
+    Ok(write_out(&text)?)
+}
+
+fn list<T: Serialize>(
+    output: OutputFormat,
+    kind: &str,
+    items: &[T],
+    table: impl FnOnce(&[T]) -> String,
+) -> Result<()> {
+    object(output, kind, &print::Items { items }, |list| {
+        table(list.items)
+    })
+}

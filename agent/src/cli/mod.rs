@@ -1,0 +1,79 @@
+//! The command line: arguments, printers, exit codes. The same binary is the agent, its client and the kubectl plugin.
+
+mod args;
+mod command;
+mod offline;
+pub mod print;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+pub use args::{Cli, Command, OutputFormat, Query};
+
+/// What a command comes to: 0 yes or done, 1 no, 2 error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done; for a question: yes.
+    Yes,
+    /// The answer is no.
+    No,
+}
+
+/// Exit code of every error, usage errors included.
+const ERROR: u8 = 2;
+
+/// Runs a command line; the first argument is the name that the program was called by.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match parse(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let failed = error.use_stderr();
+            // Help and version go to stdout, which may be a closed pipe.
+            let _ = error.print();
+            return ExitCode::from(if failed { ERROR } else { 0 });
+        }
+    };
+    match command::execute(cli.command) {
+        Ok(Outcome::Yes) => ExitCode::SUCCESS,
+        Ok(Outcome::No) => ExitCode::from(1),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::from(ERROR)
+        }
+    }
+}
+
+/// Parses a command line. Called as `kubectl-weir`, help speaks of `kubectl weir`.
+///
+/// # Errors
+/// With the text to print; help and version are errors to clap, too.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let called = arguments.first().map(Path::new).and_then(Path::file_name);
+    let mut command = Cli::command();
+    if called == Some(OsStr::new("kubectl-weir")) {
+        command = command.bin_name("kubectl weir");
+    }
+    Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
+}
+
+/// Writes an answer. Whoever closed the pipe has read enough: that is no error.
+fn write_out(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// Whether to colour: on a terminal, unless <https://no-color.org> says no.
+fn colour() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !refused && io::stdout().is_terminal()
+}

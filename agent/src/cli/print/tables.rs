@@ -1,0 +1,250 @@
+//! Lists and status.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use super::Version;
+use super::table::{cell, table, yes};
+use crate::admin::{FlowRow, MapDump, PodRow, PolicyRow, Status};
+use crate::explain::Translation;
+
+/// `weir service list`.
+#[must_use]
+pub fn services(rows: &[Translation]) -> String {
+    let header = [
+        "NAMESPACE",
+        "NAME",
+        "FRONTEND",
+        "TARGET",
+        "READY",
+        "BACKENDS",
+        "NOTE",
+    ];
+    let rows = rows.iter().map(|row| {
+        let used = row.endpoints.iter().filter(|e| e.excluded.is_none());
+        let backends = used.clone().map(|endpoint| match endpoint.port {
+            Some(port) => SocketAddr::new(endpoint.address, port).to_string(),
+            None => endpoint.address.to_string(),
+        });
+        vec![
+            row.service.namespace.clone(),
+            row.service.name.clone(),
+            format!(
+                "{}/{}",
+                SocketAddr::new(row.cluster_ip, row.port),
+                row.protocol
+            ),
+            row.target_port.clone().unwrap_or_default(),
+            format!("{}/{}", used.clone().count(), row.endpoints.len()),
+            cell(backends),
+            row.problem
+                .clone()
+                .or_else(|| row.warning.clone())
+                .unwrap_or_default(),
+        ]
+    });
+    table("", &header, rows)
+}
+
+/// `weir endpoint list`.
+#[must_use]
+pub fn pods(rows: &[PodRow]) -> String {
+    let header = [
+        "NAMESPACE",
+        "POD",
+        "ADDRESSES",
+        "DEVICE",
+        "INGRESS",
+        "EGRESS",
+    ];
+    let isolation = |policies: &[crate::model::ObjectName]| match policies {
+        [] => "open".to_owned(),
+        _ => cell(policies.iter().map(|policy| &policy.name)),
+    };
+    let rows = rows.iter().map(|row| {
+        vec![
+            row.pod.namespace.clone(),
+            row.pod.name.clone(),
+            cell(&row.addresses),
+            row.device.clone().unwrap_or_else(|| "-".to_owned()),
+            isolation(&row.ingress),
+            isolation(&row.egress),
+        ]
+    });
+    table("", &header, rows)
+}
+
+/// `weir policy list`.
+#[must_use]
+pub fn policies(rows: &[PolicyRow]) -> String {
+    let header = [
+        "NAMESPACE",
+        "NAME",
+        "INGRESS",
+        "EGRESS",
+        "PODS",
+        "LOCAL",
+        "NOTE",
+    ];
+    let rules = |rules: Option<usize>| match rules {
+        None => "-".to_owned(),
+        Some(0) => "deny".to_owned(),
+        Some(1) => "1 rule".to_owned(),
+        Some(count) => format!("{count} rules"),
+    };
+    let rows = rows.iter().map(|row| {
+        vec![
+            row.policy.namespace.clone(),
+            row.policy.name.clone(),
+            rules(row.ingress_rules),
+            rules(row.egress_rules),
+            row.pods.to_string(),
+            row.local_pods.to_string(),
+            if row.pods == 0 { "selects no pod" } else { "" }.to_owned(),
+        ]
+    });
+    table("", &header, rows)
+}
+
+/// `weir conntrack list`.
+#[must_use]
+pub fn flows(rows: &[FlowRow]) -> String {
+    let header = [
+        "PROTO",
+        "SOURCE",
+        "DESTINATION",
+        "SERVICE",
+        "PACKETS",
+        "BYTES",
+        "RULES",
+    ];
+    let rows = rows.iter().map(|row| {
+        let service = row
+            .service
+            .map(|(address, port)| SocketAddr::new(address, port));
+        vec![
+            match row.protocol {
+                1 => "ICMP".to_owned(),
+                6 => "TCP".to_owned(),
+                17 => "UDP".to_owned(),
+                58 => "ICMPv6".to_owned(),
+                132 => "SCTP".to_owned(),
+                other => other.to_string(),
+            },
+            SocketAddr::new(row.source, row.source_port).to_string(),
+            SocketAddr::new(row.destination, row.destination_port).to_string(),
+            cell(service),
+            format!("{}/{}", row.packets[0], row.packets[1]),
+            format!("{}/{}", row.bytes[0], row.bytes[1]),
+            format!("{:08x}/{:08x}", row.rules[0], row.rules[1]),
+        ]
+    });
+    table("", &header, rows)
+}
+
+/// `weir map dump`.
+#[must_use]
+pub fn map_dump(dump: &MapDump) -> String {
+    let header = ["MAP", "KEY", "VALUE"];
+    let rows = dump.tables.iter().flat_map(|(name, elements)| {
+        elements
+            .iter()
+            .map(move |element| vec![name.clone(), element.key.clone(), element.value.clone()])
+    });
+    table("", &header, rows)
+}
+
+/// `weir version`.
+#[must_use]
+pub fn version(version: &Version) -> String {
+    format!("weir {} (map layout {})\n", version.version, version.layout)
+}
+
+/// `weir status`.
+#[must_use]
+pub fn status(status: &Status) -> String {
+    let mut text = String::new();
+    let sync = match (status.last_sync_seconds, status.synced) {
+        (None, _) => "never".to_owned(),
+        (Some(seconds), true) => format!("{seconds:.1}s ago"),
+        (Some(seconds), false) => format!("{seconds:.1}s ago, waiting for watches"),
+    };
+    for (name, value) in [
+        ("Version", status.version.clone()),
+        ("Node", status.node.clone()),
+        ("Uptime", format!("{}s", status.uptime_seconds)),
+        ("Last sync", sync),
+        (
+            "Generation",
+            format!("{} (policy epoch {})", status.generation, status.epoch),
+        ),
+        ("Attached by", status.attach_mode.clone()),
+    ] {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{:<14}{value}", format!("{name}:"));
+    }
+    if let Some(error) = &status.last_error {
+        let _ = writeln!(text, "{:<14}{error}", "Last error:");
+    }
+    let mut section = |title: &str, header: &[&str], rows: Vec<Vec<String>>| {
+        if !rows.is_empty() {
+            let _ = write!(text, "\n{title}\n{}", table("  ", header, rows));
+        }
+    };
+    let watches = status.watches.iter().map(|watch| {
+        vec![
+            watch.kind.clone(),
+            yes(watch.synced),
+            watch.objects.to_string(),
+        ]
+    });
+    section("Watches", &["KIND", "SYNCED", "OBJECTS"], watches.collect());
+    let devices = status.devices.iter().map(|device| {
+        vec![
+            device.name.clone(),
+            device.ifindex.to_string(),
+            cell(&device.pod),
+        ]
+    });
+    section("Devices", &["NAME", "INDEX", "POD"], devices.collect());
+    let maps = status.maps.iter().map(|map| {
+        let share = map.entries as f64 / map.capacity.max(1) as f64;
+        vec![
+            map.name.clone(),
+            map.entries.to_string(),
+            map.capacity.to_string(),
+            format!("{:.0}%", share * 100.0),
+        ]
+    });
+    section(
+        "Maps",
+        &["NAME", "ENTRIES", "CAPACITY", "FULL"],
+        maps.collect(),
+    );
+    let features = status.features.iter().map(|feature| {
+        let otherwise = if feature.present {
+            ""
+        } else {
+            &feature.otherwise
+        };
+        vec![
+            feature.name.clone(),
+            yes(feature.present),
+            otherwise.to_owned(),
+        ]
+    });
+    section(
+        "Kernel features",
+        &["NAME", "PRESENT", "OTHERWISE"],
+        features.collect(),
+    );
+    let rejections = status.rejections.iter().map(|rejection| {
+        vec![
+            rejection.kind.clone(),
+            rejection.name.clone(),
+            rejection.message.clone(),
+        ]
+    });
+    section("Skipped", &["KIND", "NAME", "WHY"], rejections.collect());
+    text
+}

@@ -1,0 +1,230 @@
+//! What people and programs get to read.
+
+use std::sync::Arc;
+
+use super::{explanation, flows, json, pods, policies, services, status};
+use crate::admin::{self, Device, FeatureState, FlowRow, MapFill, Rejection, Status, Watch};
+use crate::explain::{Question, explain, services as translations};
+use crate::model::{DeviceFacts, PodDevice, Snapshot};
+use crate::source::manifests;
+use crate::state::State;
+
+/// A shop with an open Service, a mistaken one, default-deny and a rule with the wrong port.
+const SHOP: &str = r#"
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+status: {addresses: [{type: InternalIP, address: 192.168.0.1}]}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {kubernetes.io/metadata.name: shop}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: kube-system, labels: {kubernetes.io/metadata.name: kube-system}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: kube-system, name: dns, uid: u0, labels: {k8s-app: kube-dns}}
+spec: {nodeName: n1, containers: [{name: c, ports: [{containerPort: 53, protocol: UDP, name: dns}]}]}
+status: {phase: Running, podIP: 10.0.0.9, podIPs: [{ip: 10.0.0.9}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: shop, name: front, uid: u1, labels: {app: front}}
+spec: {nodeName: n1, containers: [{name: c}]}
+status: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: shop, name: back, uid: u2, labels: {app: back}}
+spec: {nodeName: n1, containers: [{name: c, ports: [{containerPort: 8080, name: http}]}]}
+status: {phase: Running, podIP: 10.0.0.2, podIPs: [{ip: 10.0.0.2}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {namespace: shop, name: back}
+spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1], selector: {app: back}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {namespace: shop, name: back-1, labels: {kubernetes.io/service-name: back}}
+addressType: IPv4
+ports: [{name: "", port: 8080, protocol: TCP}]
+endpoints: [{addresses: [10.0.0.2], nodeName: n1, conditions: {ready: true}, targetRef: {kind: Pod, namespace: shop, name: back}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {namespace: shop, name: slip}
+spec: {clusterIP: 10.96.0.2, clusterIPs: [10.96.0.2], selector: {app: bakc}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {namespace: kube-system, name: kube-dns}
+spec: {clusterIP: 10.96.0.53, clusterIPs: [10.96.0.53], selector: {k8s-app: kube-dns}, ports: [{port: 53, targetPort: 53, protocol: UDP, name: dns}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {namespace: kube-system, name: dns-1, labels: {kubernetes.io/service-name: kube-dns}}
+addressType: IPv4
+ports: [{name: dns, port: 53, protocol: UDP}]
+endpoints: [{addresses: [10.0.0.9], nodeName: n1, conditions: {ready: true}, targetRef: {kind: Pod, namespace: kube-system, name: dns}}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {namespace: shop, name: default-deny}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {namespace: shop, name: to-back}
+spec:
+  podSelector: {matchLabels: {app: front}}
+  policyTypes: [Egress]
+  egress: [{to: [{podSelector: {matchLabels: {app: back}}}], ports: [{port: 80}]}]
+"#;
+
+fn shop() -> Snapshot {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("shop.yaml"), SHOP).unwrap();
+    let loaded = manifests::load(directory.path()).unwrap();
+    assert_eq!(loaded.rejections, [""; 0]);
+    let mut state = State::new("n1");
+    for event in loaded.events {
+        state.apply(event);
+    }
+    let device = PodDevice {
+        ifindex: 7,
+        name: "veth7".to_owned(),
+    };
+    state.set_devices(DeviceFacts {
+        devices: [("10.0.0.2".parse().unwrap(), device)].into(),
+    });
+    state.snapshot().clone()
+}
+
+fn ask(snapshot: &Snapshot, source: &str, destination: &str) -> crate::explain::Explanation {
+    explain(snapshot, &Question::parse(source, destination).unwrap()).unwrap()
+}
+
+#[test]
+fn a_denial_through_a_service() {
+    let answer = ask(&shop(), "shop/front", "shop/svc/back");
+    insta::assert_snapshot!(explanation(&answer, false));
+}
+
+#[test]
+fn a_denial_as_json() {
+    let answer = ask(&shop(), "shop/front", "shop/svc/back");
+    insta::assert_snapshot!(json("Explanation", &answer).unwrap());
+}
+
+#[test]
+fn a_denied_lookup() {
+    let answer = ask(&shop(), "shop/back", "kube-system/svc/kube-dns:53/UDP");
+    insta::assert_snapshot!(explanation(&answer, false));
+}
+
+#[test]
+fn an_allowance() {
+    let mut snapshot = shop();
+    let policy = snapshot
+        .policies
+        .values_mut()
+        .find(|p| p.name.name == "to-back")
+        .unwrap();
+    Arc::make_mut(policy).egress.as_mut().unwrap()[0]
+        .ports
+        .clear();
+    snapshot.policies.retain(|name, _| name.name == "to-back");
+    let answer = ask(&snapshot, "shop/front", "shop/back");
+    insta::assert_snapshot!(explanation(&answer, false));
+}
+
+#[test]
+fn a_service_that_leads_nowhere() {
+    let answer = ask(&shop(), "shop/front", "shop/svc/slip");
+    insta::assert_snapshot!(explanation(&answer, false));
+}
+
+#[test]
+fn colour_is_only_added() {
+    let answer = ask(&shop(), "shop/front", "shop/back");
+    let coloured = explanation(&answer, true);
+    assert!(
+        coloured.contains("\u{1b}[1m\u{1b}[31mdenied\u{1b}[0m"),
+        "{coloured}"
+    );
+    let mut plain = coloured;
+    for code in ["\u{1b}[1m", "\u{1b}[31m", "\u{1b}[0m"] {
+        plain = plain.replace(code, "");
+    }
+    assert_eq!(plain, explanation(&answer, false));
+}
+
+#[test]
+fn lists() {
+    let snapshot = shop();
+    let flow = FlowRow {
+        protocol: 6,
+        source: "10.0.0.1".parse().unwrap(),
+        source_port: 40000,
+        destination: "fd00::2".parse().unwrap(),
+        destination_port: 8080,
+        service: Some(("10.96.0.1".parse().unwrap(), 80)),
+        packets: [5, 4],
+        bytes: [500, 4000],
+        rules: [1, 0xabc],
+    };
+    insta::assert_snapshot!(
+        [
+            services(&translations(&snapshot)),
+            pods(&admin::pods(&snapshot)),
+            policies(&admin::policies(&snapshot)),
+            flows(&[flow]),
+        ]
+        .join("\n")
+    );
+}
+
+#[test]
+fn the_state_of_an_agent() {
+    let text = |text: &str| text.to_owned();
+    insta::assert_snapshot!(status(&Status {
+        version: text("1.2.3"),
+        node: text("n1"),
+        uptime_seconds: 90,
+        synced: false,
+        generation: 2,
+        epoch: 3,
+        last_sync_seconds: Some(1.25),
+        last_error: Some(text("cannot write table `class`")),
+        attach_mode: text("tcx"),
+        watches: vec![Watch {
+            kind: text("Service"),
+            synced: true,
+            objects: 4,
+        }],
+        devices: vec![Device {
+            name: text("veth7"),
+            ifindex: 7,
+            pod: Some(text("shop/back")),
+        }],
+        maps: vec![MapFill {
+            name: text("flow"),
+            entries: 50,
+            capacity: 200,
+        }],
+        features: vec![FeatureState {
+            name: text("tcx"),
+            present: false,
+            otherwise: text("clsact"),
+        }],
+        rejections: vec![Rejection {
+            kind: text("Service"),
+            name: text("shop/zero"),
+            message: text("port 0"),
+        }],
+    }));
+}
