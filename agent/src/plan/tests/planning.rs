@@ -341,3 +341,48 @@ fn a_backend_that_returns_gets_its_id_back() {
     let (after, _) = step(1..3);
     assert_eq!(before, after);
 }
+
+/// Ingress to pods with `app` from blocks.
+fn admit(name: &str, app: &str, blocks: &[&str]) -> Policy {
+    let block = |cidr: &&str| Peer::Block {
+        cidr: cidr.parse().unwrap(),
+        except: vec![],
+    };
+    Policy {
+        ingress: Some(vec![Rule {
+            peers: blocks.iter().map(block).collect(),
+            ports: vec![],
+        }]),
+        ..policy("a", name, selector(&[("app", app)]))
+    }
+}
+
+/// Prefixes that come and go must answer like the one around them, and an edited rule must get a new row although its id,
+/// ports and classes stay.
+#[test]
+fn edited_blocks_are_followed_at_every_moment() {
+    let (wide, narrow) = ("10.0.0.0/8", "10.0.1.0/24");
+    let with_both = admit("q", "web", &[wide, narrow]);
+    let history = [
+        vec![admit("p", "db", &[wide])],
+        vec![admit("p", "db", &[wide, narrow])],
+        vec![admit("p", "db", &[wide])],
+        vec![admit("p", "db", &[wide]), with_both.clone()],
+        vec![admit("p", "db", &[narrow]), with_both],
+    ];
+    let mut planner = Planner::new();
+    let mut watch = Watch::default();
+    let mut old = Tables::default();
+    for policies in history {
+        let pods = vec![
+            pod("a", "db", "db", "10.0.0.1"),
+            pod("a", "web", "web", "10.0.0.2"),
+        ];
+        let new = compile(&snapshot(pods, policies));
+        let plan = planner.plan(&new).unwrap();
+        watch
+            .execute(&plan, &old, &new)
+            .unwrap_or_else(|message| panic!("{message}\n{plan}"));
+        old = new;
+    }
+}
