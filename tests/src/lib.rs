@@ -2,8 +2,10 @@
 
 pub mod controlplane;
 pub mod netns;
+pub mod packets;
 pub mod probe;
 pub mod process;
+pub mod simulator;
 pub mod topology;
 
 use nix::unistd::geteuid;

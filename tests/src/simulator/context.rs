@@ -11,9 +11,6 @@ use weir_common::logic::{Env, Maps};
 
 use super::tables::Simulator;
 
-/// Ticks per second of the simulated kernel.
-pub(super) const TICKS_PER_SECOND: u32 = 250;
-
 #[derive(Clone, Copy)]
 pub(super) struct Context<'s>(pub(super) &'s Simulator);
 
@@ -23,7 +20,7 @@ impl Env for Context<'_> {
     }
 
     fn ticks_per_second(&self) -> u32 {
-        TICKS_PER_SECOND
+        self.0.ticks_per_second
     }
 
     fn time(&self) -> u64 {
@@ -87,7 +84,7 @@ impl Maps for Context<'_> {
     fn flow(&self, key: &FlowKey) -> Option<FlowRef> {
         let flows = self.0.flows.borrow();
         let flow = NonNull::new(flows.get(key)?.get())?;
-        // SAFETY: entries are boxed and only dropped by `forget`, between packets.
+        // SAFETY: entries are boxed and only dropped by `forget_flows`, between packets.
         Some(unsafe { FlowRef::new(flow) })
     }
 

@@ -4,5 +4,4 @@ mod context;
 mod packet;
 mod tables;
 
-pub use packet::transmitted;
 pub use tables::{Simulator, Step};

@@ -62,16 +62,3 @@ impl Packet for Context<'_> {
         true
     }
 }
-
-/// Sum of a checksummed part of a packet, folded: 0xffff where the checksum in it is right.
-#[must_use]
-pub fn transmitted(bytes: &[u8], pseudo_header: u32) -> u16 {
-    let mut sum = u64::from(pseudo_header);
-    for pair in bytes.chunks(2) {
-        sum += u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
-}

@@ -19,6 +19,7 @@ pub struct Simulator {
     pub(super) events: RefCell<Vec<Event>>,
     pub(super) packet: RefCell<Vec<u8>>,
     pub(super) step: Cell<Step>,
+    pub(super) ticks_per_second: u32,
     scratch: RefCell<[Scratch; 2]>,
 }
 
@@ -38,9 +39,9 @@ pub struct Step {
 }
 
 impl Simulator {
-    /// A node whose agent has written `maps`, without flows.
+    /// A node whose agent has written `maps`, without flows, on a kernel with that clock.
     #[must_use]
-    pub fn new(maps: MemoryMaps) -> Self {
+    pub fn new(maps: MemoryMaps, ticks_per_second: u32) -> Self {
         let nowhere = Step { hook: Hook::FromPod, ifindex: 0, ingress_ifindex: 0, clock: 0, random: 0 };
         Self {
             maps,
@@ -50,6 +51,7 @@ impl Simulator {
             events: RefCell::default(),
             packet: RefCell::default(),
             step: Cell::new(nowhere),
+            ticks_per_second,
             scratch: RefCell::default(),
         }
     }
@@ -74,10 +76,9 @@ impl Simulator {
         self.flows.borrow().iter().map(|(key, flow)| (*key, unsafe { *flow.get() })).collect()
     }
 
-    /// Forgets all flows and fragments.
-    pub fn forget(&self) {
+    /// Forgets all flows.
+    pub fn forget_flows(&self) {
         self.flows.borrow_mut().clear();
-        self.fragments.borrow_mut().clear();
     }
 
     /// Counters that are not zero, by [`Hook::counter`].
