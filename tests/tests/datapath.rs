@@ -384,6 +384,17 @@ fn links_of_lost_devices_are_not_trusted() {
 }
 
 #[test]
+fn a_device_that_is_gone_is_told_apart() {
+    let Some(place) = Place::new() else { return };
+    for mode in [AttachMode::Tcx, AttachMode::Clsact] {
+        let mut datapath = place.open(mode);
+        let error = datapath.attach(12_345).expect_err("no such device");
+        assert!(error.is_device_gone(), "{mode}: {error}");
+        datapath.detach(12_345).expect("nothing to detach");
+    }
+}
+
+#[test]
 fn cleanup_leaves_nothing() {
     let Some(place) = Place::new() else { return };
     for mode in [AttachMode::Tcx, AttachMode::Clsact] {

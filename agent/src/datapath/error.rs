@@ -87,6 +87,12 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// Whether the device is no longer there: no failure, pods end.
+    #[must_use]
+    pub fn is_device_gone(&self) -> bool {
+        matches!(self, Self::Kernel { source, .. } if source.raw_os_error() == Some(libc::ENODEV))
+    }
+
     /// The error of an action that the kernel refused: names the missing capability where that is the reason.
     pub(crate) fn kernel(action: impl Display, source: io::Error) -> Self {
         let action = action.to_string();
