@@ -63,8 +63,12 @@ impl Reader {
     /// Takes one line; returns whether a person wants to see it (the output of passed tests is for nobody).
     pub(crate) fn line(&mut self, line: &str) -> bool {
         if let Some(result) = line.strip_prefix("test result: ") {
-            self.result(result);
-            return true;
+            // Only with its counts: a test may print these words too.
+            if let (Some(passed), Some(failed)) = (count(result, "passed"), count(result, "failed"))
+            {
+                self.result(passed, failed);
+                return true;
+            }
         }
         match line {
             "successes:" => self.in_successes = true,
@@ -109,17 +113,7 @@ impl Reader {
         }
     }
 
-    /// `ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s`
-    fn result(&mut self, result: &str) {
-        let count = |what: &str| {
-            let words: Vec<&str> = result.split([' ', ';']).collect();
-            words
-                .windows(2)
-                .find(|pair| pair[1] == what)
-                .and_then(|pair| pair[0].parse().ok())
-                .unwrap_or(0)
-        };
-        let (passed, failed): (usize, usize) = (count("passed"), count("failed"));
+    fn result(&mut self, passed: usize, failed: usize) {
         self.tally.passed += passed.saturating_sub(self.skipped.len());
         self.tally.skipped.append(&mut self.skipped);
         // The counts are what counts; a name lost in another program's output must not lose the failure.
@@ -141,6 +135,13 @@ impl Reader {
         }
         self.tally
     }
+}
+
+/// A number of `ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s`.
+fn count(result: &str, what: &str) -> Option<usize> {
+    let words: Vec<&str> = result.split([' ', ';']).collect();
+    let pair = words.windows(2).find(|pair| pair[1] == what)?;
+    pair[0].parse().ok()
 }
 
 #[cfg(test)]
@@ -166,6 +167,7 @@ successes:
 noise
 ---- net::b stdout ----
 SKIP: no CAP_NET_ADMIN
+test result: what I print
 SKIP again
 
 successes:
