@@ -37,8 +37,7 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
         return unparsed(s, parsed);
     }
     if s.headers.fragment != WHOLE && !fragment::resolve(ctx, s) {
-        s.endpoint.id = 0;
-        return Outcome::drop(Reason::UnknownFragment);
+        return unjudged(s, Reason::UnknownFragment);
     }
     let h = &s.headers;
     s.tuple = Tuple::new(
@@ -52,7 +51,7 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
         match relate(ctx, s, HOOK) {
             icmp::UNRELATED => {}
             icmp::RELATED => return Outcome::pass(Reason::Related),
-            _ => return Outcome::drop(Reason::RewriteFailed),
+            _ => return unjudged(s, Reason::RewriteFailed),
         }
     } else if let Some(flow) = ctx.flow(&s.tuple.key) {
         let now = ctx.now();
@@ -66,8 +65,7 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
             let end = flow.end(source);
             if flow.flags() & (NAT | HAIRPIN) == NAT && flow.opener() == source {
                 // These ends already talk through a Service; the answers would go to that connection.
-                s.judged = s.tuple;
-                return Outcome::drop(Reason::TupleClash);
+                return unjudged(s, Reason::TupleClash);
             }
             if is_approved(ctx, flow, HOOK, &s.headers, &end, now) {
                 note(ctx, flow, HOOK, &s.headers, source, now);
@@ -85,17 +83,22 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
     decide_new(ctx, s)
 }
 
+/// Drops a packet before a pod was found for it: what the last packet left in the scratch must not be reported with this one.
+#[inline(always)]
+pub(super) fn unjudged(s: &mut Scratch, reason: Reason) -> Outcome {
+    s.endpoint.id = 0;
+    s.judged = Tuple::default();
+    Outcome::drop(reason)
+}
+
 /// What becomes of a packet that did not parse to a flow or an ICMP error.
 #[inline(always)]
 pub(super) fn unparsed(s: &mut Scratch, reason: u32) -> Outcome {
-    // What is left of the last packet must not be reported with this one.
-    s.endpoint.id = 0;
-    s.judged = Tuple::default();
     match reason {
         r if r == Reason::NotIp as u32 => Outcome::pass(Reason::NotIp),
         r if r == Reason::Neighbor as u32 => Outcome::pass(Reason::Neighbor),
-        r if r == Reason::BadHeader as u32 => Outcome::drop(Reason::BadHeader),
-        _ => Outcome::drop(Reason::Truncated),
+        r if r == Reason::BadHeader as u32 => unjudged(s, Reason::BadHeader),
+        _ => unjudged(s, Reason::Truncated),
     }
 }
 
@@ -149,7 +152,7 @@ fn established_to_service<C: Context>(
         return hairpin_forward(ctx, s, &address, port);
     }
     if !rewrite(ctx, h, Which::Destination, &address, port) {
-        return Outcome::drop(Reason::RewriteFailed);
+        return unjudged(s, Reason::RewriteFailed);
     }
     Outcome::pass(Reason::Established)
 }

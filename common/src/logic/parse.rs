@@ -58,6 +58,15 @@ pub struct Headers {
 }
 
 impl Headers {
+    /// Nothing known of the transport header.
+    #[inline(always)]
+    fn forget_transport(&mut self) {
+        self.kind = FLOW;
+        self.tcp_flags = 0;
+        self.source_port = 0;
+        self.destination_port = 0;
+    }
+
     /// Port that policy judges at the destination: protocols without ports have 0.
     #[inline(always)]
     pub(super) fn has_ports(&self) -> bool {
@@ -95,6 +104,16 @@ fn parse_once<P: Packet>(packet: P, headers: &mut Headers) -> u32 {
     }
 }
 
+/// Too short for an IP header: what the last packet left must not be taken for this one's.
+#[inline(always)]
+fn unreadable(headers: &mut Headers) -> u32 {
+    *headers = Headers {
+        length: headers.length,
+        ..Headers::default()
+    };
+    Reason::Truncated as u32
+}
+
 /// Parses the packet that an ICMP error quotes, of which only the first eight bytes of the transport header need be there.
 #[inline(never)]
 pub(super) fn parse_quoted<P: Packet>(
@@ -114,9 +133,23 @@ pub(super) fn parse_quoted<P: Packet>(
 #[inline(always)]
 fn parse_v4<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bool) -> u32 {
     let Some(ip) = packet.load::<Ipv4>(offset) else {
-        return Reason::Truncated as u32;
+        return unreadable(headers);
     };
     let header_length = (ip.version_length as u32 & 0xf) * 4;
+    let fragment = u16::from_be(ip.fragment);
+    headers.fragment = match (fragment & 0x1fff, fragment & 0x2000) {
+        (0, 0) => WHOLE,
+        (0, _) => FIRST_FRAGMENT,
+        _ => LATER_FRAGMENT,
+    };
+    headers.source = Address::from_v4_word(ip.source);
+    headers.destination = Address::from_v4_word(ip.destination);
+    headers.fragment_id = ip.id as u32;
+    headers.v6 = 0;
+    headers.network = offset;
+    headers.transport = offset + header_length;
+    headers.protocol = ip.protocol;
+    headers.forget_transport();
     if ip.version_length >> 4 != 4 || header_length < 20 {
         return Reason::BadHeader as u32;
     }
@@ -129,37 +162,18 @@ fn parse_v4<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bo
             return Reason::Truncated as u32;
         }
     }
-    let fragment = u16::from_be(ip.fragment);
-    headers.fragment = match (fragment & 0x1fff, fragment & 0x2000) {
-        (0, 0) => WHOLE,
-        (0, _) => FIRST_FRAGMENT,
-        _ => LATER_FRAGMENT,
-    };
     // RFC 1858: a fragment at offset 1 could overwrite the TCP flags of the first.
     if fragment & 0x1fff == 1 && ip.protocol == protocol::TCP {
         return Reason::BadHeader as u32;
     }
-    headers.source = Address::from_v4_word(ip.source);
-    headers.destination = Address::from_v4_word(ip.destination);
-    headers.fragment_id = ip.id as u32;
-    headers.v6 = 0;
-    headers.network = offset;
-    headers.transport = offset + header_length;
-    headers.protocol = ip.protocol;
     parse_transport(packet, headers, protocol::ICMP, quoted)
 }
 
 #[inline(always)]
 fn parse_v6<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bool) -> u32 {
     let Some(ip) = packet.load::<Ipv6>(offset) else {
-        return Reason::Truncated as u32;
+        return unreadable(headers);
     };
-    if u32::from_be(ip.version_class_flow) >> 28 != 6 {
-        return Reason::BadHeader as u32;
-    }
-    if !quoted && headers.length < offset + IPV6 + u16::from_be(ip.payload_length) as u32 {
-        return Reason::Truncated as u32;
-    }
     headers.source = Address { words: ip.source };
     headers.destination = Address {
         words: ip.destination,
@@ -168,6 +182,15 @@ fn parse_v6<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bo
     headers.fragment_id = 0;
     headers.v6 = 1;
     headers.network = offset;
+    headers.transport = offset + IPV6;
+    headers.protocol = ip.next;
+    headers.forget_transport();
+    if u32::from_be(ip.version_class_flow) >> 28 != 6 {
+        return Reason::BadHeader as u32;
+    }
+    if !quoted && headers.length < offset + IPV6 + u16::from_be(ip.payload_length) as u32 {
+        return Reason::Truncated as u32;
+    }
 
     let mut next = ip.next;
     let mut at = offset + IPV6;
@@ -219,10 +242,6 @@ fn is_extension(next: u8) -> bool {
 
 #[inline(always)]
 fn parse_transport<P: Packet>(packet: P, headers: &mut Headers, icmp: u8, quoted: bool) -> u32 {
-    headers.kind = FLOW;
-    headers.tcp_flags = 0;
-    headers.source_port = 0;
-    headers.destination_port = 0;
     if headers.fragment == LATER_FRAGMENT {
         return PARSED;
     }

@@ -4,7 +4,7 @@ use super::conntrack::{is_approved, is_live, is_over, is_syn, note};
 use super::context::{Context, Scratch, Tuple};
 use super::entry::{Translation, approval, insert};
 use super::fragment;
-use super::from_pod::unparsed;
+use super::from_pod::{unjudged, unparsed};
 use super::icmp::{self, relate};
 use super::outcome::{Outcome, account, sample};
 use super::parse::{FLOW, PARSED, WHOLE, parse};
@@ -39,8 +39,7 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
         return unparsed(s, parsed);
     }
     if s.headers.fragment != WHOLE && !fragment::resolve(ctx, s) {
-        s.endpoint.id = 0;
-        return Outcome::drop(Reason::UnknownFragment);
+        return unjudged(s, Reason::UnknownFragment);
     }
     let h = &s.headers;
     s.tuple = Tuple::new(
@@ -54,7 +53,7 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
         match relate(ctx, s, HOOK) {
             icmp::UNRELATED => {}
             icmp::RELATED => return Outcome::pass(Reason::Related),
-            _ => return Outcome::drop(Reason::RewriteFailed),
+            _ => return unjudged(s, Reason::RewriteFailed),
         }
     } else if let Some(flow) = ctx.flow(&s.tuple.key) {
         if flow.flags() & (BACKEND_SIDE | HAIRPIN) == BACKEND_SIDE {
@@ -86,8 +85,7 @@ fn deliver<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef, reason: Reason) -
         && flow.opener() != s.tuple.source()
         && !put_frontend_back(ctx, s, flow)
     {
-        s.judged = s.tuple;
-        return Outcome::drop(Reason::RewriteFailed);
+        return unjudged(s, Reason::RewriteFailed);
     }
     Outcome::pass(reason)
 }
