@@ -214,7 +214,7 @@ fn maps(version: usize, row: u32, class: u32, base: u32) -> RawMaps {
         ..RawMaps::default()
     };
     let mut add = |table, key: &[u8], value: &[u8]| {
-        let table = maps.tables.entry(table).or_insert_with(BTreeMap::new);
+        let table = maps.tables.entry(table).or_default();
         table.insert(key.to_vec(), value.to_vec());
     };
     let mut endpoint = Endpoint {

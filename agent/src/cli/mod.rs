@@ -43,7 +43,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Outcome::Yes) => ExitCode::SUCCESS,
         Ok(Outcome::No) => ExitCode::from(1),
         Err(error) => {
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            let _ = writeln!(io::stderr(), "error: {}", in_words(&error));
             ExitCode::from(ERROR)
         }
     }
@@ -61,6 +61,18 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap:
         command = command.bin_name("kubectl weir");
     }
     Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
+}
+
+/// An error with its causes, without those that its own text already tells.
+fn in_words(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match text.as_str() {
+            "" => cause,
+            _ if text.contains(&cause) => text,
+            _ => format!("{text}: {cause}"),
+        }
+    })
 }
 
 /// Writes an answer. Whoever closed the pipe has read enough: that is no error.

@@ -3,7 +3,7 @@ use std::ffi::OsString;
 use clap::CommandFactory;
 
 use super::args::{Command, MapCommand, ServiceCommand};
-use super::{Cli, OutputFormat, parse};
+use super::{Cli, OutputFormat, in_words, parse};
 
 fn cli(line: &str) -> Result<Cli, clap::Error> {
     parse(line.split_whitespace().map(OsString::from))
@@ -89,4 +89,14 @@ fn help_shows_the_name_that_it_was_called_by() {
     assert!(plugin.contains("Usage: kubectl weir explain"), "{plugin}");
     let agent = cli("/usr/bin/weir explain --help").unwrap_err().to_string();
     assert!(agent.contains("Usage: weir explain"), "{agent}");
+}
+
+#[test]
+fn errors_tell_every_cause_once() {
+    let refused = std::io::Error::other("refused");
+    let error = anyhow::Error::new(refused).context("cannot connect (refused)");
+    assert_eq!(
+        in_words(&error.context("no answer")),
+        "no answer: cannot connect (refused)"
+    );
 }

@@ -183,7 +183,7 @@ impl Judged<'_, '_, '_> {
                 }
             }
             PortMatch::Named(name) => {
-                misses.extend(self.name_miss(name, port.protocol, destination))
+                misses.extend(self.name_miss(name, port.protocol, destination));
             }
         }
         misses
