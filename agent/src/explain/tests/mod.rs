@@ -3,3 +3,4 @@ mod dns;
 mod policy;
 mod question;
 mod service;
+mod tables;
