@@ -346,7 +346,7 @@ impl FlowRef {
         let total =
             |flow: *mut Flow| unsafe { (&raw mut (*flow).bytes).cast::<u64>().add(side as usize) };
         self.set(packets, self.get(packets).wrapping_add(1));
-        self.set(total, self.get(total).wrapping_add(bytes as u64));
+        self.set(total, self.get(total).wrapping_add(u64::from(bytes)));
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) fn insert<C: Context>(
     s.flow.ends[local as usize & 1] = approval(ctx, s, role);
     s.flow.flags |= BACKEND_SIDE;
     s.flow.packets[source as usize & 1] = 1;
-    s.flow.bytes[source as usize & 1] = s.headers.length as u64;
+    s.flow.bytes[source as usize & 1] = u64::from(s.headers.length);
     if translation == Translation::None {
         return ctx.insert_flow(&s.judged.key, &s.flow);
     }

@@ -285,8 +285,8 @@ fn open<C: Context>(ctx: C, s: &mut Scratch, translation: Translation) -> Outcom
 #[inline(never)]
 fn enter<C: Context>(ctx: C, s: &mut Scratch, translation: Translation) -> bool {
     let source = s.judged.source();
-    if translation == Translation::ToBackend {
-        if let Some(flow) = ctx.flow(&s.judged.key) {
+    if translation == Translation::ToBackend
+        && let Some(flow) = ctx.flow(&s.judged.key) {
             let same = flow.flags() & NAT != 0
                 && flow.nat() == (s.headers.destination, s.headers.destination_port);
             let fresh = is_syn(&s.headers) && is_over(flow);
@@ -298,7 +298,6 @@ fn enter<C: Context>(ctx: C, s: &mut Scratch, translation: Translation) -> bool 
                 return insert_frontend_side(ctx, s, translation);
             }
         }
-    }
     insert(ctx, s, source, ROLE_OPENER, translation)
 }
 

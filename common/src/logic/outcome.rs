@@ -94,7 +94,7 @@ pub(super) fn sample<C: Context>(ctx: C, s: &mut Scratch, outcome: Outcome) {
     if ctx.dry_run() || every == 0 {
         return;
     }
-    if every == 1 || ctx.random() % every == 0 {
+    if every == 1 || ctx.random().is_multiple_of(every) {
         report(ctx, s, outcome.0);
     }
 }

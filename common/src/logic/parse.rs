@@ -135,7 +135,7 @@ fn parse_v4<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bo
     let Some(ip) = packet.load::<Ipv4>(offset) else {
         return unreadable(headers);
     };
-    let header_length = (ip.version_length as u32 & 0xf) * 4;
+    let header_length = (u32::from(ip.version_length) & 0xf) * 4;
     let fragment = u16::from_be(ip.fragment);
     headers.fragment = match (fragment & 0x1fff, fragment & 0x2000) {
         (0, 0) => WHOLE,
@@ -144,7 +144,7 @@ fn parse_v4<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bo
     };
     headers.source = Address::from_v4_word(ip.source);
     headers.destination = Address::from_v4_word(ip.destination);
-    headers.fragment_id = ip.id as u32;
+    headers.fragment_id = u32::from(ip.id);
     headers.v6 = 0;
     headers.network = offset;
     headers.transport = offset + header_length;
@@ -154,7 +154,7 @@ fn parse_v4<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bo
         return Reason::BadHeader as u32;
     }
     if !quoted {
-        let total = u16::from_be(ip.total_length) as u32;
+        let total = u32::from(u16::from_be(ip.total_length));
         // A GSO packet beyond 64 KiB has a length of 0 (BIG TCP).
         let too_short =
             headers.length < offset + total || (total < header_length && headers.length <= 0xffff);
@@ -188,7 +188,7 @@ fn parse_v6<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bo
     if u32::from_be(ip.version_class_flow) >> 28 != 6 {
         return Reason::BadHeader as u32;
     }
-    if !quoted && headers.length < offset + IPV6 + u16::from_be(ip.payload_length) as u32 {
+    if !quoted && headers.length < offset + IPV6 + u32::from(u16::from_be(ip.payload_length)) {
         return Reason::Truncated as u32;
     }
 
@@ -215,8 +215,8 @@ fn parse_v6<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bo
                 8
             }
             // RFC 4302: in words of four bytes, minus two.
-            protocol::AUTHENTICATION => (extension.length as u32 + 2) * 4,
-            _ => (extension.length as u32 + 1) * 8,
+            protocol::AUTHENTICATION => (u32::from(extension.length) + 2) * 4,
+            _ => (u32::from(extension.length) + 1) * 8,
         };
         if at > MAX_OFFSET {
             return Reason::BadHeader as u32;

@@ -26,12 +26,11 @@ pub(super) fn find_endpoint<C: Context>(
 ) -> bool {
     let version = version(ctx);
     s.endpoint = Endpoint::default();
-    if let Some(endpoint) = ctx.endpoint(&EndpointKey::address(*address)) {
-        if endpoint.rows(version).ingress != ROW_ABSENT {
+    if let Some(endpoint) = ctx.endpoint(&EndpointKey::address(*address))
+        && endpoint.rows(version).ingress != ROW_ABSENT {
             s.endpoint = endpoint;
             return true;
         }
-    }
     if !by_device {
         return false;
     }

@@ -50,8 +50,8 @@ fn reset<C: Context>(ctx: C, h: &Headers) -> bool {
     let header = if h.v6 == 1 { IPV6 } else { IPV4 };
     let sent = h
         .length
-        .wrapping_sub(h.transport + (asked.offset as u32 >> 4) * 4);
-    let opens_or_ends = (h.tcp_flags & tcp::SYN != 0) as u32 + (h.tcp_flags & tcp::FIN != 0) as u32;
+        .wrapping_sub(h.transport + (u32::from(asked.offset) >> 4) * 4);
+    let opens_or_ends = u32::from(h.tcp_flags & tcp::SYN != 0) + u32::from(h.tcp_flags & tcp::FIN != 0);
     let (sequence, acknowledgement, flags) = if h.tcp_flags & tcp::ACK != 0 {
         (asked.acknowledgement, 0, tcp::RST)
     } else {
@@ -80,7 +80,7 @@ fn reset<C: Context>(ctx: C, h: &Headers) -> bool {
     sum = add(sum, acknowledgement);
     sum = add(
         sum,
-        u16::from_ne_bytes([answer.offset, answer.flags]) as u32,
+        u32::from(u16::from_ne_bytes([answer.offset, answer.flags])),
     );
     answer.checksum = fold(sum);
     swap_ethernet(ctx)
@@ -115,7 +115,7 @@ fn unreachable<C: Context>(ctx: C, h: &Headers) -> bool {
     } else {
         0
     };
-    sum = add(sum, u16::from_ne_bytes([kind, code]) as u32);
+    sum = add(sum, u32::from(u16::from_ne_bytes([kind, code])));
     let Some(sum) = sum_words(ctx, ETHERNET, quoted / 4, sum) else {
         return false;
     };
@@ -156,7 +156,7 @@ fn pseudo_header(h: &Headers, protocol_number: u8, length: u32) -> u32 {
             add(add(a[1], b[1]), add(a[2], b[2])),
         );
     }
-    add(add(sum, length.to_be()), (protocol_number as u32).to_be())
+    add(add(sum, length.to_be()), u32::from(protocol_number).to_be())
 }
 
 /// Writes the IP header of an answer: from the packet's destination to its source, `length` bytes behind it.
@@ -194,7 +194,7 @@ fn store_ip_header<C: Context>(ctx: C, h: &Headers, protocol_number: u8, length:
         word(u16::from_ne_bytes([ip.version_length, 0]), ip.total_length),
     );
     sum = add(sum, word(0, ip.fragment));
-    sum = add(sum, u16::from_ne_bytes([ip.ttl, ip.protocol]) as u32);
+    sum = add(sum, u32::from(u16::from_ne_bytes([ip.ttl, ip.protocol])));
     ip.checksum = fold(sum);
     ctx.store(ETHERNET, ip)
 }

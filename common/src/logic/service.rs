@@ -139,7 +139,7 @@ pub(super) fn is_served<C: Context>(
 fn select<C: Context>(ctx: C, s: &mut Scratch, frontend: &Frontend) -> u32 {
     let count = frontend.internal_count;
     // Maps [0, 2^32) to [0, count) without a division.
-    let mut index = ((ctx.random() as u64 * count as u64) >> 32) as u32;
+    let mut index = ((u64::from(ctx.random()) * u64::from(count)) >> 32) as u32;
     s.service = frontend.service;
     let mut tries = 0;
     while tries < TRIES {

@@ -55,8 +55,8 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
             icmp::RELATED => return Outcome::pass(Reason::Related),
             _ => return unjudged(s, Reason::RewriteFailed),
         }
-    } else if let Some(flow) = ctx.flow(&s.tuple.key) {
-        if flow.flags() & (BACKEND_SIDE | HAIRPIN) == BACKEND_SIDE {
+    } else if let Some(flow) = ctx.flow(&s.tuple.key)
+        && flow.flags() & (BACKEND_SIDE | HAIRPIN) == BACKEND_SIDE {
             let now = ctx.now();
             let source = s.tuple.source();
             let end = flow.end(source.other());
@@ -74,7 +74,6 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
                 );
             }
         }
-    }
     decide_new(ctx, s)
 }
 
