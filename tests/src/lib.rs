@@ -1,6 +1,7 @@
 //! Harness of the Weir test suites.
 
 pub mod controlplane;
+pub mod fixture;
 pub mod netns;
 pub mod packets;
 pub mod probe;

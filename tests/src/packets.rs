@@ -35,20 +35,48 @@ pub struct Packet {
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the fields are those of the headers")]
 pub enum Content {
-    Tcp { source: u16, destination: u16, flags: u8, payload: usize },
+    Tcp {
+        source: u16,
+        destination: u16,
+        flags: u8,
+        payload: usize,
+    },
     /// Without `checksum` the field is zero (IPv4 only).
-    Udp { source: u16, destination: u16, payload: usize, checksum: bool },
-    Sctp { source: u16, destination: u16, payload: usize },
+    Udp {
+        source: u16,
+        destination: u16,
+        payload: usize,
+        checksum: bool,
+    },
+    Sctp {
+        source: u16,
+        destination: u16,
+        payload: usize,
+    },
     /// ICMP or ICMPv6, with the rest of the header.
-    Icmp { kind: u8, code: u8, rest: u32, payload: Vec<u8> },
-    Other { protocol: u8, payload: usize },
+    Icmp {
+        kind: u8,
+        code: u8,
+        rest: u32,
+        payload: Vec<u8>,
+    },
+    Other {
+        protocol: u8,
+        payload: usize,
+    },
 }
 
 impl Packet {
     /// A whole packet without options.
     #[must_use]
     pub fn new(source: IpAddr, destination: IpAddr, content: Content) -> Self {
-        Self { source, destination, content, options: 0, fragment: None }
+        Self {
+            source,
+            destination,
+            content,
+            options: 0,
+            fragment: None,
+        }
     }
 
     /// The bytes, with made-up MAC addresses.
@@ -110,30 +138,57 @@ impl Packet {
     fn transport(&self) -> (u8, Vec<u8>) {
         let later = self.fragment.is_some_and(|(_, offset, _)| offset > 0);
         let (number, mut bytes, checksum_at) = match &self.content {
-            Content::Tcp { source, destination, flags, payload } => {
+            Content::Tcp {
+                source,
+                destination,
+                flags,
+                payload,
+            } => {
                 let mut tcp = ports(*source, *destination);
                 tcp.extend([0, 0, 0, 7, 0, 0, 0, 9, 0x50, *flags, 1, 0, 0, 0, 0, 0]);
                 tcp.extend(filler(*payload));
                 (protocol::TCP, tcp, Some(16))
             }
-            Content::Udp { source, destination, payload, checksum } => {
+            Content::Udp {
+                source,
+                destination,
+                payload,
+                checksum,
+            } => {
                 let mut udp = ports(*source, *destination);
                 udp.extend((8 + *payload as u16).to_be_bytes());
                 udp.extend([0, 0]);
                 udp.extend(filler(*payload));
                 (protocol::UDP, udp, checksum.then_some(6))
             }
-            Content::Sctp { source, destination, payload } => {
+            Content::Sctp {
+                source,
+                destination,
+                payload,
+            } => {
                 let mut sctp = ports(*source, *destination);
                 sctp.extend([0; 8]);
                 sctp.extend(filler(*payload));
                 (protocol::SCTP, sctp, None)
             }
-            Content::Icmp { kind, code, rest, payload } => {
+            Content::Icmp {
+                kind,
+                code,
+                rest,
+                payload,
+            } => {
                 let mut icmp = vec![*kind, *code, 0, 0];
                 icmp.extend(rest.to_be_bytes());
                 icmp.extend(payload);
-                (if self.source.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 }, icmp, Some(2))
+                (
+                    if self.source.is_ipv4() {
+                        protocol::ICMP
+                    } else {
+                        protocol::ICMPV6
+                    },
+                    icmp,
+                    Some(2),
+                )
             }
             Content::Other { protocol, payload } => (*protocol, filler(*payload), None),
         };
@@ -141,7 +196,11 @@ impl Packet {
             return (number, filler(32));
         }
         if let Some(at) = checksum_at {
-            let pseudo = if number == protocol::ICMP { 0 } else { pseudo_header(self.source, self.destination, number, bytes.len()) };
+            let pseudo = if number == protocol::ICMP {
+                0
+            } else {
+                pseudo_header(self.source, self.destination, number, bytes.len())
+            };
             let checksum = match checksum(pseudo, &bytes) {
                 0 if number == protocol::UDP => 0xffff,
                 checksum => checksum,
@@ -170,7 +229,15 @@ fn pseudo_header(source: IpAddr, destination: IpAddr, number: u8, length: usize)
 }
 
 fn sum(bytes: &[u8]) -> u64 {
-    bytes.chunks(2).map(|pair| u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum()
+    bytes
+        .chunks(2)
+        .map(|pair| {
+            u64::from(u16::from_be_bytes([
+                pair[0],
+                pair.get(1).copied().unwrap_or(0),
+            ]))
+        })
+        .sum()
 }
 
 fn checksum(start: u64, bytes: &[u8]) -> u16 {
@@ -185,26 +252,31 @@ fn checksum(start: u64, bytes: &[u8]) -> u16 {
 /// their IPv4 header.
 #[must_use]
 pub fn checksum_error(frame: &[u8]) -> Option<String> {
-    let (source, destination, mut next, mut at): (IpAddr, IpAddr, u8, usize) = match frame.get(12..14)? {
-        [0x08, 0x00] => {
-            let ip = frame.get(14..34)?;
-            let header = usize::from(ip[0] & 0xf) * 4;
-            if checksum(0, frame.get(14..14 + header)?) != 0 {
-                return Some("IPv4 header".to_owned());
+    let (source, destination, mut next, mut at): (IpAddr, IpAddr, u8, usize) =
+        match frame.get(12..14)? {
+            [0x08, 0x00] => {
+                let ip = frame.get(14..34)?;
+                let header = usize::from(ip[0] & 0xf) * 4;
+                if checksum(0, frame.get(14..14 + header)?) != 0 {
+                    return Some("IPv4 header".to_owned());
+                }
+                if u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff != 0 {
+                    return None;
+                }
+                let v4 = |at: usize| -> Option<IpAddr> {
+                    Some(<[u8; 4]>::try_from(&ip[at..at + 4]).ok()?.into())
+                };
+                (v4(12)?, v4(16)?, ip[9], 14 + header)
             }
-            if u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff != 0 {
-                return None;
+            [0x86, 0xdd] => {
+                let ip = frame.get(14..54)?;
+                let v6 = |at: usize| -> Option<IpAddr> {
+                    Some(<[u8; 16]>::try_from(&ip[at..at + 16]).ok()?.into())
+                };
+                (v6(8)?, v6(24)?, ip[6], 54)
             }
-            let v4 = |at: usize| -> Option<IpAddr> { Some(<[u8; 4]>::try_from(&ip[at..at + 4]).ok()?.into()) };
-            (v4(12)?, v4(16)?, ip[9], 14 + header)
-        }
-        [0x86, 0xdd] => {
-            let ip = frame.get(14..54)?;
-            let v6 = |at: usize| -> Option<IpAddr> { Some(<[u8; 16]>::try_from(&ip[at..at + 16]).ok()?.into()) };
-            (v6(8)?, v6(24)?, ip[6], 54)
-        }
-        _ => return None,
-    };
+            _ => return None,
+        };
     while next == protocol::HOP_BY_HOP || next == protocol::DESTINATION {
         let extension = frame.get(at..at + 2)?;
         next = extension[0];
@@ -214,7 +286,9 @@ pub fn checksum_error(frame: &[u8]) -> Option<String> {
     let pseudo = match next {
         protocol::ICMP => 0,
         protocol::UDP if transport.get(6..8)? == [0, 0] => return None,
-        protocol::TCP | protocol::UDP | protocol::ICMPV6 => pseudo_header(source, destination, next, transport.len()),
+        protocol::TCP | protocol::UDP | protocol::ICMPV6 => {
+            pseudo_header(source, destination, next, transport.len())
+        }
         _ => return None,
     };
     (checksum(pseudo, transport) != 0).then(|| format!("protocol {next}"))
@@ -225,7 +299,12 @@ pub fn checksum_error(frame: &[u8]) -> Option<String> {
 pub fn answer(frame: &[u8]) -> Option<Vec<u8>> {
     let mut frame = frame.to_vec();
     let (addresses, size, transport, number) = match frame.get(12..14)? {
-        [0x08, 0x00] => (26, 4, 14 + usize::from(frame.get(14)? & 0xf) * 4, *frame.get(23)?),
+        [0x08, 0x00] => (
+            26,
+            4,
+            14 + usize::from(frame.get(14)? & 0xf) * 4,
+            *frame.get(23)?,
+        ),
         [0x86, 0xdd] => (22, 16, 54, *frame.get(20)?),
         _ => return None,
     };
@@ -247,7 +326,11 @@ pub fn answer(frame: &[u8]) -> Option<Vec<u8>> {
     }
     if number == protocol::TCP {
         let flags = *frame.get(transport + 13)?;
-        let answer = if flags & tcp::SYN != 0 && flags & tcp::ACK == 0 { tcp::SYN | tcp::ACK } else { tcp::ACK };
+        let answer = if flags & tcp::SYN != 0 && flags & tcp::ACK == 0 {
+            tcp::SYN | tcp::ACK
+        } else {
+            tcp::ACK
+        };
         set_tcp_flags(&mut frame, transport, answer);
     }
     Some(frame)

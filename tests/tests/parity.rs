@@ -9,22 +9,14 @@ use std::process::Command;
 
 use weir::compile::compile;
 use weir::datapath::{self, AttachMode, KernelDatapath, Options, TestRun};
-use weir::model::{
-    DeviceFacts, Endpoint, EndpointSlice, Namespace, ObjectName, Peer, Pod, PodDevice, Policy, PolicyPort, PortMatch, Protocol, Rule,
-    Selector, Service, ServicePort, SlicePort, Snapshot, TrafficPolicy,
-};
+use weir::model::{Policy, Protocol, Rule, Snapshot};
 use weir::plan::{MemoryMaps, Plan, Planner, Step as PlanStep};
 use weir_common::abi::{Counter, Flow, FlowKey, Hook, Verdict, control};
 use weir_common::reason::Reason;
+use weir_tests::fixture::{address, block, policy, snapshot, to};
 use weir_tests::packets::{Content, Packet, answer, checksum_error, set_tcp_flags, tcp};
 use weir_tests::simulator::{Simulator, Step};
 use zerocopy::IntoBytes;
-
-const NODE: &str = "node1";
-
-fn address(text: &str) -> IpAddr {
-    text.parse().expect("address")
-}
 
 /// splitmix64: a sequence of numbers that a seed repeats.
 struct Random(u64);
@@ -51,110 +43,6 @@ impl Random {
     }
 }
 
-/// Two local pods, a remote one, and Services of all shapes over them. `policies` are those of the table family.
-fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
-    let mut snapshot = Snapshot { node_name: NODE.to_owned(), ..Snapshot::default() };
-    let namespace = Namespace { name: "shop".to_owned(), labels: BTreeMap::new() };
-    snapshot.namespaces.insert("shop".to_owned(), namespace.into());
-    for (name, node, ips) in [
-        ("a", NODE, ["10.0.1.1", "fd00:1::1"]),
-        ("b", NODE, ["10.0.1.2", "fd00:1::2"]),
-        ("c", "node2", ["10.0.2.1", "fd00:2::1"]),
-    ] {
-        let pod = Pod {
-            name: ObjectName::new("shop", name),
-            uid: name.to_owned(),
-            labels: [("app".to_owned(), name.to_owned())].into(),
-            ips: ips.map(address).to_vec(),
-            host_network: false,
-            terminal: false,
-            node: node.to_owned(),
-            ports: vec![],
-            created: 0,
-        };
-        snapshot.pods.insert(pod.name.clone(), pod.into());
-    }
-    for (name, v4, v6, endpoints) in [
-        ("all", "10.96.0.10", "fd96::10", vec!["a", "b", "c"]),
-        ("b", "10.96.0.11", "fd96::11", vec!["b"]),
-        ("self", "10.96.0.12", "fd96::12", vec!["a"]),
-        ("none", "10.96.0.13", "fd96::13", vec![]),
-        ("also-b", "10.96.0.14", "fd96::14", vec!["b"]),
-    ] {
-        let service = Service {
-            name: ObjectName::new("shop", name),
-            cluster_ips: vec![address(v4), address(v6)],
-            ports: [Protocol::Tcp, Protocol::Udp]
-                .map(|protocol| ServicePort { name: protocol.to_string(), protocol, port: 80, target_port: "8080".to_owned() })
-                .to_vec(),
-            internal_traffic_policy: TrafficPolicy::Cluster,
-            selector: BTreeMap::new(),
-        };
-        for family in [0, 1] {
-            let endpoints = endpoints
-                .iter()
-                .map(|pod| {
-                    let pod = &snapshot.pods[&ObjectName::new("shop", *pod)];
-                    Endpoint {
-                        address: pod.ips[family],
-                        ready: true,
-                        serving: true,
-                        terminating: false,
-                        node: Some(pod.node.clone()),
-                        pod: Some(pod.name.clone()),
-                    }
-                })
-                .collect();
-            let slice = EndpointSlice {
-                name: ObjectName::new("shop", format!("{name}-{family}")),
-                service: service.name.clone(),
-                endpoints,
-                ports: [Protocol::Tcp, Protocol::Udp]
-                    .map(|protocol| SlicePort { name: protocol.to_string(), protocol, port: 8080 })
-                    .to_vec(),
-            };
-            snapshot.slices.insert(slice.name.clone(), slice.into());
-        }
-        snapshot.services.insert(service.name.clone(), service.into());
-    }
-    for policy in policies {
-        snapshot.policies.insert(policy.name.clone(), policy.into());
-    }
-    let mut facts = DeviceFacts::default();
-    for (pod, ifindex) in ["a", "b"].into_iter().zip(devices) {
-        for ip in &snapshot.pods[&ObjectName::new("shop", pod)].ips {
-            facts.devices.insert(*ip, PodDevice { ifindex, name: format!("veth{ifindex}") });
-        }
-    }
-    snapshot.devices = facts;
-    snapshot
-}
-
-fn selector(app: &str) -> Selector {
-    use weir::model::{Operator, Requirement};
-    let values = [app.to_owned()].into();
-    Selector { requirements: vec![Requirement { key: "app".to_owned(), operator: Operator::In(values) }] }
-}
-
-fn policy(name: &str, pod: &str, ingress: Option<Vec<Rule>>, egress: Option<Vec<Rule>>) -> Policy {
-    Policy { name: ObjectName::new("shop", name), uid: name.to_owned(), pod_selector: selector(pod), ingress, egress }
-}
-
-fn to(pod: &str, ports: &[(Protocol, u16, u16)]) -> Rule {
-    Rule {
-        peers: vec![Peer::Pods { namespaces: None, pods: Some(selector(pod)) }],
-        ports: ports.iter().map(|(protocol, low, high)| PolicyPort { protocol: *protocol, port: PortMatch::Range(*low, *high) }).collect(),
-    }
-}
-
-fn block(cidr: &str, except: &[&str]) -> Rule {
-    let network = |text: &str| text.parse().expect("network");
-    Rule {
-        peers: vec![Peer::Block { cidr: network(cidr), except: except.iter().map(|text| network(text)).collect() }],
-        ports: vec![PolicyPort { protocol: Protocol::Tcp, port: PortMatch::All }],
-    }
-}
-
 /// The table families: sequences switch from one to the next in the middle.
 fn families() -> Vec<Vec<Policy>> {
     let tcp = (Protocol::Tcp, 8080, 8080);
@@ -163,12 +51,35 @@ fn families() -> Vec<Vec<Policy>> {
         vec![],
         vec![policy("deny-a", "a", Some(vec![]), Some(vec![]))],
         vec![
-            policy("a", "a", None, Some(vec![to("b", &[tcp, udp]), block("10.0.2.0/24", &["10.0.2.128/25"])])),
-            policy("b", "b", Some(vec![to("a", &[tcp, (Protocol::Udp, 1, 1000), udp])]), None),
+            policy(
+                "a",
+                "a",
+                None,
+                Some(vec![
+                    to("b", &[tcp, udp]),
+                    block("10.0.2.0/24", &["10.0.2.128/25"]),
+                ]),
+            ),
+            policy(
+                "b",
+                "b",
+                Some(vec![to("a", &[tcp, (Protocol::Udp, 1, 1000), udp])]),
+                None,
+            ),
         ],
         vec![
-            policy("a", "a", Some(vec![Rule::default()]), Some(vec![to("c", &[tcp]), block("fd00:2::/64", &[])])),
-            policy("b", "b", Some(vec![block("0.0.0.0/0", &["10.0.1.0/24"])]), Some(vec![])),
+            policy(
+                "a",
+                "a",
+                Some(vec![Rule::default()]),
+                Some(vec![to("c", &[tcp]), block("fd00:2::/64", &[])]),
+            ),
+            policy(
+                "b",
+                "b",
+                Some(vec![block("0.0.0.0/0", &["10.0.1.0/24"])]),
+                Some(vec![]),
+            ),
         ],
     ]
 }
@@ -193,11 +104,30 @@ impl Kernel {
             return None;
         }
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("namespaces");
-        mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).expect("private mounts");
+        mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
+            .expect("private mounts");
         let bpffs = tempfile::tempdir().expect("directory");
-        mount(Some("bpf"), bpffs.path(), Some("bpf"), MsFlags::empty(), NONE).expect("bpffs");
+        mount(
+            Some("bpf"),
+            bpffs.path(),
+            Some("bpf"),
+            MsFlags::empty(),
+            NONE,
+        )
+        .expect("bpffs");
         let devices = ["pod-a", "pod-b"].map(|name| {
-            let made = Command::new("ip").args(["link", "add", name, "type", "veth", "peer", "name", &format!("{name}-in")]).status();
+            let made = Command::new("ip")
+                .args([
+                    "link",
+                    "add",
+                    name,
+                    "type",
+                    "veth",
+                    "peer",
+                    "name",
+                    &format!("{name}-in"),
+                ])
+                .status();
             assert!(made.expect("ip").success());
             nix::net::if_::if_nametoindex(name).expect("index")
         });
@@ -208,15 +138,20 @@ impl Kernel {
             backend_capacity: 4096,
             replay: true,
         };
-        Some(Self { datapath: KernelDatapath::open(&options).expect("open"), devices, _bpffs: bpffs })
+        Some(Self {
+            datapath: KernelDatapath::open(&options).expect("open"),
+            devices,
+            _bpffs: bpffs,
+        })
     }
 
     fn flows(&self) -> BTreeMap<FlowKey, Flow> {
         let mut flows = BTreeMap::new();
-        self.datapath.for_each_flow(|key, flow| {
-            flows.insert(key, flow);
-        })
-        .expect("flows");
+        self.datapath
+            .for_each_flow(|key, flow| {
+                flows.insert(key, flow);
+            })
+            .expect("flows");
         flows
     }
 }
@@ -250,7 +185,9 @@ impl Traffic {
             }
         }
         let v6 = self.random.one_in(2);
-        let hook = self.random.pick(&[Hook::FromPod, Hook::FromPod, Hook::ToPod]);
+        let hook = self
+            .random
+            .pick(&[Hook::FromPod, Hook::FromPod, Hook::ToPod]);
         let device = self.random.pick(&self.devices);
         let mut packet = self.fresh(v6);
         if !self.random.one_in(10) {
@@ -277,13 +214,26 @@ impl Traffic {
     }
 
     fn pass(&mut self, hook: Hook, ifindex: u32, packet: Vec<u8>) -> Pass {
-        let other = self.devices.into_iter().find(|device| *device != ifindex).unwrap_or(1);
+        let other = self
+            .devices
+            .into_iter()
+            .find(|device| *device != ifindex)
+            .unwrap_or(1);
         let ingress_ifindex = match hook {
             Hook::FromPod => ifindex,
             Hook::ToPod => self.random.pick(&[0, 1, other, other, other, ifindex]),
         };
         let random = self.random.next() as u32;
-        Pass { step: Step { hook, ifindex, ingress_ifindex, clock: self.clock, random }, packet }
+        Pass {
+            step: Step {
+                hook,
+                ifindex,
+                ingress_ifindex,
+                clock: self.clock,
+                random,
+            },
+            packet,
+        }
     }
 
     /// A pass that the last one leads to: delivered to the other pod, answered, retransmitted, complained about.
@@ -294,10 +244,16 @@ impl Traffic {
         match (self.random.below(8), pass.step.hook, verdict) {
             (0, ..) => None,
             (1, hook, _) => Some(self.pass(hook, here, pass.packet.clone())),
-            (2 | 3, Hook::FromPod, Verdict::Pass) => Some(self.pass(Hook::ToPod, other, packet.to_vec())),
-            (4, Hook::FromPod, Verdict::Pass) => Some(self.pass(Hook::ToPod, here, answer(packet)?)),
+            (2 | 3, Hook::FromPod, Verdict::Pass) => {
+                Some(self.pass(Hook::ToPod, other, packet.to_vec()))
+            }
+            (4, Hook::FromPod, Verdict::Pass) => {
+                Some(self.pass(Hook::ToPod, here, answer(packet)?))
+            }
             (4.., _, Verdict::Return) => Some(self.pass(Hook::FromPod, here, answer(packet)?)),
-            (2 | 3, Hook::ToPod, Verdict::Pass) => Some(self.pass(Hook::FromPod, here, answer(packet)?)),
+            (2 | 3, Hook::ToPod, Verdict::Pass) => {
+                Some(self.pass(Hook::FromPod, here, answer(packet)?))
+            }
             (4 | 5, Hook::ToPod, Verdict::Pass) => {
                 let complaint = self.complaint(packet)?;
                 Some(self.pass(Hook::FromPod, here, complaint))
@@ -308,7 +264,9 @@ impl Traffic {
             }
             (7, hook, _) if packet.get(12..14)? == [8, 0] && packet.get(23)? == &6 => {
                 let mut packet = pass.packet.clone();
-                let flags = self.random.pick(&[tcp::ACK, tcp::FIN | tcp::ACK, tcp::RST, tcp::SYN]);
+                let flags = self
+                    .random
+                    .pick(&[tcp::ACK, tcp::FIN | tcp::ACK, tcp::RST, tcp::SYN]);
                 set_tcp_flags(&mut packet, 34, flags);
                 Some(self.pass(hook, here, packet))
             }
@@ -321,47 +279,140 @@ impl Traffic {
         let quoted = about.get(14..(14 + 60).min(about.len()))?.to_vec();
         let v6 = about.get(12..14)? == [0x86, 0xdd];
         let (source, destination) = if v6 {
-            let at = |from: usize| about.get(from..from + 16).and_then(|b| <[u8; 16]>::try_from(b).ok()).map(IpAddr::from);
+            let at = |from: usize| {
+                about
+                    .get(from..from + 16)
+                    .and_then(|b| <[u8; 16]>::try_from(b).ok())
+                    .map(IpAddr::from)
+            };
             (at(22)?, at(38)?)
         } else {
-            let at = |from: usize| about.get(from..from + 4).and_then(|b| <[u8; 4]>::try_from(b).ok()).map(IpAddr::from);
+            let at = |from: usize| {
+                about
+                    .get(from..from + 4)
+                    .and_then(|b| <[u8; 4]>::try_from(b).ok())
+                    .map(IpAddr::from)
+            };
             (at(26)?, at(30)?)
         };
         let router = address(if v6 { "fd30::1" } else { "172.30.0.1" });
-        let from = if self.random.one_in(2) { destination } else { router };
-        let (kind, code) = if v6 { self.random.pick(&[(1, 4), (2, 0), (3, 0)]) } else { self.random.pick(&[(3, 3), (3, 4), (11, 0)]) };
-        Some(Packet::new(from, source, Content::Icmp { kind, code, rest: 1300, payload: quoted }).bytes())
+        let from = if self.random.one_in(2) {
+            destination
+        } else {
+            router
+        };
+        let (kind, code) = if v6 {
+            self.random.pick(&[(1, 4), (2, 0), (3, 0)])
+        } else {
+            self.random.pick(&[(3, 3), (3, 4), (11, 0)])
+        };
+        Some(
+            Packet::new(
+                from,
+                source,
+                Content::Icmp {
+                    kind,
+                    code,
+                    rest: 1300,
+                    payload: quoted,
+                },
+            )
+            .bytes(),
+        )
     }
 
     fn fresh(&mut self, v6: bool) -> Packet {
         let hosts: &[&str] = if v6 {
-            &["fd00:1::1", "fd00:1::1", "fd00:1::2", "fd00:2::1", "fd30::7", "fe80::1", "::", "ff02::1"]
+            &[
+                "fd00:1::1",
+                "fd00:1::1",
+                "fd00:1::2",
+                "fd00:2::1",
+                "fd30::7",
+                "fe80::1",
+                "::",
+                "ff02::1",
+            ]
         } else {
-            &["10.0.1.1", "10.0.1.1", "10.0.1.2", "10.0.2.1", "10.0.2.200", "172.30.0.7", "0.0.0.0", "224.0.0.1"]
+            &[
+                "10.0.1.1",
+                "10.0.1.1",
+                "10.0.1.2",
+                "10.0.2.1",
+                "10.0.2.200",
+                "172.30.0.7",
+                "0.0.0.0",
+                "224.0.0.1",
+            ]
         };
         let services: &[&str] = if v6 {
             &["fd96::10", "fd96::11", "fd96::12", "fd96::13", "fd96::14"]
         } else {
-            &["10.96.0.10", "10.96.0.11", "10.96.0.12", "10.96.0.13", "10.96.0.14"]
+            &[
+                "10.96.0.10",
+                "10.96.0.11",
+                "10.96.0.12",
+                "10.96.0.13",
+                "10.96.0.14",
+            ]
         };
         let source = address(self.random.pick(hosts));
-        let destination = if self.random.one_in(2) { self.random.pick(services) } else { self.random.pick(hosts) };
+        let destination = if self.random.one_in(2) {
+            self.random.pick(services)
+        } else {
+            self.random.pick(hosts)
+        };
         let destination = address(destination);
         let from = self.random.pick(&[40_000, 40_000, 40_001, 8080, 68]);
-        let port = self.random.pick(&[80, 80, 80, 8080, 8080, 8085, 53, 67, 999]);
+        let port = self
+            .random
+            .pick(&[80, 80, 80, 8080, 8080, 8085, 53, 67, 999]);
         let payload = self.random.below(40);
         let content = match self.random.below(12) {
             0..=4 => {
-                let flags = self.random.pick(&[tcp::SYN, tcp::SYN, tcp::SYN, tcp::ACK, tcp::RST, tcp::FIN | tcp::ACK]);
-                Content::Tcp { source: from, destination: port, flags, payload }
+                let flags = self.random.pick(&[
+                    tcp::SYN,
+                    tcp::SYN,
+                    tcp::SYN,
+                    tcp::ACK,
+                    tcp::RST,
+                    tcp::FIN | tcp::ACK,
+                ]);
+                Content::Tcp {
+                    source: from,
+                    destination: port,
+                    flags,
+                    payload,
+                }
             }
-            5..=8 => Content::Udp { source: from, destination: port, payload, checksum: v6 || !self.random.one_in(4) },
-            9 => Content::Sctp { source: from, destination: port, payload },
+            5..=8 => Content::Udp {
+                source: from,
+                destination: port,
+                payload,
+                checksum: v6 || !self.random.one_in(4),
+            },
+            9 => Content::Sctp {
+                source: from,
+                destination: port,
+                payload,
+            },
             10 => {
-                let kinds: &[u8] = if v6 { &[128, 129, 135, 136, 133, 143, 1, 2] } else { &[8, 0, 3, 11, 13] };
-                Content::Icmp { kind: self.random.pick(kinds), code: 0, rest: 7 << 16 | 1, payload: vec![1; payload] }
+                let kinds: &[u8] = if v6 {
+                    &[128, 129, 135, 136, 133, 143, 1, 2]
+                } else {
+                    &[8, 0, 3, 11, 13]
+                };
+                Content::Icmp {
+                    kind: self.random.pick(kinds),
+                    code: 0,
+                    rest: 7 << 16 | 1,
+                    payload: vec![1; payload],
+                }
             }
-            _ => Content::Other { protocol: self.random.pick(&[47, 50, 59]), payload: payload + 8 },
+            _ => Content::Other {
+                protocol: self.random.pick(&[47, 50, 59]),
+                payload: payload + 8,
+            },
         };
         let mut packet = Packet::new(source, destination, content);
         if self.random.one_in(8) {
@@ -369,7 +420,12 @@ impl Traffic {
         }
         if self.random.one_in(8) {
             let id = self.random.pick(&[1, 2]);
-            packet.fragment = Some(self.random.pick(&[(id, 0, true), (id, 10, true), (id, 20, false), (id, 1, false)]));
+            packet.fragment = Some(self.random.pick(&[
+                (id, 0, true),
+                (id, 10, true),
+                (id, 20, false),
+                (id, 1, false),
+            ]));
         }
         packet
     }
@@ -395,25 +451,49 @@ fn action(verdict: Verdict) -> i32 {
 
 #[test]
 fn the_simulator_and_the_loaded_programs_agree() {
-    let Some(mut kernel) = Kernel::new() else { return };
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let Some(mut kernel) = Kernel::new() else {
+        return;
+    };
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().expect("a number"))
+    };
     let sequences = number("WEIR_PARITY_SEQUENCES").unwrap_or(10_000);
-    let seeds: Vec<u64> = number("WEIR_PARITY_SEED").map_or_else(|| (0..sequences).collect(), |seed| vec![seed]);
+    let seeds: Vec<u64> =
+        number("WEIR_PARITY_SEED").map_or_else(|| (0..sequences).collect(), |seed| vec![seed]);
 
-    let families: Vec<Snapshot> = families().into_iter().map(|policies| snapshot(kernel.devices, policies)).collect();
+    let families: Vec<Snapshot> = families()
+        .into_iter()
+        .map(|policies| snapshot(kernel.devices, policies))
+        .collect();
     let mut planner = Planner::new();
     let mut simulator = Simulator::new(MemoryMaps::new(), kernel.datapath.ticks_per_second());
     let mut events = kernel.datapath.events().expect("events");
     let mut current = usize::MAX;
-    let sample = Plan { steps: vec![PlanStep::Control { index: control::SAMPLE, value: 1 }] };
+    let sample = Plan {
+        steps: vec![PlanStep::Control {
+            index: control::SAMPLE,
+            value: 1,
+        }],
+    };
     kernel.datapath.execute(&sample).expect("sample");
     simulator.maps.execute(&sample).expect("sample");
 
     for seed in seeds {
-        let mut traffic = Traffic { random: Random(seed), devices: kernel.devices, clock: seed as u32, last: None };
+        let mut traffic = Traffic {
+            random: Random(seed),
+            devices: kernel.devices,
+            clock: seed as u32,
+            last: None,
+        };
         for index in 0..12 {
             // Every tenth sequence changes the tables in its middle, with flows alive.
-            let wanted = if index == 6 && seed % 10 == 0 { (seed as usize / 10) % families.len() } else { current };
+            let wanted = if index == 6 && seed % 10 == 0 {
+                (seed as usize / 10) % families.len()
+            } else {
+                current
+            };
             let wanted = if wanted == usize::MAX { 0 } else { wanted };
             if wanted != current {
                 let plan = planner.plan(&compile(&families[wanted])).expect("plan");
@@ -431,12 +511,19 @@ fn the_simulator_and_the_loaded_programs_agree() {
             let Ok(output) = kernel.datapath.test_run(pass.step.hook, &run) else {
                 panic!("test run of {pass:x?}");
             };
-            let context = format!("seed {seed}, packet {index}: {pass:x?}, reason {:?}", Reason::from_u8(reason));
+            let context = format!(
+                "seed {seed}, packet {index}: {pass:x?}, reason {:?}",
+                Reason::from_u8(reason)
+            );
             assert_eq!(output.action, action(verdict), "verdict; {context}");
             if verdict != Verdict::Drop {
                 assert_eq!(output.packet, packet, "bytes; {context}");
                 if checksum_error(&pass.packet).is_none() {
-                    assert_eq!(checksum_error(&packet), None, "checksum; {context}\nout {packet:x?}");
+                    assert_eq!(
+                        checksum_error(&packet),
+                        None,
+                        "checksum; {context}\nout {packet:x?}"
+                    );
                 }
             }
             let reported = std::iter::from_fn(|| events.next().map(|event| event.to_vec()));
@@ -482,15 +569,28 @@ fn assert_rich(counted: &BTreeMap<u32, Counter>) {
         Reason::BadHeader,
         Reason::UnknownFragment,
     ];
-    let from_pod = [Reason::Dhcp, Reason::SpoofedSource, Reason::NoEndpoint, Reason::NoServicePort, Reason::TupleClash];
+    let from_pod = [
+        Reason::Dhcp,
+        Reason::SpoofedSource,
+        Reason::NoEndpoint,
+        Reason::NoServicePort,
+        Reason::TupleClash,
+    ];
     let expected = everywhere
         .into_iter()
         .flat_map(|reason| [(Hook::FromPod, reason), (Hook::ToPod, reason)])
         .chain(from_pod.map(|reason| (Hook::FromPod, reason)))
         .chain([(Hook::ToPod, Reason::Node)]);
     for (hook, reason) in expected {
-        let packets = counted.get(&hook.counter(reason)).map_or(0, |counter| counter.packets);
+        let packets = counted
+            .get(&hook.counter(reason))
+            .map_or(0, |counter| counter.packets);
         println!("{:>8} {:>20} {packets}", hook.direction(), reason.name());
-        assert!(packets > 0, "no packet was {} at {}", reason.name(), hook.direction());
+        assert!(
+            packets > 0,
+            "no packet was {} at {}",
+            reason.name(),
+            hook.direction()
+        );
     }
 }

@@ -4,8 +4,8 @@ use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 
 use weir_common::abi::{
-    Address, BackendState, Class, Endpoint, EndpointKey, Event, Flow, FlowKey, FlowRef, FragmentKey, FragmentPorts, Frontend, FrontendKey,
-    PrefixKey, Range, Segment, Slot, VerdictKey,
+    Address, BackendState, Class, Endpoint, EndpointKey, Event, Flow, FlowKey, FlowRef,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment, Slot, VerdictKey,
 };
 use weir_common::logic::{Env, Maps};
 

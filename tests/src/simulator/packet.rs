@@ -35,8 +35,17 @@ impl Packet for Context<'_> {
         false
     }
 
-    fn fix_checksum(&self, offset: u32, difference: u32, _pseudo: bool, optional: bool, _v6: bool) -> bool {
-        let Some(checksum) = self.load::<u16>(offset) else { return false };
+    fn fix_checksum(
+        &self,
+        offset: u32,
+        difference: u32,
+        _pseudo: bool,
+        optional: bool,
+        _v6: bool,
+    ) -> bool {
+        let Some(checksum) = self.load::<u16>(offset) else {
+            return false;
+        };
         if optional && checksum == 0 {
             return true;
         }

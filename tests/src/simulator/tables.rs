@@ -42,7 +42,13 @@ impl Simulator {
     /// A node whose agent has written `maps`, without flows, on a kernel with that clock.
     #[must_use]
     pub fn new(maps: MemoryMaps, ticks_per_second: u32) -> Self {
-        let nowhere = Step { hook: Hook::FromPod, ifindex: 0, ingress_ifindex: 0, clock: 0, random: 0 };
+        let nowhere = Step {
+            hook: Hook::FromPod,
+            ifindex: 0,
+            ingress_ifindex: 0,
+            clock: 0,
+            random: 0,
+        };
         Self {
             maps,
             flows: RefCell::default(),
@@ -73,7 +79,11 @@ impl Simulator {
     /// All flows.
     pub fn flows(&self) -> BTreeMap<FlowKey, Flow> {
         // SAFETY: nothing writes to an entry outside `run`.
-        self.flows.borrow().iter().map(|(key, flow)| (*key, unsafe { *flow.get() })).collect()
+        self.flows
+            .borrow()
+            .iter()
+            .map(|(key, flow)| (*key, unsafe { *flow.get() }))
+            .collect()
     }
 
     /// Forgets all flows.
