@@ -13,7 +13,7 @@ use super::attach::{self, AttachMode};
 use super::bpf::{self, Map, Shape, TestRun, map_type};
 use super::control::Control;
 use super::error::{During, Error, Result};
-use super::object::{self, Capacities, Constants, Programs};
+use super::object::{self, Capacities, Clock, Constants, Programs};
 use super::pins::Pins;
 use super::write::Generation;
 use crate::plan::Table;
@@ -66,7 +66,7 @@ pub struct KernelDatapath {
     tcx: bool,
     /// Devices that an earlier agent attached to in the way that this one does not use.
     leftovers: BTreeSet<u32>,
-    ticks_per_second: u32,
+    clock: Clock,
     pub(super) pins: Pins,
 }
 
@@ -104,12 +104,12 @@ impl KernelDatapath {
             flow: options.flow_capacity,
             backend: options.backend_capacity,
         };
-        let ticks_per_second = object::ticks_per_second(&pins, capacities)?;
+        let clock = object::clock(&pins, capacities)?;
         let load = |dry_run| {
             let constants = Constants {
                 dry_run,
                 replay: options.replay,
-                ticks_per_second,
+                ticks_per_second: clock.rate,
             };
             Programs::load(&pins, capacities, constants)
         };
@@ -150,7 +150,7 @@ impl KernelDatapath {
             dry,
             tcx,
             leftovers,
-            ticks_per_second,
+            clock,
             pins,
         })
     }
@@ -211,7 +211,13 @@ impl KernelDatapath {
     /// Ticks per second of the clock in [`Flow`].
     #[must_use]
     pub const fn ticks_per_second(&self) -> u32 {
-        self.ticks_per_second
+        self.clock.rate
+    }
+
+    /// The clock in [`Flow`] now.
+    #[must_use]
+    pub fn now(&self) -> u32 {
+        self.clock.now()
     }
 
     /// A word of the `control` array; 0 for one that does not exist.

@@ -16,7 +16,7 @@ use crate::plan::Table;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir.o"));
 
-/// Program that tells the time, see [`ticks_per_second`].
+/// Program that tells the time, see [`clock`].
 const CLOCK: &str = "clock";
 
 /// Name of a hook's program, also in pins and filters.
@@ -78,25 +78,49 @@ pub fn is_embedded() -> bool {
     !OBJECT.is_empty()
 }
 
-/// The rate of the kernel's clock in ticks per second (CONFIG_HZ), which no interface tells: measured in a tenth of a second.
-pub(crate) fn ticks_per_second(pins: &Pins, capacities: Capacities) -> Result<u32> {
+/// The kernel's clock (jiffies), which no interface tells: its rate, and what it showed at a moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    /// Ticks per second (CONFIG_HZ).
+    pub(crate) rate: u32,
+    ticks: u64,
+    /// Nanoseconds of CLOCK_MONOTONIC when it showed `ticks`. Both clocks stand still while the machine sleeps.
+    nanoseconds: u64,
+}
+
+impl Clock {
+    /// What it shows now, cut to the width of the ABI.
+    pub(crate) fn now(self) -> u32 {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        let passed = u128::from(now.saturating_sub(self.nanoseconds)) * u128::from(self.rate);
+        self.ticks.wrapping_add((passed / 1_000_000_000) as u64) as u32
+    }
+}
+
+/// Measures the kernel's clock for a tenth of a second.
+pub(crate) fn clock(pins: &Pins, capacities: Capacities) -> Result<Clock> {
     /// What CONFIG_HZ can be on the architectures that BPF runs on.
     const USUAL: [u32; 4] = [100, 250, 300, 1000];
     let mut object = open(pins, capacities, Constants::default())?;
     let program = load_program(&mut object, CLOCK)?;
     let (start_ticks, start) = read_clock(program.as_fd())?;
     std::thread::sleep(Duration::from_millis(100));
-    let (end_ticks, end) = read_clock(program.as_fd())?;
-    let ticks = end_ticks.wrapping_sub(start_ticks) as f64;
-    let seconds = end.wrapping_sub(start) as f64 / 1e9;
-    let rate = ticks / seconds;
-    USUAL
+    let (ticks, nanoseconds) = read_clock(program.as_fd())?;
+    let elapsed = nanoseconds.wrapping_sub(start) as f64 / 1e9;
+    let measured = ticks.wrapping_sub(start_ticks) as f64 / elapsed;
+    let rate = USUAL
         .into_iter()
         .min_by(|a, b| {
-            let distance = |usual: u32| (rate / f64::from(usual)).ln().abs();
+            let distance = |usual: u32| (measured / f64::from(usual)).ln().abs();
             distance(*a).total_cmp(&distance(*b))
         })
-        .ok_or_else(|| Error::BadObject("no clock rate".to_owned()))
+        .ok_or_else(|| Error::BadObject("no clock rate".to_owned()))?;
+    Ok(Clock {
+        rate,
+        ticks,
+        nanoseconds,
+    })
 }
 
 /// Jiffies and nanoseconds at the same moment.
