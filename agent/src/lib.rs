@@ -9,6 +9,8 @@ pub mod compile;
 pub mod config;
 pub mod datapath;
 pub mod explain;
+pub mod flows;
+pub mod metrics;
 pub mod model;
 pub mod netlink;
 pub mod plan;

@@ -20,6 +20,7 @@ pub use server::{ServeError, serve};
 
 use weir_common::abi::{Flow, FlowKey};
 
+use crate::flows::Record;
 use crate::model::Snapshot;
 
 /// What the runtime lets the admin socket see. Called from several tasks; slow calls are made on blocking threads.
@@ -41,4 +42,7 @@ pub trait Provider: Send + Sync + 'static {
     /// # Errors
     /// What could not be read, in words.
     fn flows(&self) -> Result<Vec<(FlowKey, Flow)>, String>;
+
+    /// The newest flow records, oldest first.
+    fn records(&self) -> Vec<Record>;
 }

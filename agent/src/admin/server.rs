@@ -149,6 +149,10 @@ fn router(provider: Arc<dyn Provider>) -> Router {
             }),
         )
         .route(
+            "/v1/flow-records",
+            get(async |State(p): Shared| blocking(move || Ok(p.records())).await),
+        )
+        .route(
             "/v1/map-dump",
             get(async |State(p): Shared, query: RawQuery| {
                 blocking(move || {

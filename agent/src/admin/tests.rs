@@ -41,6 +41,10 @@ impl Provider for Fixed {
     fn flows(&self) -> Result<Vec<(FlowKey, Flow)>, String> {
         Err("cannot read table `flow`".to_owned())
     }
+
+    fn records(&self) -> Vec<crate::flows::Record> {
+        Vec::new()
+    }
 }
 
 fn pod(name: &str, address: &str) -> Arc<Pod> {

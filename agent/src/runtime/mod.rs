@@ -1,20 +1,278 @@
 //! The one loop that owns time, tasks and shutdown.
+//!
+//! Every task ends when the token is cancelled; none touches the kernel on its way out, so that the data plane goes on as it is.
 
-use crate::config::RunConfig;
+mod cycle;
+mod devices;
+mod engine;
+mod events;
+mod health;
+mod provider;
+mod shared;
+mod tasks;
+mod upkeep;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use weir_common::abi::control;
+
+use self::cycle::Ports;
+use self::engine::Engine;
+use self::shared::Shared;
+use self::tasks::Tasks;
+use crate::admin;
+use crate::config::{ConfigError, RunConfig};
+use crate::datapath::{self, EventReader, KernelDatapath, Options};
+use crate::model::{DeviceFacts, Event};
+use crate::netlink::{self, Local};
+use crate::plan::{BACKENDS, Plan, Step};
+use crate::source::kube::{KubeError, KubeOptions, KubeSource};
+use crate::source::manifests::{ManifestError, ManifestSource};
+
+/// Events that wait for the loop.
+const EVENTS: usize = 16 * 1024;
+/// Pause before netlink is asked again after an error.
+const NETLINK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why the agent ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The configuration cannot be used.
     #[error(transparent)]
-    Config(#[from] crate::config::ConfigError),
+    Config(#[from] ConfigError),
+    /// The kernel refused.
+    #[error(transparent)]
+    Datapath(#[from] datapath::Error),
+    /// The API server cannot be used.
+    #[error(transparent)]
+    Kube(#[from] KubeError),
+    /// The manifests cannot be used.
+    #[error(transparent)]
+    Manifests(#[from] ManifestError),
+    /// The admin socket cannot be served.
+    #[error(transparent)]
+    Admin(#[from] admin::ServeError),
+    /// An address is taken or not ours.
+    #[error(
+        "cannot listen on {address}: {source}; give another address with {option}, or stop what listens there"
+    )]
+    Listen {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A server ended.
+    #[error("cannot serve {what} any more: {source}")]
+    Serve {
+        /// Which.
+        what: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+    /// Signals cannot be received.
+    #[error("cannot wait for signals: {0}")]
+    Signals(#[source] io::Error),
+    /// A task ended that should not.
+    #[error("{0} ended by itself: please report this with the log")]
+    Ended(&'static str),
+    /// A task panicked.
+    #[error("{what} ended by a bug: {source}")]
+    Panic {
+        /// Which.
+        what: &'static str,
+        /// The panic.
+        source: tokio::task::JoinError,
+    },
 }
 
-/// Runs the agent until it is told to stop.
+/// Where the objects come from.
+enum Source {
+    Manifests(ManifestSource),
+    Kube(KubeSource),
+}
+
+impl Source {
+    async fn new(config: &RunConfig) -> Result<Self, KubeError> {
+        if let Some(directory) = &config.manifests {
+            return Ok(Self::Manifests(ManifestSource::new(directory)));
+        }
+        let options = KubeOptions {
+            kubeconfig: config.kubeconfig.clone(),
+            api_servers: config.api_servers.clone(),
+        };
+        KubeSource::connect(&options).await.map(Self::Kube)
+    }
+
+    async fn run(
+        self,
+        events: mpsc::Sender<Event>,
+        shutdown: CancellationToken,
+    ) -> Result<(), RunError> {
+        match self {
+            Self::Manifests(source) => Ok(source.run(events, shutdown).await?),
+            Self::Kube(source) => {
+                source.run(events, shutdown).await;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Runs the agent until SIGTERM or SIGINT. The data plane goes on without it.
 ///
 /// # Errors
-/// When it cannot start.
+/// When it cannot start, or cannot go on. The kernel keeps what it has.
 pub async fn run(config: RunConfig) -> Result<(), RunError> {
-    config.cgroup_root()?;
-    Ok(())
+    let node = config.node_name()?;
+    let source = Source::new(&config).await?;
+    let watches = match &source {
+        Source::Kube(source) => Some(source.states()),
+        Source::Manifests(_) => None,
+    };
+    let health = health::bind("--healthz-address", config.healthz_address).await?;
+    let metrics = health::bind("--metrics-address", config.metrics_address).await?;
+    let mut terminate = on(SignalKind::terminate())?;
+    let mut interrupt = on(SignalKind::interrupt())?;
+
+    let datapath = open(&config)?;
+    let reader = EventReader::new(datapath.events()?).map_err(|source| RunError::Serve {
+        what: "flow events",
+        source,
+    })?;
+    let features = datapath::probe(&datapath);
+    let shared = Arc::new(Shared::new(node.clone(), datapath, features, watches));
+    let engine = Engine::new(Arc::clone(&shared))?;
+    tracing::info!(
+        node,
+        bpffs = %config.bpffs.display(),
+        attach = %shared.datapath().attach_mode(),
+        "weir {} started",
+        env!("CARGO_PKG_VERSION")
+    );
+
+    let (events_in, events) = mpsc::channel(EVENTS);
+    let (facts_in, facts) = watch::channel(DeviceFacts::default());
+    let (local, local_out) = watch::channel(Local::default());
+    let mut tasks = Tasks::new();
+    let token = tasks.token.clone();
+    tasks.start("the source", source.run(events_in, token.clone()));
+    tasks.start(
+        "netlink",
+        follow_netlink(local_out, facts_in, token.clone()),
+    );
+    tasks.start("the admin socket", {
+        let (shared, shutdown) = (Arc::clone(&shared), token.clone().cancelled_owned());
+        let socket = config.admin_socket();
+        async move { Ok(admin::serve(&socket, shared, shutdown).await?) }
+    });
+    tasks.start("health", {
+        let serving = health::serve_health(health, Arc::clone(&shared), token.clone());
+        served("health", serving)
+    });
+    tasks.start("metrics", {
+        let serving = health::serve_metrics(metrics, Arc::clone(&shared), token.clone());
+        served("metrics", serving)
+    });
+    tasks.start("flow events", {
+        let reading = events::read(Arc::clone(&shared), reader, token.clone());
+        served("flow events", reading)
+    });
+    tasks.start("the heartbeat", {
+        let beating = upkeep::heartbeat(Arc::clone(&shared), token.clone());
+        async {
+            beating.await;
+            Ok(())
+        }
+    });
+    tasks.start("the flow table's upkeep", {
+        let collecting = upkeep::collect_flows(Arc::clone(&shared), token.clone());
+        async {
+            collecting.await;
+            Ok(())
+        }
+    });
+    let ports = Ports {
+        events,
+        facts,
+        local,
+    };
+    tasks.start("the loop", {
+        let cycling = cycle::cycle(engine, Arc::clone(&shared), ports, token.clone());
+        async {
+            cycling.await;
+            Ok(())
+        }
+    });
+
+    let result = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        error = tasks.failure() => Err(error),
+    };
+    tracing::info!("stopping; the data plane goes on as it is");
+    tasks.stop().await;
+    result
+}
+
+/// Opens the data path.
+fn open(config: &RunConfig) -> Result<KernelDatapath, datapath::Error> {
+    let mut datapath = KernelDatapath::open(&Options {
+        bpffs: config.bpffs.clone(),
+        attach: config.attach,
+        flow_capacity: config.flow_capacity,
+        backend_capacity: BACKENDS,
+        replay: false,
+    })?;
+    datapath.execute(&Plan {
+        steps: vec![Step::Control {
+            index: control::SAMPLE,
+            value: config.event_sample.into(),
+        }],
+    })?;
+    Ok(datapath)
+}
+
+fn on(kind: SignalKind) -> Result<Signal, RunError> {
+    signal(kind).map_err(RunError::Signals)
+}
+
+/// Adds to an I/O error which task it ended.
+async fn served(
+    what: &'static str,
+    serving: impl Future<Output = io::Result<()>>,
+) -> Result<(), RunError> {
+    serving
+        .await
+        .map_err(|source| RunError::Serve { what, source })
+}
+
+/// Keeps following devices: what the kernel does not tell now it tells later, and until then the last facts stand.
+async fn follow_netlink(
+    local: watch::Receiver<Local>,
+    facts: watch::Sender<DeviceFacts>,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            result = netlink::watch(local.clone(), facts.clone()) => {
+                if let Err(error) = result {
+                    tracing::warn!("cannot follow devices, trying again: {error}");
+                }
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(NETLINK_PAUSE) => {}
+        }
+    }
 }

@@ -1,0 +1,105 @@
+//! Names for the numbers of events.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustc_hash::FxHashMap;
+use weir_common::reason::Reason;
+
+use super::{AllowedBy, Decoded, Owner, Peer, Record};
+use crate::compile::{EndpointEntry, RowId, RuleOrigin, Tables};
+use crate::model::{Direction, ObjectName, Snapshot};
+
+/// Names of what one version of the tables talks about.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    owners: FxHashMap<IpAddr, Owner>,
+    /// Policies that isolate each local pod, by endpoint id: for ingress and for egress.
+    isolating: FxHashMap<u64, [Vec<ObjectName>; 2]>,
+    rules: BTreeMap<u32, RuleOrigin>,
+}
+
+impl Directory {
+    /// The directory of a snapshot and the tables compiled from it.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot, tables: &Tables) -> Self {
+        let mut owners = FxHashMap::default();
+        for node in snapshot.nodes.values() {
+            for address in &node.addresses {
+                owners.insert(*address, Owner::Node(node.name.clone()));
+            }
+        }
+        for (address, pod) in snapshot.address_owners() {
+            owners.insert(address, Owner::Pod(pod.name.clone()));
+        }
+        for service in snapshot.services.values() {
+            for address in &service.cluster_ips {
+                owners.insert(*address, Owner::Service(service.name.clone()));
+            }
+        }
+        let policies = |row: &RowId| {
+            let row = tables.policies.rows.get(row);
+            row.map(|row| row.policies.clone()).unwrap_or_default()
+        };
+        let entry = |endpoint: &EndpointEntry| {
+            let isolating = [policies(&endpoint.ingress), policies(&endpoint.egress)];
+            (endpoint.id, isolating)
+        };
+        Self {
+            owners,
+            isolating: tables.policies.endpoints.values().map(entry).collect(),
+            rules: tables.policies.rules.clone(),
+        }
+    }
+
+    /// The record of an event that was made `age` before `now`.
+    #[must_use]
+    pub fn record(&self, decoded: &Decoded, now: Timestamp, age: Duration) -> Record {
+        let event = &decoded.event;
+        let denied = decoded.reason == Reason::PolicyDenied;
+        let rule = self.rules.get(&event.rule).map(|origin| AllowedBy {
+            policy: origin.policy.clone(),
+            index: origin.index,
+        });
+        Record {
+            time: now.checked_sub(age).unwrap_or(now),
+            verdict: decoded.outcome,
+            reason: decoded.reason.name().to_owned(),
+            direction: decoded.direction,
+            protocol: decoded.protocol(),
+            source: self.peer(event.source.into(), event.source_port),
+            destination: self.peer(event.destination.into(), event.destination_port),
+            backend: decoded
+                .backend
+                .map(|(address, port)| self.peer(address, port)),
+            rule,
+            denied_by: if denied {
+                self.isolating(event.endpoint, decoded.direction)
+            } else {
+                Vec::new()
+            },
+            length: event.length,
+        }
+    }
+
+    fn isolating(&self, endpoint: u64, direction: Direction) -> Vec<ObjectName> {
+        let side = match direction {
+            Direction::Ingress => 0,
+            Direction::Egress => 1,
+        };
+        self.isolating
+            .get(&endpoint)
+            .map(|policies| policies[side].clone())
+            .unwrap_or_default()
+    }
+
+    fn peer(&self, address: IpAddr, port: u16) -> Peer {
+        Peer {
+            address,
+            port,
+            owner: self.owners.get(&address).cloned(),
+        }
+    }
+}

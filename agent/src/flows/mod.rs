@@ -1,0 +1,80 @@
+//! Events of the kernel programs as records that people and exporters read: who talked to whom, what became of it and why.
+
+mod decode;
+mod enrich;
+mod recent;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Direction, ObjectName};
+
+pub use decode::{DecodeError, Decoded, Outcome, decode};
+pub use enrich::Directory;
+pub use recent::Recent;
+
+/// A drop, or the first packet of a flow (of allowed flows only one in `--event-sample`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// When the packet was judged.
+    pub time: jiff::Timestamp,
+    /// What became of the packet.
+    pub verdict: Outcome,
+    /// Why, see [`weir_common::reason::Reason::name`].
+    pub reason: String,
+    /// Seen from the judged pod.
+    pub direction: Direction,
+    /// Protocol: TCP, UDP, ICMP, or its number.
+    pub protocol: String,
+    /// Who sent it.
+    pub source: Peer,
+    /// What it was addressed to.
+    pub destination: Peer,
+    /// The endpoint behind the Service that it was addressed to.
+    pub backend: Option<Peer>,
+    /// The rule that allowed it.
+    pub rule: Option<AllowedBy>,
+    /// The policies that isolate the judged pod, when none of them allowed it.
+    pub denied_by: Vec<ObjectName>,
+    /// Length in bytes, with the Ethernet header.
+    pub length: u32,
+}
+
+/// One end of a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Peer {
+    /// Address.
+    pub address: IpAddr,
+    /// Port, or identifier of an ICMP query.
+    pub port: u16,
+    /// What has the address, if known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub owner: Option<Owner>,
+}
+
+/// What has an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Owner {
+    /// A pod.
+    Pod(ObjectName),
+    /// A Service.
+    Service(ObjectName),
+    /// A node.
+    Node(String),
+}
+
+/// The rule that allowed a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AllowedBy {
+    /// The policy.
+    pub policy: ObjectName,
+    /// Position in `spec.ingress` or `spec.egress`, from 0.
+    pub index: usize,
+}

@@ -1,0 +1,108 @@
+//! What the agent itself counts.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use crate::flows::Outcome;
+use crate::model::Direction;
+
+/// A stage of bringing the kernel in line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Objects to tables.
+    Compile,
+    /// Tables to map writes.
+    Plan,
+    /// Map writes.
+    Write,
+    /// Programs on devices.
+    Attach,
+}
+
+impl Stage {
+    /// Every stage.
+    pub const ALL: [Self; 4] = [Self::Compile, Self::Plan, Self::Write, Self::Attach];
+
+    /// Value of label `stage`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Compile => "compile",
+            Self::Plan => "plan",
+            Self::Write => "write",
+            Self::Attach => "attach",
+        }
+    }
+}
+
+/// What flows are counted by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FlowKind {
+    /// What became of it.
+    pub verdict: Outcome,
+    /// Seen from the judged pod.
+    pub direction: Direction,
+    /// Protocol.
+    pub protocol: &'static str,
+}
+
+/// Counters of the agent, shared by its tasks.
+#[derive(Debug)]
+pub struct Tally {
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug)]
+pub(super) struct Counts {
+    pub(super) durations: BTreeMap<Stage, Histogram>,
+    pub(super) errors: BTreeMap<Stage, u64>,
+    pub(super) flows: BTreeMap<FlowKind, u64>,
+    pub(super) expired: u64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        // 1 ms to 16 s, as kube-proxy's.
+        let histogram = || Histogram::new(exponential_buckets(0.001, 2.0, 15));
+        Self {
+            counts: Mutex::new(Counts {
+                durations: Stage::ALL.map(|stage| (stage, histogram())).into(),
+                errors: Stage::ALL.map(|stage| (stage, 0)).into(),
+                flows: BTreeMap::new(),
+                expired: 0,
+            }),
+        }
+    }
+}
+
+impl Tally {
+    /// A stage took so long.
+    pub fn took(&self, stage: Stage, time: Duration) {
+        if let Some(histogram) = self.counts().durations.get(&stage) {
+            histogram.observe(time.as_secs_f64());
+        }
+    }
+
+    /// A stage failed.
+    pub fn failed(&self, stage: Stage) {
+        *self.counts().errors.entry(stage).or_default() += 1;
+    }
+
+    /// An event about a flow came.
+    pub fn flow(&self, kind: FlowKind) {
+        *self.counts().flows.entry(kind).or_default() += 1;
+    }
+
+    /// Entries of the flow table were removed as their time was over.
+    pub fn expired(&self, flows: u64) {
+        self.counts().expired += flows;
+    }
+
+    pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
+        // Counters are valid after every single step.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

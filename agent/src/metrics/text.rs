@@ -1,0 +1,178 @@
+//! Samples and counts as OpenMetrics text.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use weir_common::abi::Hook;
+
+use super::names::{self, Name};
+use super::sample::Sample;
+use super::tally::Tally;
+use crate::flows::Outcome;
+
+/// Content type of [`encode`]'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics as text.
+#[must_use]
+pub fn encode(sample: Sample, tally: &Arc<Tally>) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape {
+        sample,
+        tally: Arc::clone(tally),
+    }));
+    let mut out = String::new();
+    match text::encode(&mut out, &registry) {
+        Ok(()) => out,
+        // Writing to a string cannot fail, and a sample has no other way to.
+        Err(fmt::Error) => String::new(),
+    }
+}
+
+#[derive(Debug)]
+struct Scrape {
+    sample: Sample,
+    tally: Arc<Tally>,
+}
+
+/// One metric being written.
+struct Lines<'a>(MetricEncoder<'a>);
+
+impl Lines<'_> {
+    /// Its only value.
+    fn only(self, value: &impl EncodeMetric) -> fmt::Result {
+        value.encode(self.0)
+    }
+
+    /// A value with labels.
+    fn add<const N: usize>(
+        &mut self,
+        labels: [(&str, &str); N],
+        value: &impl EncodeMetric,
+    ) -> fmt::Result {
+        value.encode(self.0.encode_family(&labels)?)
+    }
+
+    fn gauge<const N: usize>(&mut self, labels: [(&str, &str); N], value: u64) -> fmt::Result {
+        self.add(labels, &gauge(value))
+    }
+
+    fn counter<const N: usize>(&mut self, labels: [(&str, &str); N], value: u64) -> fmt::Result {
+        self.add(labels, &ConstCounter::new(value))
+    }
+}
+
+fn gauge(value: u64) -> ConstGauge<i64> {
+    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let sample = &self.sample;
+        let counts = self.tally.counts();
+        let mut metric =
+            |Name { name, help }: Name, kind, lines: &dyn Fn(Lines<'_>) -> fmt::Result| {
+                lines(Lines(encoder.encode_descriptor(name, help, None, kind)?))
+            };
+        use MetricType::{Counter, Gauge, Histogram, Info};
+
+        metric(names::BUILD, Info, &|mut lines| {
+            lines.0.encode_info(&[("version", sample.version.as_str())])
+        })?;
+        metric(names::SYNC_DURATION, Histogram, &|mut lines| {
+            let mut durations = counts.durations.iter();
+            durations.try_for_each(|(stage, time)| lines.add([("stage", stage.name())], time))
+        })?;
+        metric(names::SYNC_ERRORS, Counter, &|mut lines| {
+            let mut errors = counts.errors.iter();
+            errors.try_for_each(|(stage, count)| lines.counter([("stage", stage.name())], *count))
+        })?;
+        metric(names::LAST_SYNC, Gauge, &|lines| {
+            lines.only(&ConstGauge::new(sample.last_sync.unwrap_or_default()))
+        })?;
+        metric(names::WATCH_SYNCED, Gauge, &|mut lines| {
+            let mut watches = sample.watches.iter();
+            watches.try_for_each(|(kind, synced)| {
+                lines.gauge([("kind", kind.as_str())], u64::from(*synced))
+            })
+        })?;
+        metric(names::WATCH_ERRORS, Counter, &|mut lines| {
+            let mut errors = sample.watch_errors.iter();
+            errors.try_for_each(|(kind, count)| lines.counter([("kind", kind.as_str())], *count))
+        })?;
+        metric(names::REJECTED, Gauge, &|mut lines| {
+            let mut rejected = sample.rejected.iter();
+            rejected.try_for_each(|(kind, count)| lines.gauge([("kind", kind)], *count))
+        })?;
+        metric(names::MAP_ENTRIES, Gauge, &|mut lines| {
+            let mut maps = sample.maps.iter();
+            maps.try_for_each(|(map, fill)| lines.gauge([("map", map)], fill.entries))
+        })?;
+        metric(names::MAP_CAPACITY, Gauge, &|mut lines| {
+            let mut maps = sample.maps.iter();
+            maps.try_for_each(|(map, fill)| lines.gauge([("map", map)], fill.capacity))
+        })?;
+        let judged = |mut lines: Lines<'_>, value: &dyn Fn(&weir_common::abi::Counter) -> u64| {
+            sample.packets.iter().try_for_each(|(hook, reason, count)| {
+                let labels = [
+                    ("direction", hook.direction()),
+                    ("verdict", Outcome::of_reason(*reason).name()),
+                    ("reason", reason.name()),
+                ];
+                lines.counter(labels, value(count))
+            })
+        };
+        metric(names::PACKETS, Counter, &|lines| {
+            judged(lines, &|count| count.packets)
+        })?;
+        metric(names::BYTES, Counter, &|lines| {
+            judged(lines, &|count| count.bytes)
+        })?;
+        metric(names::FLOWS, Counter, &|mut lines| {
+            counts.flows.iter().try_for_each(|(kind, count)| {
+                let labels = [
+                    ("verdict", kind.verdict.name()),
+                    ("direction", kind.direction.as_str()),
+                    ("protocol", kind.protocol),
+                ];
+                lines.counter(labels, *count)
+            })
+        })?;
+        metric(names::CONNTRACK_ENTRIES, Gauge, &|lines| {
+            lines.only(&gauge(sample.conntrack.entries))
+        })?;
+        metric(names::CONNTRACK_CAPACITY, Gauge, &|lines| {
+            lines.only(&gauge(sample.conntrack.capacity))
+        })?;
+        metric(names::CONNTRACK_INSERTED, Counter, &|lines| {
+            lines.only(&ConstCounter::new(sample.conntrack_inserted))
+        })?;
+        metric(names::CONNTRACK_EXPIRED, Counter, &|lines| {
+            lines.only(&ConstCounter::new(counts.expired))
+        })?;
+        metric(names::EVENTS_LOST, Counter, &|lines| {
+            lines.only(&ConstCounter::new(sample.events_lost))
+        })?;
+        metric(names::EPOCH, Counter, &|lines| {
+            lines.only(&ConstCounter::new(sample.epoch))
+        })?;
+        metric(names::ATTACHED, Gauge, &|mut lines| {
+            [Hook::FromPod, Hook::ToPod]
+                .into_iter()
+                .try_for_each(|hook| lines.gauge([("hook", hook_name(hook))], sample.attached))
+        })
+    }
+}
+
+const fn hook_name(hook: Hook) -> &'static str {
+    match hook {
+        Hook::FromPod => "from_pod",
+        Hook::ToPod => "to_pod",
+    }
+}

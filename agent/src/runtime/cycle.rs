@@ -1,0 +1,174 @@
+//! The loop: events in, one sync for all that came together.
+
+use std::future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::engine::Engine;
+use super::shared::Shared;
+use crate::model::{DeviceFacts, Event};
+use crate::netlink::Local;
+
+/// Time from the first change to the sync that carries it out, so that changes that belong together (a Service and its slices, a
+/// deployment's pods) share one.
+const GATHER: Duration = Duration::from_millis(20);
+/// Events taken in at once.
+const EVENTS: usize = 4096;
+/// Pause after a failed sync; doubles each time up to `RETRY_MOST`.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// See `RETRY_FIRST`.
+const RETRY_MOST: Duration = Duration::from_secs(30);
+/// Longest wait for a changed state after a failure: the change may be the remedy.
+const RETRY_CHANGED: Duration = Duration::from_secs(1);
+/// Time that netlink gets to find the devices of local pods before the first sync.
+const FIRST_DEVICES: Duration = Duration::from_millis(500);
+
+/// When to sync.
+#[derive(Debug, Default)]
+struct Schedule {
+    due: Option<Instant>,
+    not_before: Option<Instant>,
+    pause: Option<Duration>,
+}
+
+impl Schedule {
+    /// Something changed.
+    fn changed(&mut self, now: Instant) {
+        let gathered = now + GATHER;
+        let soonest = self.not_before.map_or(gathered, |time| time.max(gathered));
+        self.due = Some(self.due.map_or(soonest, |due| due.min(soonest)));
+    }
+
+    /// A sync is over.
+    fn synced(&mut self, now: Instant, failed: bool) {
+        if failed {
+            let pause = self
+                .pause
+                .map_or(RETRY_FIRST, |pause| (pause * 2).min(RETRY_MOST));
+            self.pause = Some(pause);
+            self.due = Some(now + pause);
+            self.not_before = Some(now + pause.min(RETRY_CHANGED));
+        } else {
+            *self = Self::default();
+        }
+    }
+}
+
+/// Ends of the channels that the loop listens and talks to.
+pub(super) struct Ports {
+    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) facts: watch::Receiver<DeviceFacts>,
+    pub(super) local: watch::Sender<Local>,
+}
+
+/// Runs until told to stop or until the source ends. Stopping leaves the kernel as it is.
+pub(super) async fn cycle(
+    mut engine: Engine,
+    shared: Arc<Shared>,
+    ports: Ports,
+    shutdown: CancellationToken,
+) {
+    let Ports {
+        mut events,
+        mut facts,
+        local,
+    } = ports;
+    let mut schedule = Schedule::default();
+    let mut devices_deadline: Option<Instant> = None;
+    loop {
+        let due = schedule.due;
+        let changed = tokio::select! {
+            () = shutdown.cancelled() => return,
+            event = events.recv() => {
+                let Some(event) = event else { return };
+                let mut batch = vec![event];
+                while batch.len() < EVENTS && let Ok(event) = events.try_recv() {
+                    batch.push(event);
+                }
+                let changed = tokio::task::block_in_place(|| engine.apply(batch));
+                if engine.synced() {
+                    let wanted = engine.local();
+                    local.send_if_modified(|local| {
+                        let differs = *local != wanted;
+                        *local = wanted;
+                        differs
+                    });
+                }
+                changed
+            }
+            Ok(()) = facts.changed() => {
+                let facts = facts.borrow_and_update().clone();
+                engine.set_devices(facts)
+            }
+            () = until(due) => {
+                // The first sync of a restarted agent should know the devices that the kernel's maps already have.
+                let deadline = *devices_deadline.get_or_insert(Instant::now() + FIRST_DEVICES);
+                if shared.published().last_sync.is_none() && engine.lacks_devices() && Instant::now() < deadline {
+                    schedule.due = Some(deadline.min(Instant::now() + GATHER));
+                    continue;
+                }
+                let result = tokio::task::block_in_place(|| engine.sync());
+                if let Err(error) = &result {
+                    tracing::error!("the kernel keeps its former state: {error}");
+                }
+                schedule.synced(Instant::now(), result.is_err());
+                false
+            }
+        };
+        if changed && engine.synced() {
+            schedule.changed(Instant::now());
+            shared.publish(|published| {
+                published
+                    .waiting_since
+                    .get_or_insert(std::time::Instant::now());
+            });
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_share_a_sync_that_is_never_put_off() {
+        let start = Instant::now();
+        let mut schedule = Schedule::default();
+        for millisecond in 0..100 {
+            schedule.changed(start + Duration::from_millis(millisecond));
+        }
+        assert_eq!(schedule.due, Some(start + GATHER));
+        schedule.synced(start, false);
+        assert_eq!(schedule.due, None);
+    }
+
+    #[test]
+    fn failures_are_retried_with_growing_pauses() {
+        let start = Instant::now();
+        let mut schedule = Schedule::default();
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            schedule.synced(start, true);
+            pauses.push(schedule.due.unwrap() - start);
+        }
+        assert_eq!(pauses[..3], [100, 200, 400].map(Duration::from_millis));
+        assert_eq!(pauses[11], RETRY_MOST);
+        // A change is tried sooner, but not at once.
+        schedule.changed(start);
+        assert_eq!(schedule.due, Some(start + RETRY_CHANGED));
+        schedule.synced(start, false);
+        schedule.changed(start);
+        assert_eq!(schedule.due, Some(start + GATHER));
+    }
+}

@@ -1,0 +1,251 @@
+//! Brings the kernel in line with the state: compile, plan, write, attach.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use weir_common::abi::control;
+
+use super::devices::Devices;
+use super::shared::{Moment, Shared};
+use crate::compile::{self, Tables};
+use crate::datapath;
+use crate::flows::Directory;
+use crate::metrics::Stage;
+use crate::model::{Change, DeviceFacts, Event, Snapshot};
+use crate::netlink::Local;
+use crate::plan::{PlanError, Planner};
+use crate::state::State;
+
+/// Why the kernel is not in line.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SyncError {
+    /// No plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The kernel refused.
+    #[error(transparent)]
+    Datapath(#[from] datapath::Error),
+    /// Programs are missing on devices.
+    #[error("{}", .0.join("; "))]
+    Attach(Vec<String>),
+}
+
+/// State and knowledge of the kernel.
+pub(super) struct Engine {
+    state: State,
+    tables: Tables,
+    planner: Planner,
+    devices: Devices,
+    shared: Arc<Shared>,
+    /// What differs since the tables were compiled.
+    change: Change,
+}
+
+impl Engine {
+    /// An engine that takes over what an earlier agent left.
+    pub(super) fn new(shared: Arc<Shared>) -> Result<Self, datapath::Error> {
+        let mut planner = Planner::new();
+        {
+            let datapath = shared.datapath();
+            planner.adopt_backends(&datapath.backends()?);
+            planner.set_version(datapath.control(control::VERSION));
+        }
+        Ok(Self {
+            state: State::new(shared.node.clone()),
+            tables: Tables::default(),
+            planner,
+            devices: Devices::default(),
+            shared,
+            // Nothing has been compiled yet.
+            change: Change {
+                services: true,
+                policies: true,
+            },
+        })
+    }
+
+    /// Takes in events; whether there is anything to do for them.
+    pub(super) fn apply(&mut self, events: Vec<Event>) -> bool {
+        let mut any = false;
+        let mut listed = BTreeSet::new();
+        for event in events {
+            if let Event::Replaced(kind, _) = &event {
+                any |= !self.state.synced();
+                listed.insert(*kind);
+            }
+            let change = self.state.apply(event);
+            any |= self.note(change);
+        }
+        let rejections = self.state.rejections().into();
+        self.shared.publish(|published| {
+            published.listed.extend(listed);
+            published.rejections = rejections;
+        });
+        any
+    }
+
+    /// Takes in what leads where; whether there is anything to do for it.
+    pub(super) fn set_devices(&mut self, facts: DeviceFacts) -> bool {
+        let change = self.state.set_devices(facts);
+        self.note(change)
+    }
+
+    fn note(&mut self, change: Change) -> bool {
+        self.change.services |= change.services;
+        self.change.policies |= change.policies;
+        change.services || change.policies
+    }
+
+    /// Whether everything has been listed: before that the kernel is left as it is.
+    pub(super) fn synced(&self) -> bool {
+        self.state.synced()
+    }
+
+    /// Addresses whose devices are to be found.
+    pub(super) fn local(&self) -> Local {
+        let snapshot = self.state.snapshot();
+        let node = snapshot.nodes.get(&snapshot.node_name);
+        Local {
+            pods: local_pods(snapshot),
+            node: node
+                .map(|node| node.addresses.iter().copied().collect())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Whether a local pod's device is still to be found.
+    pub(super) fn lacks_devices(&self) -> bool {
+        let facts = &self.state.snapshot().devices;
+        let pods = local_pods(self.state.snapshot());
+        pods.iter()
+            .any(|address| !facts.devices.contains_key(address))
+    }
+
+    /// Brings the kernel in line. After an error it has what it had, and calling again is right.
+    pub(super) fn sync(&mut self) -> Result<(), SyncError> {
+        let result = self.try_sync();
+        let last_error = result.as_ref().err().map(ToString::to_string);
+        let done = result.is_ok().then(Moment::now);
+        self.shared.publish(|published| {
+            published.last_sync = done.or(published.last_sync);
+            published.last_error = last_error;
+            if done.is_some() {
+                published.waiting_since = None;
+            }
+        });
+        result
+    }
+
+    fn try_sync(&mut self) -> Result<(), SyncError> {
+        self.compile();
+        let start = Instant::now();
+        let plan = self
+            .planner
+            .plan(&self.tables)
+            .inspect_err(|_| self.shared.tally.failed(Stage::Plan))?;
+        self.shared.tally.took(Stage::Plan, start.elapsed());
+        if !plan.is_empty() {
+            let start = Instant::now();
+            let mut datapath = self.shared.datapath_mut();
+            if let Err(error) = datapath.execute(&plan) {
+                self.planner.invalidate();
+                self.planner.set_version(datapath.control(control::VERSION));
+                self.shared.tally.failed(Stage::Write);
+                return Err(error.into());
+            }
+            drop(datapath);
+            self.shared.tally.took(Stage::Write, start.elapsed());
+            self.shared.publish(|published| published.syncs += 1);
+            tracing::debug!(steps = plan.steps.len(), "wrote maps");
+        }
+        self.attach()
+            .inspect_err(|_| self.shared.tally.failed(Stage::Attach))
+    }
+
+    /// Compiles what changed.
+    fn compile(&mut self) {
+        let change = std::mem::take(&mut self.change);
+        if change == Change::default() {
+            return;
+        }
+        let start = Instant::now();
+        let snapshot = self.state.snapshot();
+        if change.services {
+            self.tables.services = compile::services(snapshot);
+        }
+        if change.policies {
+            self.tables.policies = compile::policies(snapshot);
+        }
+        self.shared.tally.took(Stage::Compile, start.elapsed());
+        let directory = Arc::new(Directory::new(snapshot, &self.tables));
+        let snapshot = Arc::new(snapshot.clone());
+        self.shared.publish(|published| {
+            published.snapshot = snapshot;
+            published.directory = directory;
+        });
+    }
+
+    /// Programs onto devices: endpoints are in the maps by now, so that no packet meets a program that does not know its pod.
+    fn attach(&mut self) -> Result<(), SyncError> {
+        let start = Instant::now();
+        let snapshot = self.state.snapshot();
+        let names: BTreeMap<u32, &str> = snapshot
+            .devices
+            .devices
+            .values()
+            .map(|device| (device.ifindex, device.name.as_str()))
+            .collect();
+        let mut datapath = self.shared.datapath_mut();
+        let attached = datapath.attached()?;
+        let pods = local_pods(snapshot);
+        let decision = self.devices.decide(&attached, &snapshot.devices, &pods);
+        let mut errors = Vec::new();
+        for &device in &decision.attach {
+            let name = names.get(&device).copied().unwrap_or_default();
+            match datapath.attach(device) {
+                Ok(()) => {
+                    self.devices.attached(device);
+                    tracing::info!(device = name, ifindex = device, "attached");
+                }
+                // Its pod ended meanwhile, which netlink is about to tell.
+                Err(error) if error.is_device_gone() => {}
+                Err(error) => errors.push(format!("device {name}: {error}")),
+            }
+        }
+        for &device in &decision.detach {
+            match datapath.detach(device) {
+                Ok(()) => {
+                    self.devices.detached(device);
+                    tracing::info!(ifindex = device, "detached");
+                }
+                Err(error) if error.is_device_gone() => self.devices.detached(device),
+                Err(error) => errors.push(format!("device {device}: {error}")),
+            }
+        }
+        let attached = if decision.attach.is_empty() && decision.detach.is_empty() {
+            attached
+        } else {
+            datapath.attached()?
+        };
+        drop(datapath);
+        self.shared
+            .publish(|published| published.attached = attached);
+        self.shared.tally.took(Stage::Attach, start.elapsed());
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(SyncError::Attach(errors))
+        }
+    }
+}
+
+/// Addresses of this node's pods.
+fn local_pods(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
+    let owners = snapshot.address_owners().into_iter();
+    owners
+        .filter(|(_, pod)| pod.node == snapshot.node_name)
+        .map(|(address, _)| address)
+        .collect()
+}

@@ -1,0 +1,205 @@
+//! What the admin socket and metrics get to see.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use weir_common::abi::{Flow, FlowKey, control};
+
+use super::shared::{Published, Shared};
+use crate::admin::{Device, FeatureState, MapFill, Provider, RawMaps, Rejection, Status, Watch};
+use crate::datapath::{self, KernelDatapath};
+use crate::flows::Record;
+use crate::metrics::{Fill, Sample};
+use crate::model::{Kind, Snapshot};
+use crate::plan::Table;
+
+/// All tables.
+fn tables() -> impl Iterator<Item = Table> {
+    Table::GENERATION.into_iter().chain([Table::Backend])
+}
+
+/// Version of the agent.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+impl Provider for Shared {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.published().snapshot
+    }
+
+    fn status(&self) -> Status {
+        let published = self.published();
+        let datapath = self.datapath();
+        let fills = fills(&datapath).unwrap_or_else(|error| {
+            tracing::warn!("cannot tell how full the maps are: {error}");
+            BTreeMap::new()
+        });
+        Status {
+            version: VERSION.to_owned(),
+            node: self.node.clone(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            synced: Kind::ALL.iter().all(|kind| published.listed.contains(kind)),
+            generation: datapath.control(control::SELECTED),
+            epoch: datapath.control(control::EPOCH),
+            last_sync_seconds: published
+                .last_sync
+                .map(|moment| moment.instant.elapsed().as_secs_f64()),
+            last_error: published.last_error.clone(),
+            attach_mode: datapath.attach_mode().to_string(),
+            watches: Kind::ALL
+                .into_iter()
+                .map(|kind| Watch {
+                    kind: kind.as_str().to_owned(),
+                    synced: published.listed.contains(&kind),
+                    objects: count(&published.snapshot, kind),
+                })
+                .collect(),
+            devices: devices(&published),
+            maps: fills
+                .into_iter()
+                .chain([("flow", self.conntrack(&datapath))])
+                .map(|(name, fill)| MapFill {
+                    name: name.to_owned(),
+                    entries: fill.entries,
+                    capacity: fill.capacity,
+                })
+                .collect(),
+            features: self
+                .features
+                .iter()
+                .map(|feature| FeatureState {
+                    name: feature.name.to_owned(),
+                    present: feature.present,
+                    otherwise: feature.otherwise.to_owned(),
+                })
+                .collect(),
+            rejections: published
+                .rejections
+                .iter()
+                .map(|rejected| Rejection {
+                    kind: rejected.kind.to_owned(),
+                    name: rejected.name.clone(),
+                    message: rejected.message.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    fn maps(&self) -> Result<RawMaps, String> {
+        let datapath = self.datapath();
+        let dump = |table| {
+            datapath
+                .dump(table)
+                .map(|elements| (table, elements))
+                .map_err(|error| error.to_string())
+        };
+        Ok(RawMaps {
+            version: datapath.control(control::VERSION),
+            tables: tables().map(dump).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn flows(&self) -> Result<Vec<(FlowKey, Flow)>, String> {
+        let mut flows = Vec::new();
+        self.datapath()
+            .for_each_flow(|key, flow| flows.push((key, flow)))
+            .map_err(|error| error.to_string())?;
+        Ok(flows)
+    }
+
+    fn records(&self) -> Vec<Record> {
+        self.recent()
+    }
+}
+
+impl Shared {
+    /// The values of this moment for metrics.
+    pub(super) fn sample(&self) -> Result<Sample, datapath::Error> {
+        let published = self.published();
+        let datapath = self.datapath();
+        let mut rejected = BTreeMap::new();
+        for object in published.rejections.iter() {
+            *rejected.entry(object.kind).or_default() += 1;
+        }
+        Ok(Sample {
+            version: VERSION.to_owned(),
+            last_sync: published
+                .last_sync
+                .map(|moment| moment.timestamp.as_millisecond() as f64 / 1e3),
+            watches: Kind::ALL
+                .map(|kind| (kind, published.listed.contains(&kind)))
+                .into(),
+            watch_errors: self.watch_errors(),
+            rejected,
+            maps: fills(&datapath)?,
+            packets: datapath.counters()?,
+            conntrack: self.conntrack(&datapath),
+            conntrack_inserted: datapath.control(control::FLOWS_INSERTED),
+            events_lost: datapath.control(control::EVENTS_LOST),
+            epoch: datapath.control(control::EPOCH),
+            attached: published.attached.len() as u64,
+        })
+    }
+
+    fn conntrack(&self, datapath: &KernelDatapath) -> Fill {
+        Fill {
+            entries: self.flow_entries(),
+            capacity: datapath.flow_capacity().into(),
+        }
+    }
+
+    /// Whether the agent keeps up: no change waits longer than this for the kernel.
+    pub(super) fn keeps_up(&self, limit: std::time::Duration, now: Instant) -> bool {
+        let waiting = self.published().waiting_since;
+        waiting.is_none_or(|since| now.saturating_duration_since(since) <= limit)
+    }
+}
+
+fn fills(datapath: &KernelDatapath) -> Result<BTreeMap<&'static str, Fill>, datapath::Error> {
+    let mut fills = BTreeMap::new();
+    for table in tables() {
+        if let Some(occupancy) = datapath.occupancy(table)? {
+            let fill = Fill {
+                entries: occupancy.entries.into(),
+                capacity: occupancy.capacity.into(),
+            };
+            fills.insert(table.name(), fill);
+        }
+    }
+    Ok(fills)
+}
+
+fn count(snapshot: &Snapshot, kind: Kind) -> usize {
+    match kind {
+        Kind::Service => snapshot.services.len(),
+        Kind::EndpointSlice => snapshot.slices.len(),
+        Kind::NetworkPolicy => snapshot.policies.len(),
+        Kind::Pod => snapshot.pods.len(),
+        Kind::Namespace => snapshot.namespaces.len(),
+        Kind::Node => snapshot.nodes.len(),
+    }
+}
+
+/// Devices with programs, and where they lead.
+fn devices(published: &Published) -> Vec<Device> {
+    let owners = published.snapshot.address_owners();
+    let mut devices: BTreeMap<u32, Device> = published
+        .attached
+        .iter()
+        .map(|ifindex| {
+            let device = Device {
+                name: String::new(),
+                ifindex: *ifindex,
+                pod: None,
+            };
+            (*ifindex, device)
+        })
+        .collect();
+    for (address, found) in &published.snapshot.devices.devices {
+        if let Some(device) = devices.get_mut(&found.ifindex) {
+            device.name.clone_from(&found.name);
+            device.pod = owners.get(address).map(|pod| pod.name.to_string());
+        }
+    }
+    devices.into_values().collect()
+}

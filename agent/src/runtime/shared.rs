@@ -1,0 +1,162 @@
+//! What the tasks of the agent share: the data path, and what the loop last published.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::datapath::{Feature, KernelDatapath};
+use crate::flows::{Directory, Recent, Record};
+use crate::metrics::Tally;
+use crate::model::{Kind, Snapshot};
+use crate::source::kube::WatchStates;
+use crate::state::Rejected;
+
+/// Flow records kept for `weir flows`.
+const RECORDS: usize = 4096;
+
+/// Shared by all tasks.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) node: String,
+    pub(super) started: Instant,
+    pub(super) features: Vec<Feature>,
+    pub(super) tally: Arc<Tally>,
+    /// How the watches are doing; `None` for manifests.
+    pub(super) watches: Option<watch::Receiver<WatchStates>>,
+    datapath: RwLock<KernelDatapath>,
+    published: RwLock<Published>,
+    records: Mutex<Recent>,
+    flows: AtomicU64,
+}
+
+/// What the loop tells the others, after each change.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Published {
+    /// The objects of the last compilation.
+    pub(super) snapshot: Arc<Snapshot>,
+    /// Names for flow events.
+    pub(super) directory: Arc<Directory>,
+    /// What is skipped.
+    pub(super) rejections: Arc<[Rejected]>,
+    /// Kinds that have been listed.
+    pub(super) listed: BTreeSet<Kind>,
+    /// When the kernel was last brought in line.
+    pub(super) last_sync: Option<Moment>,
+    /// Since when a change waits for the kernel.
+    pub(super) waiting_since: Option<Instant>,
+    /// Why the last attempt failed.
+    pub(super) last_error: Option<String>,
+    /// Devices with programs.
+    pub(super) attached: BTreeSet<u32>,
+    /// Plans that changed anything.
+    pub(super) syncs: u64,
+}
+
+/// A moment on both clocks: for people, and for differences.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) timestamp: Timestamp,
+    pub(super) instant: Instant,
+}
+
+impl Moment {
+    pub(super) fn now() -> Self {
+        Self {
+            timestamp: Timestamp::now(),
+            instant: Instant::now(),
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        node: String,
+        datapath: KernelDatapath,
+        features: Vec<Feature>,
+        watches: Option<watch::Receiver<WatchStates>>,
+    ) -> Self {
+        Self {
+            node,
+            started: Instant::now(),
+            features,
+            tally: Arc::default(),
+            watches,
+            datapath: RwLock::new(datapath),
+            published: RwLock::default(),
+            records: Mutex::new(Recent::new(RECORDS)),
+            flows: AtomicU64::new(0),
+        }
+    }
+
+    // A panic in one task poisons nothing: each lock guards values that are valid after every step.
+
+    /// The data path, to read.
+    pub(super) fn datapath(&self) -> RwLockReadGuard<'_, KernelDatapath> {
+        self.datapath.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The data path, to change.
+    pub(super) fn datapath_mut(&self) -> RwLockWriteGuard<'_, KernelDatapath> {
+        self.datapath
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A copy of what was last published.
+    pub(super) fn published(&self) -> Published {
+        self.published
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Changes what is published.
+    pub(super) fn publish(&self, change: impl FnOnce(&mut Published)) {
+        change(
+            &mut self
+                .published
+                .write()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+    }
+
+    fn records_lock(&self) -> MutexGuard<'_, Recent> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest flow records, oldest first.
+    pub(super) fn recent(&self) -> Vec<Record> {
+        self.records_lock().to_vec()
+    }
+
+    /// Keeps a flow record.
+    pub(super) fn keep(&self, record: Record) {
+        self.records_lock().push(record);
+    }
+
+    /// Entries of the flow table when they were last counted.
+    pub(super) fn flow_entries(&self) -> u64 {
+        self.flows.load(Ordering::Relaxed)
+    }
+
+    /// Notes the number of entries of the flow table.
+    pub(super) fn set_flow_entries(&self, entries: u64) {
+        self.flows.store(entries, Ordering::Relaxed);
+    }
+
+    /// Failed requests and broken watches by kind.
+    pub(super) fn watch_errors(&self) -> BTreeMap<Kind, u64> {
+        let Some(watches) = &self.watches else {
+            return BTreeMap::new();
+        };
+        let states = watches.borrow();
+        states
+            .iter()
+            .map(|(kind, state)| (*kind, state.errors))
+            .collect()
+    }
+}
