@@ -88,7 +88,11 @@ const LIBRARIES: [(&str, &[&str]); 6] = [
     ),
     ("aya", &["agent/src/datapath", "common/src/abi"]),
     ("aya_log", &["agent/src/datapath"]),
-    ("rtnetlink", &["agent/src/netlink"]),
+    // Classic filters are set by netlink messages: there, netlink is the way to the kernel that bpf(2) is elsewhere.
+    (
+        "rtnetlink",
+        &["agent/src/netlink", "agent/src/datapath/clsact"],
+    ),
     ("netlink_packet_route", &["agent/src/netlink"]),
 ];
 

@@ -15,8 +15,8 @@ use super::args::{
 use super::{Outcome, colour, offline, print, write_out};
 use crate::admin::{self, Client, FlowRow, MapDump, PodRow, PolicyRow, Status};
 use crate::config::{LogFormat, RunConfig, admin_socket};
+use crate::datapath;
 use crate::explain::{self, Explanation, Question, Translation, Verdict};
-use crate::{datapath, runtime};
 
 pub(super) fn execute(command: Command) -> Result<Outcome> {
     match command {
@@ -56,7 +56,7 @@ fn run(config: RunConfig) -> Result<Outcome> {
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(runtime::run(config))?;
+    runtime.block_on(crate::runtime::run(config))?;
     Ok(Outcome::Yes)
 }
 

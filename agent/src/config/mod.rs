@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::datapath::AttachMode;
+use crate::model::AttachMode;
 
 pub use cgroup::cgroup_mount;
 

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use super::{LogFormat, RunConfig, cgroup_mount};
-use crate::datapath::AttachMode;
+use crate::model::AttachMode;
 
 #[derive(Parser)]
 struct Run {

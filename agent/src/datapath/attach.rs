@@ -1,11 +1,9 @@
 //! Programs on devices: tcx links where the kernel has them, classic filters elsewhere.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use weir_common::abi::Hook;
 
@@ -17,42 +15,6 @@ use super::pins::{self, Pins};
 
 /// Both hooks of a pod's device.
 const HOOKS: [Hook; 2] = [Hook::FromPod, Hook::ToPod];
-
-/// How programs are attached (`--attach`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AttachMode {
-    /// tcx if the kernel has it.
-    #[default]
-    Auto,
-    /// tcx (kernel 6.6 and newer).
-    Tcx,
-    /// Filters under `clsact`.
-    Clsact,
-}
-
-impl fmt::Display for AttachMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Tcx => "tcx",
-            Self::Clsact => "clsact",
-        })
-    }
-}
-
-impl FromStr for AttachMode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "tcx" => Ok(Self::Tcx),
-            "clsact" => Ok(Self::Clsact),
-            other => Err(format!("`{other}` is none of auto, tcx, clsact")),
-        }
-    }
-}
 
 /// Whether the kernel has tcx: it looks for the device only after it has understood the request.
 pub(crate) fn has_tcx(programs: &Programs) -> bool {

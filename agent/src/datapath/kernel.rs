@@ -9,13 +9,14 @@ use weir_common::abi::{BackendState, Counter, Flow, FlowKey, Hook, control};
 use weir_common::reason::Reason;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::attach::{self, AttachMode};
+use super::attach;
 use super::bpf::{self, Map, Shape, TestRun, map_type};
 use super::control::Control;
 use super::error::{During, Error, Result};
 use super::object::{self, Capacities, Clock, Constants, Programs};
 use super::pins::Pins;
 use super::write::Generation;
+use crate::model::AttachMode;
 use crate::plan::Table;
 
 /// What the data path is opened with.

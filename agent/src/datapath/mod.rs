@@ -13,7 +13,7 @@ mod probe;
 mod shapes;
 mod write;
 
-pub use attach::AttachMode;
+pub use crate::model::AttachMode;
 pub use bpf::TestRun;
 pub use error::{Error, Result};
 pub use events::EventReader;

@@ -1,5 +1,6 @@
 //! The objects that Weir acts upon, as plain data: no kube types, defaults applied, families apart, bad values gone.
 
+mod attach;
 mod event;
 mod link;
 mod name;
@@ -9,6 +10,7 @@ mod service;
 mod snapshot;
 mod workload;
 
+pub use attach::AttachMode;
 pub use event::{Change, Event, Kind, Object};
 pub use link::{DeviceFacts, PodDevice};
 pub use name::{ObjectName, endpoint_id, fingerprint, rule_id, service_port_id};

@@ -286,18 +286,19 @@ fn open<C: Context>(ctx: C, s: &mut Scratch, translation: Translation) -> Outcom
 fn enter<C: Context>(ctx: C, s: &mut Scratch, translation: Translation) -> bool {
     let source = s.judged.source();
     if translation == Translation::ToBackend
-        && let Some(flow) = ctx.flow(&s.judged.key) {
-            let same = flow.flags() & NAT != 0
-                && flow.nat() == (s.headers.destination, s.headers.destination_port);
-            let fresh = is_syn(&s.headers) && is_over(flow);
-            if same && !fresh && is_live(ctx, flow, s.headers.protocol, ctx.now()) {
-                if !ctx.dry_run() {
-                    flow.set_end(source, approval(ctx, s, ROLE_OPENER));
-                }
-                note(ctx, flow, HOOK, &s.headers, source, ctx.now());
-                return insert_frontend_side(ctx, s, translation);
+        && let Some(flow) = ctx.flow(&s.judged.key)
+    {
+        let same = flow.flags() & NAT != 0
+            && flow.nat() == (s.headers.destination, s.headers.destination_port);
+        let fresh = is_syn(&s.headers) && is_over(flow);
+        if same && !fresh && is_live(ctx, flow, s.headers.protocol, ctx.now()) {
+            if !ctx.dry_run() {
+                flow.set_end(source, approval(ctx, s, ROLE_OPENER));
             }
+            note(ctx, flow, HOOK, &s.headers, source, ctx.now());
+            return insert_frontend_side(ctx, s, translation);
         }
+    }
     insert(ctx, s, source, ROLE_OPENER, translation)
 }
 

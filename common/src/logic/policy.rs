@@ -27,10 +27,11 @@ pub(super) fn find_endpoint<C: Context>(
     let version = version(ctx);
     s.endpoint = Endpoint::default();
     if let Some(endpoint) = ctx.endpoint(&EndpointKey::address(*address))
-        && endpoint.rows(version).ingress != ROW_ABSENT {
-            s.endpoint = endpoint;
-            return true;
-        }
+        && endpoint.rows(version).ingress != ROW_ABSENT
+    {
+        s.endpoint = endpoint;
+        return true;
+    }
     if !by_device {
         return false;
     }

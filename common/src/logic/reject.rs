@@ -51,7 +51,8 @@ fn reset<C: Context>(ctx: C, h: &Headers) -> bool {
     let sent = h
         .length
         .wrapping_sub(h.transport + (u32::from(asked.offset) >> 4) * 4);
-    let opens_or_ends = u32::from(h.tcp_flags & tcp::SYN != 0) + u32::from(h.tcp_flags & tcp::FIN != 0);
+    let opens_or_ends =
+        u32::from(h.tcp_flags & tcp::SYN != 0) + u32::from(h.tcp_flags & tcp::FIN != 0);
     let (sequence, acknowledgement, flags) = if h.tcp_flags & tcp::ACK != 0 {
         (asked.acknowledgement, 0, tcp::RST)
     } else {

@@ -56,24 +56,25 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
             _ => return unjudged(s, Reason::RewriteFailed),
         }
     } else if let Some(flow) = ctx.flow(&s.tuple.key)
-        && flow.flags() & (BACKEND_SIDE | HAIRPIN) == BACKEND_SIDE {
-            let now = ctx.now();
-            let source = s.tuple.source();
-            let end = flow.end(source.other());
-            if is_approved(ctx, flow, HOOK, h, &end, now) {
-                note(ctx, flow, HOOK, h, source, now);
-                return deliver(
-                    ctx,
-                    s,
-                    flow,
-                    if end.role == ROLE_OPENER {
-                        Reason::Reply
-                    } else {
-                        Reason::Established
-                    },
-                );
-            }
+        && flow.flags() & (BACKEND_SIDE | HAIRPIN) == BACKEND_SIDE
+    {
+        let now = ctx.now();
+        let source = s.tuple.source();
+        let end = flow.end(source.other());
+        if is_approved(ctx, flow, HOOK, h, &end, now) {
+            note(ctx, flow, HOOK, h, source, now);
+            return deliver(
+                ctx,
+                s,
+                flow,
+                if end.role == ROLE_OPENER {
+                    Reason::Reply
+                } else {
+                    Reason::Established
+                },
+            );
         }
+    }
     decide_new(ctx, s)
 }
 
