@@ -275,6 +275,19 @@ impl KernelDatapath {
         Ok(())
     }
 
+    /// Forgets a flow if it has had no packet since `last_seen`; `false` when it has, or is not known.
+    pub fn expire_flow(&self, key: &FlowKey, last_seen: u32) -> Result<bool> {
+        let mut value = vec![0; self.flow.stride()];
+        let found = self
+            .flow
+            .lookup(key.as_bytes(), &mut value)
+            .during(|| "read an element of table `flow`")?;
+        if !found || plain::<Flow>(&value)?.last_seen != last_seen {
+            return Ok(false);
+        }
+        self.delete_flow(key)
+    }
+
     /// Forgets a flow; `false` when it was not known.
     pub fn delete_flow(&self, key: &FlowKey) -> Result<bool> {
         self.flow

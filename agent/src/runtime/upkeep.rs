@@ -14,8 +14,11 @@ use super::shared::Shared;
 use crate::datapath;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// The shortest time-out of a flow is 10 seconds, but an expired entry is harmless: it only takes room.
+/// How often the flow table is walked.
 const COLLECTION: Duration = Duration::from_secs(30);
+/// Seconds that an entry is left alone after its time was over. It is harmless, and a client that opens many connections is about to
+/// reuse its ports: the kernel replaces such an entry itself, and must not lose the new one to us.
+const GRACE: u32 = 120;
 
 /// Tells the kernel programs that the agent is alive, until told to stop.
 pub(super) async fn heartbeat(shared: Arc<Shared>, shutdown: CancellationToken) {
@@ -60,8 +63,8 @@ fn collect(shared: &Shared) -> Result<(), datapath::Error> {
     let entries = sweep.entries;
     let expired = sweep.expired();
     let mut removed = 0;
-    for key in &expired {
-        removed += u64::from(datapath.delete_flow(key)?);
+    for (key, last_seen) in &expired {
+        removed += u64::from(datapath.expire_flow(key, *last_seen)?);
     }
     drop(datapath);
     shared.tally.expired(removed);
@@ -69,15 +72,18 @@ fn collect(shared: &Shared) -> Result<(), datapath::Error> {
     Ok(())
 }
 
+/// An entry and when it was last seen.
+type Idle = (FlowKey, u32);
+
 /// One walk over the flow table.
 #[derive(Debug, Default)]
 struct Sweep {
     now: u32,
     rate: u32,
     entries: u64,
-    over: Vec<FlowKey>,
+    over: Vec<Idle>,
     /// Entries that lead to another one, with the key of that one. They see the opener's packets only.
-    idle_fronts: Vec<(FlowKey, FlowKey)>,
+    idle_fronts: Vec<(Idle, FlowKey)>,
     /// Translated flows that are alive.
     live: FxHashSet<FlowKey>,
 }
@@ -87,15 +93,16 @@ impl Sweep {
         self.entries += 1;
         let [low, high] = flow.tcp_flags;
         let idle = self.now.wrapping_sub(flow.last_seen);
-        let timeout = timeout_seconds(key.protocol, low, high).saturating_mul(self.rate);
+        let timeout = timeout_seconds(key.protocol, low, high) + GRACE;
         // A packet may have come after `now` was read.
-        let live = idle as i32 <= 0 || idle <= timeout;
+        let live = idle as i32 <= 0 || idle <= timeout.saturating_mul(self.rate);
         if flow.flags & FRONTEND_SIDE != 0 {
             if !live {
-                self.idle_fronts.push((key, behind(&key, flow)));
+                self.idle_fronts
+                    .push(((key, flow.last_seen), behind(&key, flow)));
             }
         } else if !live {
-            self.over.push(key);
+            self.over.push((key, flow.last_seen));
         } else if flow.flags & (BACKEND_SIDE | NAT) == BACKEND_SIDE | NAT {
             self.live.insert(key);
         }
@@ -103,7 +110,7 @@ impl Sweep {
 
     /// What can go. A frontend-side entry goes with the flow that it leads to: alone, it would let a connection that is only
     /// quiet choose another backend.
-    fn expired(self) -> Vec<FlowKey> {
+    fn expired(self) -> Vec<Idle> {
         let fronts = self.idle_fronts.into_iter();
         let fronts = fronts.filter(|(_, behind)| !self.live.contains(behind));
         self.over
@@ -191,7 +198,7 @@ mod tests {
             sweep.visit(*key, flow);
         }
         assert_eq!(sweep.entries, flows.len() as u64);
-        sweep.expired()
+        sweep.expired().into_iter().map(|(key, _)| key).collect()
     }
 
     #[test]
@@ -214,6 +221,8 @@ mod tests {
         assert!(expired(10, &[(key, before_wrap)]).is_empty());
         let after = flow(side, BACKEND_SIDE, [0; 2], 2000);
         assert!(expired(1999, &[(key, after)]).is_empty());
-        assert_eq!(expired(2000 + 61 * RATE, &[(key, after)]), [key]);
+        // Over, but its ports may be in use again any moment.
+        assert!(expired(2000 + 61 * RATE, &[(key, after)]).is_empty());
+        assert_eq!(expired(2000 + (61 + GRACE) * RATE, &[(key, after)]), [key]);
     }
 }
