@@ -30,6 +30,8 @@ pub struct Status {
     pub devices: Vec<Device>,
     /// How full the maps are.
     pub maps: Vec<MapFill>,
+    /// Flow events that found the ring buffer full, since the maps were made.
+    pub events_lost: u64,
     /// What the kernel can do.
     pub features: Vec<FeatureState>,
     /// Objects and files that are skipped, and why.

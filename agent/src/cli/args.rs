@@ -66,6 +66,18 @@ pub enum Command {
     /// Tracked connections
     #[command(subcommand)]
     Conntrack(ConntrackCommand),
+    /// The newest drops and new connections that were reported (`weir run --event-sample`), oldest first
+    Flows {
+        /// Only the newest N
+        #[arg(long, value_name = "N")]
+        last: Option<usize>,
+        /// Only what was not forwarded
+        #[arg(long)]
+        dropped: bool,
+        /// Output and agent
+        #[command(flatten)]
+        query: LiveQuery,
+    },
     /// Remove everything that agents left on this node: programs, links, pins
     Cleanup {
         /// Directory of the agent's pins

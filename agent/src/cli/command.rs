@@ -17,6 +17,7 @@ use crate::admin::{self, Client, FlowRow, MapDump, PodRow, PolicyRow, Status};
 use crate::config::{LogFormat, RunConfig, admin_socket};
 use crate::datapath;
 use crate::explain::{self, Explanation, Question, Translation, Verdict};
+use crate::flows::{self, Record};
 
 pub(super) fn execute(command: Command) -> Result<Outcome> {
     match command {
@@ -40,6 +41,11 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
             let flows: Vec<FlowRow> = ask(&query, "/v1/flows", &[])?;
             list(query.output, "FlowList", &flows, print::flows)?;
         }
+        Command::Flows {
+            last,
+            dropped,
+            query,
+        } => flow_records(last, dropped, &query)?,
         Command::Cleanup { bpffs, run_dir } => cleanup(&bpffs, &run_dir)?,
         Command::Version { output } => {
             let version = print::Version::current();
@@ -129,6 +135,16 @@ fn explain(source: &str, destination: &str, fix: bool, query: &Query) -> Result<
         Verdict::Allowed => Outcome::Yes,
         _ => Outcome::No,
     })
+}
+
+fn flow_records(last: Option<usize>, dropped: bool, query: &LiveQuery) -> Result<()> {
+    let mut records: Vec<Record> = ask(query, "/v1/flow-records", &[])?;
+    if dropped {
+        records.retain(|record| record.verdict != flows::Outcome::Forwarded);
+    }
+    let older = records.len().saturating_sub(last.unwrap_or(usize::MAX));
+    let newest = &records[older..];
+    list(query.output, "FlowRecordList", newest, print::flow_records)
 }
 
 fn cleanup(bpffs: &Path, run_dir: &Path) -> Result<()> {

@@ -57,6 +57,7 @@ fn commands_are_read() {
         "weir endpoint list",
         "weir policy list",
         "weir conntrack list -o json",
+        "weir flows --last 10 --dropped",
         "weir cleanup --bpffs /b",
         "weir version",
     ] {

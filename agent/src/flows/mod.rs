@@ -4,7 +4,7 @@ mod decode;
 mod enrich;
 mod recent;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::IpAddr;
 

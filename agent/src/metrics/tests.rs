@@ -1,1 +1,64 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
+use weir_common::abi::{Counter, Hook};
+use weir_common::reason::Reason;
+
+use super::*;
+use crate::flows::Outcome;
+use crate::model::{Direction, Kind};
+
+fn sample() -> Sample {
+    let fill = |entries, capacity| Fill { entries, capacity };
+    let counter = |packets, bytes| Counter { packets, bytes };
+    Sample {
+        version: "1.2.3".to_owned(),
+        last_sync: Some(1_700_000_000.25),
+        watches: [(Kind::Service, true), (Kind::Pod, false)].into(),
+        watch_errors: [(Kind::Pod, 3)].into(),
+        rejected: [("File", 1), ("Service", 2)].into(),
+        maps: [("endpoint", fill(6, 512)), ("slot", fill(1, 4096))].into(),
+        packets: vec![
+            (Hook::FromPod, Reason::Established, counter(10, 1000)),
+            (Hook::ToPod, Reason::PolicyDenied, counter(2, 148)),
+            (Hook::FromPod, Reason::NoEndpoint, counter(1, 74)),
+        ],
+        conntrack: fill(8, 262_144),
+        conntrack_inserted: 65,
+        events_lost: 4,
+        epoch: 2,
+        attached: 3,
+    }
+}
+
+fn tally() -> Arc<Tally> {
+    let tally = Tally::default();
+    tally.took(Stage::Write, Duration::from_millis(3));
+    tally.failed(Stage::Attach);
+    tally.expired(5);
+    for verdict in [Outcome::Dropped, Outcome::Dropped, Outcome::Forwarded] {
+        tally.flow(FlowKind {
+            verdict,
+            direction: Direction::Ingress,
+            protocol: "TCP",
+        });
+    }
+    Arc::new(tally)
+}
+
+#[test]
+fn text_is_as_documented() {
+    insta::assert_snapshot!(encode(sample(), &tally()));
+}
+
+#[test]
+fn text_has_every_metric_of_the_table_once_and_no_other() {
+    let text = encode(sample(), &tally());
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names: Vec<_> = types.filter_map(|line| line.split(' ').next()).collect();
+    let table: BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
+    assert_eq!(table.len(), ALL.len());
+    assert_eq!(names.len(), ALL.len());
+    assert_eq!(names.into_iter().collect::<BTreeSet<_>>(), table);
+}

@@ -1,5 +1,6 @@
 //! Health and metrics over HTTP.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,18 +23,29 @@ use crate::model::Kind;
 /// Longest that a change may wait for the kernel (twice kube-proxy's sync period).
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Binds an address for a server.
+/// Binds an address for a server. A killed agent that is just ending still has it for a moment.
 pub(super) async fn bind(
     option: &'static str,
     address: SocketAddr,
 ) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| RunError::Listen {
-            option,
-            address,
-            source,
-        })
+    const TRIES: u32 = 20;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && tries < TRIES => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(source) => {
+                return Err(RunError::Listen {
+                    option,
+                    address,
+                    source,
+                });
+            }
+        }
+    }
 }
 
 /// Serves /healthz, /livez and /readyz.
@@ -176,4 +188,97 @@ async fn scrape(State(shared): State<Arc<Shared>>) -> Response {
         Err(error) => error.to_string(),
     };
     (StatusCode::INTERNAL_SERVER_ERROR, failure).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::shared::Moment;
+    use super::*;
+    use crate::model::{DeviceFacts, PodDevice, Snapshot};
+
+    #[test]
+    fn health_follows_the_contract_of_kube_proxy() {
+        let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+        let published = Published {
+            last_sync: Some(Moment {
+                timestamp: "2026-01-02T03:00:00Z".parse().unwrap(),
+                instant: Instant::now(),
+            }),
+            ..Published::default()
+        };
+        for (keeps_up, eligible, status, text) in [
+            (
+                true,
+                Some(true),
+                200,
+                r#"{"lastUpdated":"2026-01-02T03:04:05Z","currentTime":"2026-01-02T03:04:05Z","nodeEligible":true,"healthy":true}"#,
+            ),
+            (
+                true,
+                Some(false),
+                503,
+                r#"{"lastUpdated":"2026-01-02T03:04:05Z","currentTime":"2026-01-02T03:04:05Z","nodeEligible":false,"healthy":false}"#,
+            ),
+            (
+                false,
+                None,
+                503,
+                r#"{"lastUpdated":"2026-01-02T03:00:00Z","currentTime":"2026-01-02T03:04:05Z","healthy":false}"#,
+            ),
+            (
+                true,
+                None,
+                200,
+                r#"{"lastUpdated":"2026-01-02T03:04:05Z","currentTime":"2026-01-02T03:04:05Z","healthy":true}"#,
+            ),
+        ] {
+            let health = Health::new(&published, keeps_up, eligible, now);
+            assert_eq!(serde_json::to_string(&health).unwrap(), text);
+            assert_eq!(health.into_response().status().as_u16(), status);
+        }
+    }
+
+    #[test]
+    fn ready_means_listed_synced_and_attached() {
+        let mut published = Published::default();
+        assert_eq!(missing(&published).len(), Kind::ALL.len() + 1);
+        published.listed = Kind::ALL.into();
+        published.last_sync = Some(Moment::now());
+        assert!(missing(&published).is_empty());
+        let device = PodDevice {
+            ifindex: 7,
+            name: "veth7".to_owned(),
+        };
+        published.snapshot = Arc::new(Snapshot {
+            devices: DeviceFacts {
+                devices: [([10, 0, 0, 1].into(), device)].into(),
+            },
+            ..Snapshot::default()
+        });
+        assert_eq!(missing(&published), ["device veth7 has no programs"]);
+        published.attached.insert(7);
+        assert!(missing(&published).is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_named_with_the_option() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = bind("--healthz-address", address).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&address.to_string()), "{text}");
+        assert!(
+            text.contains("give another address with --healthz-address"),
+            "{text}"
+        );
+        // One that becomes free is taken.
+        let waiting = tokio::spawn(bind("--healthz-address", address));
+        drop(taken);
+        assert_eq!(
+            waiting.await.unwrap().unwrap().local_addr().unwrap(),
+            address
+        );
+    }
 }

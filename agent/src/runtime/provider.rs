@@ -64,6 +64,7 @@ impl Provider for Shared {
                     capacity: fill.capacity,
                 })
                 .collect(),
+            events_lost: datapath.control(control::EVENTS_LOST),
             features: self
                 .features
                 .iter()

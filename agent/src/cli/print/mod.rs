@@ -1,6 +1,7 @@
 //! Answers as text: tables in kubectl's look, and JSON.
 
 mod explain;
+mod records;
 mod table;
 mod tables;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod tests;
 use serde::Serialize;
 
 pub use explain::{explanation, fixes};
+pub use records::flow_records;
 pub use tables::{flows, map_dump, pods, policies, services, status, version};
 
 /// Version of every JSON answer: fields are only added under it.

@@ -179,6 +179,7 @@ pub fn status(status: &Status) -> String {
             format!("{} (policy epoch {})", status.generation, status.epoch),
         ),
         ("Attached by", status.attach_mode.clone()),
+        ("Events lost", status.events_lost.to_string()),
     ] {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{:<14}{value}", format!("{name}:"));

@@ -216,6 +216,7 @@ fn the_state_of_an_agent() {
             entries: 50,
             capacity: 200,
         }],
+        events_lost: 3,
         features: vec![FeatureState {
             name: text("tcx"),
             present: false,

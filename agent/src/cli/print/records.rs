@@ -1,0 +1,86 @@
+//! Flow records as a table.
+
+use std::net::SocketAddr;
+
+use super::table::table;
+use crate::flows::{AllowedBy, Owner, Peer, Record};
+
+/// `weir flows`.
+#[must_use]
+pub fn flow_records(records: &[Record]) -> String {
+    let header = [
+        "TIME",
+        "VERDICT",
+        "DIRECTION",
+        "PROTO",
+        "SOURCE",
+        "DESTINATION",
+        "REASON",
+        "POLICY",
+    ];
+    let rows = records.iter().map(|record| {
+        vec![
+            format!("{:.3}", record.time),
+            record.verdict.to_string(),
+            record.direction.as_str().to_owned(),
+            record.protocol.clone(),
+            peer(&record.source),
+            match &record.backend {
+                Some(backend) => format!("{} > {}", peer(&record.destination), peer(backend)),
+                None => peer(&record.destination),
+            },
+            record.reason.clone(),
+            policy(record),
+        ]
+    });
+    table("", &header, rows)
+}
+
+/// The owner's name where it is known, else the address.
+fn peer(peer: &Peer) -> String {
+    let Some(owner) = &peer.owner else {
+        return SocketAddr::new(peer.address, peer.port).to_string();
+    };
+    let name = match owner {
+        Owner::Pod(pod) => pod.to_string(),
+        Owner::Service(service) => format!("{}/svc/{}", service.namespace, service.name),
+        Owner::Node(node) => format!("node {node}"),
+    };
+    format!("{name}:{}", peer.port)
+}
+
+/// The rule that allowed it, or the policies of which none did.
+fn policy(record: &Record) -> String {
+    if let Some(AllowedBy { policy, index }) = &record.rule {
+        return format!("{policy} {}[{index}]", record.direction.as_str());
+    }
+    let names: Vec<_> = record.denied_by.iter().map(ToString::to_string).collect();
+    if names.is_empty() {
+        "-".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_common::abi::{Address, Event, Verdict};
+    use weir_common::reason::Reason;
+
+    use super::*;
+    use crate::flows::tests::{RULE, event, record};
+
+    #[test]
+    fn records_read_like_sentences() {
+        let allowed = Event {
+            rule: RULE,
+            verdict: Verdict::Pass as u8,
+            reason: Reason::PolicyAllowed as u8,
+            source: Address::from(std::net::IpAddr::from([192, 0, 2, 1])),
+            protocol: 17,
+            ..event()
+        };
+        let records = [record(&event()), record(&allowed)];
+        insta::assert_snapshot!(flow_records(&records));
+    }
+}
