@@ -1,5 +1,6 @@
 //! Harness of the Weir test suites.
 
+pub mod cluster;
 pub mod controlplane;
 pub mod fixture;
 pub mod netns;

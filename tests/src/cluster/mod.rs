@@ -1,0 +1,288 @@
+//! A topology with agents that follow a directory of manifests: a cluster without an API server.
+//!
+//! What a control plane would do, this does: pods get their status, Services their EndpointSlices.
+
+mod agents;
+mod http;
+mod manifests;
+mod slices;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::api::core::v1::{Pod as PodObject, Service};
+use serde_json::Value;
+
+pub use agents::{Answer, weir_binary};
+pub use manifests::documents;
+pub use slices::slices;
+
+use crate::topology::{Agent, PodSpec, Topology, TopologySpec};
+use manifests::Manifests;
+
+/// How long agents may take to carry out a change.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The file whose number of namespaces tells which write an agent has seen: agents read files in order of their names,
+/// so whoever has read this one reads the rest as it is now.
+const REVISION: &str = "00-revision.yaml";
+
+/// Two or more nodes, their pods, and an agent on each.
+///
+/// Tests reach the [`Topology`] directly to look; pods come and go through this, so that agents hear of it.
+pub struct Cluster {
+    // Fields drop in this order: a running agent keeps its node's cgroup.
+    agents: BTreeMap<String, Agent>,
+    topology: Topology,
+    manifests: Manifests,
+    binary: PathBuf,
+    attach: String,
+    /// Pod objects to fill in a status, by pod; pods without get the topology's own.
+    templates: BTreeMap<String, PodObject>,
+    unready: BTreeSet<String>,
+    applied: BTreeMap<String, Vec<Value>>,
+    revision: u32,
+}
+
+impl Cluster {
+    /// Builds the topology and writes its nodes and pods; no agent runs yet. `attach` is the agents' `--attach`.
+    pub fn build(spec: &TopologySpec, attach: &str) -> Result<Self> {
+        Self::with_pods(spec, attach, Vec::new())
+    }
+
+    /// The same with Pod objects that lack a node's and a kubelet's part: they join the topology's pods, on the nodes that
+    /// `spec.nodeName` says.
+    pub fn with_pods(spec: &TopologySpec, attach: &str, pods: Vec<PodObject>) -> Result<Self> {
+        let mut spec = spec.clone();
+        let mut templates = BTreeMap::new();
+        for pod in pods {
+            let name = pod.metadata.name.clone().context("a pod without a name")?;
+            spec.pods.push(pod_spec(&name, &pod)?);
+            templates.insert(name, pod);
+        }
+        let mut cluster = Self {
+            agents: BTreeMap::new(),
+            topology: Topology::build(&spec)?,
+            manifests: Manifests::new()?,
+            binary: weir_binary()?,
+            attach: attach.to_owned(),
+            templates,
+            unready: BTreeSet::new(),
+            applied: BTreeMap::new(),
+            revision: 0,
+        };
+        let nodes: Vec<_> = cluster.topology.nodes().map(|node| node.object()).collect();
+        cluster.manifests.write_objects("10-nodes.yaml", &nodes)?;
+        cluster.write_pods()?;
+        Ok(cluster)
+    }
+
+    /// The machines.
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// The directory that the agents follow.
+    #[must_use]
+    pub fn manifests(&self) -> &Path {
+        self.manifests.path()
+    }
+
+    /// Writes a file of manifests, in place of an earlier one of that name, with the EndpointSlices of its Services.
+    pub fn apply(&mut self, file: &str, yaml: &str) -> Result<()> {
+        let objects = documents(yaml).with_context(|| format!("read {file}"))?;
+        self.manifests.write(file, yaml)?;
+        self.applied.insert(file.to_owned(), objects);
+        self.write_slices()
+    }
+
+    /// Writes a file as it is: it need not hold any object.
+    pub fn write_raw(&self, file: &str, text: &str) -> Result<()> {
+        self.manifests.write(file, text)
+    }
+
+    /// Takes a file of manifests away again.
+    pub fn delete(&mut self, file: &str) -> Result<()> {
+        self.applied.remove(file);
+        self.manifests.remove(file)?;
+        self.write_slices()
+    }
+
+    /// Has a pod's readiness probe succeed or fail.
+    pub fn set_ready(&mut self, pod: &str, ready: bool) -> Result<()> {
+        if ready {
+            self.unready.remove(pod);
+        } else {
+            self.unready.insert(pod.to_owned());
+        }
+        self.write_slices()
+    }
+
+    /// Adds a pod, as the kubelet and its CNI plugin do: the network first, then the status.
+    pub fn add_pod(&mut self, spec: &PodSpec) -> Result<()> {
+        self.topology.add_pod(spec)?;
+        self.write_pods()?;
+        self.write_slices()
+    }
+
+    /// Deletes a pod: first its object, then its network.
+    pub fn remove_pod(&mut self, name: &str) -> Result<()> {
+        self.write_pods_without(Some(name))?;
+        self.write_slices_without(Some(name))?;
+        self.topology.remove_pod(name)
+    }
+
+    /// The agent of a node.
+    ///
+    /// # Panics
+    /// None runs there: the test names a node it did not start one on.
+    pub fn agent(&mut self, node: &str) -> &mut Agent {
+        self.agents
+            .get_mut(node)
+            .unwrap_or_else(|| panic!("no agent runs on {node}"))
+    }
+
+    /// Waits until every running agent has carried out all that was written.
+    ///
+    /// # Errors
+    /// One has not in ten seconds; the error shows what it says of itself.
+    pub fn settle(&mut self) -> Result<()> {
+        let written = Instant::now();
+        self.revision += 1;
+        let markers: String = (0..=self.revision % 2)
+            .map(|n| format!("---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: revision-{n}\n"))
+            .collect();
+        self.manifests.write(REVISION, &markers)?;
+        let namespaces = self.namespaces().len() + 1 + (self.revision % 2) as usize;
+        let nodes: Vec<_> = self.agents.keys().cloned().collect();
+        for node in nodes {
+            loop {
+                self.agent(&node).ensure_running()?;
+                let unsettled = match self.unsettled(&node, namespaces, written) {
+                    Ok(None) => break,
+                    Ok(Some(reason)) => reason,
+                    Err(error) => format!("{error:#}"),
+                };
+                if written.elapsed() > SETTLE_LIMIT {
+                    let log = self.agent(&node).logs();
+                    let lines: Vec<_> = log.lines().rev().take(40).collect();
+                    let tail: Vec<_> = lines.into_iter().rev().collect();
+                    bail!("the agent of {node} does not settle: {unsettled}\n{}", tail.join("\n"));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+
+    /// Why the agent of `node` has not yet carried out what was written at that moment.
+    fn unsettled(&self, node: &str, namespaces: usize, written: Instant) -> Result<Option<String>> {
+        let status = self.status(node)?;
+        let watches = status["watches"].as_array().context("watches of a status")?;
+        let seen = watches
+            .iter()
+            .find(|watch| watch["kind"] == "Namespace")
+            .and_then(|watch| watch["objects"].as_u64());
+        if seen != Some(namespaces as u64) {
+            return Ok(Some(format!("it knows {seen:?} of {namespaces} namespaces")));
+        }
+        let age = status["lastSyncSeconds"].as_f64();
+        if age.is_none_or(|age| age > written.elapsed().as_secs_f64()) {
+            return Ok(Some(format!("its last sync is {age:?} seconds ago: {}", status["lastError"])));
+        }
+        let pods = self.topology.pods().filter(|pod| pod.node() == node);
+        let wanted: BTreeSet<_> = pods.map(|pod| pod.veth().to_owned()).collect();
+        let devices = devices(&status);
+        Ok((devices != wanted).then(|| format!("programs are on {devices:?} instead of {wanted:?}")))
+    }
+
+    /// Namespaces of pods and of what was applied.
+    fn namespaces(&self) -> BTreeSet<String> {
+        let of_pods = self.topology.pods().map(|pod| pod.spec().namespace.clone());
+        let of_files = self
+            .applied
+            .values()
+            .flatten()
+            .filter(|object| object["kind"] == "Namespace")
+            .filter_map(|object| object["metadata"]["name"].as_str().map(str::to_owned));
+        of_pods.chain(of_files).collect()
+    }
+
+    fn write_pods(&self) -> Result<()> {
+        self.write_pods_without(None)
+    }
+
+    fn write_pods_without(&self, leaving: Option<&str>) -> Result<()> {
+        let pods: Vec<_> = self.pods_without(leaving).collect();
+        self.manifests.write_objects("20-pods.yaml", &pods)?;
+        let named: BTreeSet<_> = self.topology.pods().map(|pod| pod.spec().namespace.as_str()).collect();
+        let applied: BTreeSet<_> = self
+            .applied
+            .values()
+            .flatten()
+            .filter(|object| object["kind"] == "Namespace")
+            .filter_map(|object| object["metadata"]["name"].as_str())
+            .collect();
+        let plain: String = named
+            .difference(&applied)
+            .map(|name| format!("---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n"))
+            .collect();
+        self.manifests.write("15-namespaces.yaml", &plain)
+    }
+
+    fn pods_without(&self, leaving: Option<&str>) -> impl Iterator<Item = PodObject> {
+        let pods = self.topology.pods();
+        pods.filter(move |pod| Some(pod.name()) != leaving).map(|pod| {
+            let actual = pod.object();
+            match self.templates.get(pod.name()) {
+                None => actual,
+                Some(template) => {
+                    let mut pod = template.clone();
+                    pod.metadata.uid = actual.metadata.uid;
+                    pod.status = actual.status;
+                    pod
+                }
+            }
+        })
+    }
+
+    fn write_slices(&self) -> Result<()> {
+        // A namespace that came with a file needs no plain one.
+        self.write_pods()?;
+        self.write_slices_without(None)
+    }
+
+    fn write_slices_without(&self, leaving: Option<&str>) -> Result<()> {
+        let pods: Vec<_> = self.pods_without(leaving).collect();
+        let ready = |name: &str| !self.unready.contains(name);
+        let mut all = Vec::new();
+        for object in self.applied.values().flatten().filter(|object| object["kind"] == "Service") {
+            let service: Service = serde_json::from_value(object.clone()).context("read a Service")?;
+            all.extend(slices(&service, &pods, ready)?);
+        }
+        self.manifests.write_objects("30-endpointslices.yaml", &all)
+    }
+}
+
+/// Names of the devices that a status says have programs.
+#[must_use]
+pub fn devices(status: &Value) -> BTreeSet<String> {
+    let devices = status["devices"].as_array().into_iter().flatten();
+    devices.filter_map(|device| device["name"].as_str().map(str::to_owned)).collect()
+}
+
+/// What the topology needs to know of a pod object.
+fn pod_spec(name: &str, pod: &PodObject) -> Result<PodSpec> {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    let namespace = pod.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
+    ensure!(!name.is_empty(), "a pod without a name");
+    Ok(PodSpec {
+        name: name.to_owned(),
+        namespace,
+        node: node.with_context(|| format!("pod {name} has no spec.nodeName"))?,
+        labels: pod.metadata.labels.clone().unwrap_or_default(),
+    })
+}
