@@ -9,6 +9,7 @@ pub mod probe;
 pub mod process;
 pub mod simulator;
 pub mod topology;
+pub mod vm;
 
 use nix::unistd::geteuid;
 

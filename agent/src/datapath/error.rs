@@ -39,6 +39,11 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// tcx was asked for, and the kernel has none.
+    #[error(
+        "this kernel has no tcx, which came with Linux 6.6: start the agent with `--attach auto` or `--attach clsact`"
+    )]
+    NoTcx,
     /// The directory for pins is not in a BPF file system.
     #[error("{} is not in a BPF file system: run `mount -t bpf bpf {}` on the host, or mount the host's /sys/fs/bpf into the container", directory.display(), mount.display())]
     MissingBpffs {

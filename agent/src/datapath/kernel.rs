@@ -116,11 +116,10 @@ impl KernelDatapath {
         };
         let live = load(false)?;
         let dry = load(true)?;
-        let tcx = match options.attach {
-            AttachMode::Auto => attach::has_tcx(&live),
-            AttachMode::Tcx => true,
-            AttachMode::Clsact => false,
-        };
+        let tcx = options.attach != AttachMode::Clsact && attach::has_tcx(&live);
+        if options.attach == AttachMode::Tcx && !tcx {
+            return Err(Error::NoTcx);
+        }
         let leftovers = if tcx {
             attach::attached_clsact()?.0
         } else {
