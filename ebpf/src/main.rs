@@ -4,6 +4,7 @@
 #![feature(asm_experimental_arch)]
 //! Weir's kernel programs: entry points over the packet logic of `weir-common`.
 
+mod log;
 mod maps;
 mod skb;
 
@@ -18,20 +19,28 @@ use crate::skb::Skb;
 
 /// Ingress of the host end of a pod's veth.
 #[classifier]
-pub fn from_pod(ctx: TcContext) -> i32 {
+fn from_pod(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     match maps::scratch(Hook::FromPod) {
-        Some(scratch) => act(skb, logic::from_pod(skb, scratch)),
+        Some(scratch) => {
+            let outcome = logic::from_pod(skb, scratch);
+            log::decision(&ctx, Hook::FromPod, outcome, scratch);
+            act(skb, outcome)
+        }
         None => TC_ACT_SHOT,
     }
 }
 
 /// Egress of the host end of a pod's veth.
 #[classifier]
-pub fn to_pod(ctx: TcContext) -> i32 {
+fn to_pod(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     match maps::scratch(Hook::ToPod) {
-        Some(scratch) => act(skb, logic::to_pod(skb, scratch)),
+        Some(scratch) => {
+            let outcome = logic::to_pod(skb, scratch);
+            log::decision(&ctx, Hook::ToPod, outcome, scratch);
+            act(skb, outcome)
+        }
         None => TC_ACT_SHOT,
     }
 }
@@ -39,7 +48,7 @@ pub fn to_pod(ctx: TcContext) -> i32 {
 /// For a test run: writes jiffies and CLOCK_MONOTONIC nanoseconds into the first sixteen bytes of the packet, from which the
 /// agent learns the length of a tick.
 #[classifier]
-pub fn clock(ctx: TcContext) -> i32 {
+fn clock(ctx: TcContext) -> i32 {
     // SAFETY: these helpers take no pointers.
     let now = unsafe { [bpf_jiffies64(), bpf_ktime_get_ns()] };
     match ctx.store(0, &now, 0) {
@@ -50,7 +59,7 @@ pub fn clock(ctx: TcContext) -> i32 {
 
 /// Does nothing: the floor of every measurement.
 #[classifier]
-pub fn empty(_ctx: TcContext) -> i32 {
+fn empty(_ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 

@@ -599,6 +599,9 @@ fn features_are_told() {
     // A kernel without tcx says so when it is asked for, not when the first pod comes.
     match KernelDatapath::open(&place.options(AttachMode::Tcx)) {
         Ok(_) => assert_eq!(mode, AttachMode::Tcx),
-        Err(error) => assert!(matches!(error, Error::NoTcx) && mode == AttachMode::Clsact, "{error}"),
+        Err(error) => assert!(
+            matches!(error, Error::NoTcx) && mode == AttachMode::Clsact,
+            "{error}"
+        ),
     }
 }

@@ -34,8 +34,12 @@ fn passes_on(series: &str, attach: &str) {
     if !missing.is_empty() {
         return println!("SKIP: virtual machines need {}", missing.join(", "));
     }
-    let Some(object) = std::env::var_os("WEIR_EBPF_OBJECT").filter(|_| weir::datapath::is_embedded()) else {
-        return println!("SKIP: needs an agent with kernel programs (cargo xtask build), and WEIR_EBPF_OBJECT to name their file");
+    let Some(object) =
+        std::env::var_os("WEIR_EBPF_OBJECT").filter(|_| weir::datapath::is_embedded())
+    else {
+        return println!(
+            "SKIP: needs an agent with kernel programs (cargo xtask build), and WEIR_EBPF_OBJECT to name their file"
+        );
     };
     let kernel = match vm::kernel(series) {
         Ok(kernel) => kernel,
@@ -52,21 +56,33 @@ fn passes_on(series: &str, attach: &str) {
     };
     let outputs = vm::run(&kernel, &job, LIMIT).expect("virtual machine");
     for output in &outputs {
-        println!("--- Linux {}, {}\n{}", kernel.release, output.name, output.text);
+        println!(
+            "--- Linux {}, {}\n{}",
+            kernel.release, output.name, output.text
+        );
     }
     for (suite, output) in SUITES.iter().zip(&outputs) {
-        assert_eq!(output.status, 0, "{suite} failed on Linux {}", kernel.release);
+        assert_eq!(
+            output.status, 0,
+            "{suite} failed on Linux {}",
+            kernel.release
+        );
         let passed = passed(&output.text).expect("a result");
         assert!(passed > 0, "{suite} ran no test");
         assert!(!output.text.contains("SKIP"), "{suite} left something out");
     }
     let attaches = format!("attaches by {attach}\n");
-    assert!(outputs.iter().any(|output| output.text.contains(&attaches)), "nothing {attaches}");
+    assert!(
+        outputs.iter().any(|output| output.text.contains(&attaches)),
+        "nothing {attaches}"
+    );
 }
 
 /// How many tests passed, where none failed.
 fn passed(output: &str) -> Option<u32> {
-    let result = output.lines().find_map(|line| line.strip_prefix("test result: ok. "))?;
+    let result = output
+        .lines()
+        .find_map(|line| line.strip_prefix("test result: ok. "))?;
     result.split_whitespace().next()?.parse().ok()
 }
 
@@ -78,10 +94,18 @@ fn executable(suite: &str) -> PathBuf {
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
         .output()
         .expect("cargo");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let messages = String::from_utf8(output.stdout).expect("messages");
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut built = messages.filter(|message| message["target"]["name"] == suite && message["target"]["kind"][0] == "test");
+    let messages = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut built = messages.filter(|message| {
+        message["target"]["name"] == suite && message["target"]["kind"][0] == "test"
+    });
     let executable = built.find_map(|message| message["executable"].as_str().map(PathBuf::from));
     executable.unwrap_or_else(|| panic!("cargo names no executable of {suite}"))
 }

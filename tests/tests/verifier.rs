@@ -21,13 +21,17 @@ fn every_variant_of_every_program_is_accepted() {
     };
     let object = std::fs::read(object).expect("object");
     for variant in 0..1_u32 << SWITCHES.len() {
-        let values: Vec<u32> = (0..SWITCHES.len()).map(|switch| variant >> switch & 1).collect();
+        let values: Vec<u32> = (0..SWITCHES.len())
+            .map(|switch| variant >> switch & 1)
+            .collect();
         let mut loader = EbpfLoader::new();
         for (name, value) in SWITCHES.iter().zip(&values) {
             loader.override_global(name, value, true);
         }
         // The capacity of the largest maps says nothing here.
-        loader.map_max_entries("flow", 64).map_max_entries("backend", 64);
+        loader
+            .map_max_entries("flow", 64)
+            .map_max_entries("backend", 64);
         let mut loaded = loader.load(&object).expect("maps");
         let mut programs = 0;
         for (name, program) in loaded.programs_mut() {
@@ -38,7 +42,10 @@ fn every_variant_of_every_program_is_accepted() {
                 other => panic!("{name} is of a kind that nobody loads: {other:?}"),
             }
             .unwrap_or_else(|error| panic!("{name} with {SWITCHES:?} = {values:?}: {error}"));
-            let verified = program.info().expect("information").verified_instruction_count();
+            let verified = program
+                .info()
+                .expect("information")
+                .verified_instruction_count();
             let verified = verified.expect("kernel 5.16");
             println!("{name:>12} {SWITCHES:?} = {values:?}: {verified} instructions verified");
             assert!(verified < INSTRUCTIONS, "{name} is close to too complex");

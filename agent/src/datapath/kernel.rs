@@ -14,6 +14,7 @@ use super::bpf::{self, Map, Shape, TestRun, map_type};
 use super::control::Control;
 use super::error::{During, Error, Result};
 use super::object::{self, Capacities, Clock, Constants, Programs};
+use super::packet_log::PacketLog;
 use super::pins::Pins;
 use super::write::Generation;
 use crate::model::AttachMode;
@@ -342,6 +343,11 @@ impl KernelDatapath {
             }
         }
         Ok(Some(map.shape().entries))
+    }
+
+    /// Takes the log of packets, if the programs write one and nobody has taken it.
+    pub fn take_packet_log(&mut self) -> Option<PacketLog> {
+        self.live.log.take()
     }
 
     /// The ring buffer of events ([`weir_common::abi::Event`]); one reader at a time.

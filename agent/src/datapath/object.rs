@@ -10,6 +10,7 @@ use weir_common::abi::Hook;
 
 use super::bpf::{self, TestRun};
 use super::error::{During, Error, Result};
+use super::packet_log::PacketLog;
 use super::pins::Pins;
 use super::shapes;
 use crate::plan::Table;
@@ -50,6 +51,8 @@ pub(crate) struct Capacities {
 /// The loaded programs.
 #[derive(Debug)]
 pub(crate) struct Programs {
+    /// What they write about each packet, in objects built for that.
+    pub(crate) log: Option<PacketLog>,
     from_pod: OwnedFd,
     to_pod: OwnedFd,
 }
@@ -58,7 +61,10 @@ impl Programs {
     /// Loads both programs over the maps of the directory, which are made where they are not there.
     pub(crate) fn load(pins: &Pins, capacities: Capacities, constants: Constants) -> Result<Self> {
         let mut object = open(pins, capacities, constants)?;
+        // Before the programs are loaded: they refer to the map that it takes over.
+        let log = PacketLog::of(&mut object)?;
         Ok(Self {
+            log,
             from_pod: load_program(&mut object, program_name(Hook::FromPod))?,
             to_pod: load_program(&mut object, program_name(Hook::ToPod))?,
         })

@@ -143,7 +143,8 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
     let mut terminate = on(SignalKind::terminate())?;
     let mut interrupt = on(SignalKind::interrupt())?;
 
-    let datapath = open(&config)?;
+    let mut datapath = open(&config)?;
+    let packet_log = datapath.take_packet_log();
     let reader = EventReader::new(datapath.events()?).map_err(|source| RunError::Serve {
         what: "flow events",
         source,
@@ -186,6 +187,18 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
         let reading = events::read(Arc::clone(&shared), reader, token.clone());
         served("flow events", reading)
     });
+    if let Some(log) = packet_log {
+        let token = token.clone();
+        tasks.start("the packet log", async move {
+            let forwarding = async {
+                tokio::select! {
+                    () = token.cancelled() => Ok(()),
+                    result = log.forward() => result,
+                }
+            };
+            served("the packet log", forwarding).await
+        });
+    }
     tasks.start("the heartbeat", {
         let beating = upkeep::heartbeat(Arc::clone(&shared), token.clone());
         async {

@@ -42,7 +42,11 @@ pub struct Answer {
 impl Cluster {
     /// Starts an agent on every node and waits until all are ready.
     pub fn start_agents(&mut self) -> Result<()> {
-        let nodes: Vec<_> = self.topology.nodes().map(|node| node.name().to_owned()).collect();
+        let nodes: Vec<_> = self
+            .topology
+            .nodes()
+            .map(|node| node.name().to_owned())
+            .collect();
         for node in &nodes {
             self.spawn(node)?;
         }
@@ -54,7 +58,9 @@ impl Cluster {
 
     /// Starts the agent of `node`, without waiting for it.
     pub fn spawn(&mut self, node: &str) -> Result<()> {
-        let agent = self.topology.spawn_agent(node, &self.binary, self.agent_args(node))?;
+        let agent = self
+            .topology
+            .spawn_agent(node, &self.binary, self.agent_args(node))?;
         self.agents.insert(node.to_owned(), agent);
         Ok(())
     }
@@ -93,13 +99,18 @@ impl Cluster {
     /// Ends every agent at once and forgets them; what they put into the kernel stays.
     pub fn kill_agents(&mut self) -> Result<()> {
         let mut agents = std::mem::take(&mut self.agents);
-        agents.values_mut().try_for_each(crate::process::Process::kill)
+        agents
+            .values_mut()
+            .try_for_each(crate::process::Process::kill)
     }
 
     /// `weir cleanup` on a node whose agent does not run.
     pub fn cleanup(&self, node: &str) -> Result<()> {
         let paths = self.topology.node(node).agent_paths();
-        let (bpffs, run) = (paths.bpffs.display().to_string(), paths.run.display().to_string());
+        let (bpffs, run) = (
+            paths.bpffs.display().to_string(),
+            paths.run.display().to_string(),
+        );
         let answer = self.weir(node, &["cleanup", "--bpffs", &bpffs, "--run-dir", &run])?;
         ensure!(answer.code == Some(0), "weir cleanup on {node}: {answer:?}");
         Ok(())
@@ -115,14 +126,24 @@ impl Cluster {
 
     /// Asks the agent of `node` with its own CLI, as an administrator on the node does.
     pub fn ask(&self, node: &str, arguments: &[&str]) -> Result<Answer> {
-        let run = self.topology.node(node).agent_paths().run.display().to_string();
+        let run = self
+            .topology
+            .node(node)
+            .agent_paths()
+            .run
+            .display()
+            .to_string();
         self.weir(node, &[arguments, &["--run-dir", &run]].concat())
     }
 
     /// `weir status -o json` on `node`.
     pub fn status(&self, node: &str) -> Result<Value> {
         let answer = self.ask(node, &["status", "-o", "json"])?;
-        ensure!(answer.code == Some(0), "weir status on {node}: {}", answer.stderr.trim());
+        ensure!(
+            answer.code == Some(0),
+            "weir status on {node}: {}",
+            answer.stderr.trim()
+        );
         serde_json::from_str(&answer.stdout).context("read a status")
     }
 

@@ -23,7 +23,9 @@ pub(super) struct Manifests {
 
 impl Manifests {
     pub(super) fn new() -> Result<Self> {
-        let root = tempfile::Builder::new().prefix(&unique_name("manifests")).tempdir();
+        let root = tempfile::Builder::new()
+            .prefix(&unique_name("manifests"))
+            .tempdir();
         Ok(Self {
             root: root.context("make a directory for manifests")?,
         })

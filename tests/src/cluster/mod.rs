@@ -153,7 +153,9 @@ impl Cluster {
         let written = Instant::now();
         self.revision += 1;
         let markers: String = (0..=self.revision % 2)
-            .map(|n| format!("---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: revision-{n}\n"))
+            .map(|n| {
+                format!("---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: revision-{n}\n")
+            })
             .collect();
         self.manifests.write(REVISION, &markers)?;
         let namespaces = self.namespaces().len() + 1 + (self.revision % 2) as usize;
@@ -170,7 +172,10 @@ impl Cluster {
                     let log = self.agent(&node).logs();
                     let lines: Vec<_> = log.lines().rev().take(40).collect();
                     let tail: Vec<_> = lines.into_iter().rev().collect();
-                    bail!("the agent of {node} does not settle: {unsettled}\n{}", tail.join("\n"));
+                    bail!(
+                        "the agent of {node} does not settle: {unsettled}\n{}",
+                        tail.join("\n")
+                    );
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -181,22 +186,30 @@ impl Cluster {
     /// Why the agent of `node` has not yet carried out what was written at that moment.
     fn unsettled(&self, node: &str, namespaces: usize, written: Instant) -> Result<Option<String>> {
         let status = self.status(node)?;
-        let watches = status["watches"].as_array().context("watches of a status")?;
+        let watches = status["watches"]
+            .as_array()
+            .context("watches of a status")?;
         let seen = watches
             .iter()
             .find(|watch| watch["kind"] == "Namespace")
             .and_then(|watch| watch["objects"].as_u64());
         if seen != Some(namespaces as u64) {
-            return Ok(Some(format!("it knows {seen:?} of {namespaces} namespaces")));
+            return Ok(Some(format!(
+                "it knows {seen:?} of {namespaces} namespaces"
+            )));
         }
         let age = status["lastSyncSeconds"].as_f64();
         if age.is_none_or(|age| age > written.elapsed().as_secs_f64()) {
-            return Ok(Some(format!("its last sync is {age:?} seconds ago: {}", status["lastError"])));
+            return Ok(Some(format!(
+                "its last sync is {age:?} seconds ago: {}",
+                status["lastError"]
+            )));
         }
         let pods = self.topology.pods().filter(|pod| pod.node() == node);
         let wanted: BTreeSet<_> = pods.map(|pod| pod.veth().to_owned()).collect();
         let devices = devices(&status);
-        Ok((devices != wanted).then(|| format!("programs are on {devices:?} instead of {wanted:?}")))
+        Ok((devices != wanted)
+            .then(|| format!("programs are on {devices:?} instead of {wanted:?}")))
     }
 
     /// Namespaces of pods and of what was applied.
@@ -218,7 +231,11 @@ impl Cluster {
     fn write_pods_without(&self, leaving: Option<&str>) -> Result<()> {
         let pods: Vec<_> = self.pods_without(leaving).collect();
         self.manifests.write_objects("20-pods.yaml", &pods)?;
-        let named: BTreeSet<_> = self.topology.pods().map(|pod| pod.spec().namespace.as_str()).collect();
+        let named: BTreeSet<_> = self
+            .topology
+            .pods()
+            .map(|pod| pod.spec().namespace.as_str())
+            .collect();
         let applied: BTreeSet<_> = self
             .applied
             .values()
@@ -228,25 +245,28 @@ impl Cluster {
             .collect();
         let plain: String = named
             .difference(&applied)
-            .map(|name| format!("---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n"))
+            .map(|name| {
+                format!("---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n")
+            })
             .collect();
         self.manifests.write("15-namespaces.yaml", &plain)
     }
 
     fn pods_without(&self, leaving: Option<&str>) -> impl Iterator<Item = PodObject> {
         let pods = self.topology.pods();
-        pods.filter(move |pod| Some(pod.name()) != leaving).map(|pod| {
-            let actual = pod.object();
-            match self.templates.get(pod.name()) {
-                None => actual,
-                Some(template) => {
-                    let mut pod = template.clone();
-                    pod.metadata.uid = actual.metadata.uid;
-                    pod.status = actual.status;
-                    pod
+        pods.filter(move |pod| Some(pod.name()) != leaving)
+            .map(|pod| {
+                let actual = pod.object();
+                match self.templates.get(pod.name()) {
+                    None => actual,
+                    Some(template) => {
+                        let mut pod = template.clone();
+                        pod.metadata.uid = actual.metadata.uid;
+                        pod.status = actual.status;
+                        pod
+                    }
                 }
-            }
-        })
+            })
     }
 
     fn write_slices(&self) -> Result<()> {
@@ -259,8 +279,14 @@ impl Cluster {
         let pods: Vec<_> = self.pods_without(leaving).collect();
         let ready = |name: &str| !self.unready.contains(name);
         let mut all = Vec::new();
-        for object in self.applied.values().flatten().filter(|object| object["kind"] == "Service") {
-            let service: Service = serde_json::from_value(object.clone()).context("read a Service")?;
+        for object in self
+            .applied
+            .values()
+            .flatten()
+            .filter(|object| object["kind"] == "Service")
+        {
+            let service: Service =
+                serde_json::from_value(object.clone()).context("read a Service")?;
             all.extend(slices(&service, &pods, ready)?);
         }
         self.manifests.write_objects("30-endpointslices.yaml", &all)
@@ -271,13 +297,19 @@ impl Cluster {
 #[must_use]
 pub fn devices(status: &Value) -> BTreeSet<String> {
     let devices = status["devices"].as_array().into_iter().flatten();
-    devices.filter_map(|device| device["name"].as_str().map(str::to_owned)).collect()
+    devices
+        .filter_map(|device| device["name"].as_str().map(str::to_owned))
+        .collect()
 }
 
 /// What the topology needs to know of a pod object.
 fn pod_spec(name: &str, pod: &PodObject) -> Result<PodSpec> {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-    let namespace = pod.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
+    let namespace = pod
+        .metadata
+        .namespace
+        .clone()
+        .unwrap_or_else(|| "default".to_owned());
     ensure!(!name.is_empty(), "a pod without a name");
     Ok(PodSpec {
         name: name.to_owned(),

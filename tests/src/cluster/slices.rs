@@ -15,19 +15,34 @@ pub fn slices(
     pods: &[Pod],
     ready: impl Fn(&str) -> bool,
 ) -> Result<Vec<EndpointSlice>> {
-    let name = service.metadata.name.as_deref().context("a Service without a name")?;
+    let name = service
+        .metadata
+        .name
+        .as_deref()
+        .context("a Service without a name")?;
     let namespace = service.metadata.namespace.as_deref().unwrap_or("default");
     let spec = service.spec.as_ref().context("a Service without a spec")?;
-    let Some(selector) = spec.selector.as_ref().filter(|selector| !selector.is_empty()) else {
+    let Some(selector) = spec
+        .selector
+        .as_ref()
+        .filter(|selector| !selector.is_empty())
+    else {
         return Ok(Vec::new());
     };
-    let ports: Vec<_> = spec.ports.iter().flatten().map(port).collect::<Result<_>>()?;
+    let ports: Vec<_> = spec
+        .ports
+        .iter()
+        .flatten()
+        .map(port)
+        .collect::<Result<_>>()?;
     let selected: Vec<_> = pods
         .iter()
         .filter(|pod| pod.metadata.namespace.as_deref() == Some(namespace))
         .filter(|pod| {
             let labels = pod.metadata.labels.as_ref();
-            selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+            selector
+                .iter()
+                .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
         })
         .collect();
     let family = |kind: &str, is_family: fn(&str) -> bool| EndpointSlice {
@@ -38,7 +53,10 @@ pub fn slices(
             labels: Some([("kubernetes.io/service-name".to_owned(), name.to_owned())].into()),
             ..ObjectMeta::default()
         },
-        endpoints: selected.iter().filter_map(|pod| endpoint(pod, is_family, &ready)).collect(),
+        endpoints: selected
+            .iter()
+            .filter_map(|pod| endpoint(pod, is_family, &ready))
+            .collect(),
         ports: Some(ports.clone()),
     };
     Ok(vec![
@@ -61,7 +79,11 @@ fn port(port: &ServicePort) -> Result<EndpointPort> {
     })
 }
 
-fn endpoint(pod: &Pod, is_family: fn(&str) -> bool, ready: impl Fn(&str) -> bool) -> Option<Endpoint> {
+fn endpoint(
+    pod: &Pod,
+    is_family: fn(&str) -> bool,
+    ready: impl Fn(&str) -> bool,
+) -> Option<Endpoint> {
     let name = pod.metadata.name.clone()?;
     let ips = pod.status.as_ref()?.pod_ips.as_ref()?;
     let address = ips.iter().find(|entry| is_family(&entry.ip))?.ip.clone();

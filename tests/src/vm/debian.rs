@@ -9,7 +9,11 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 /// What the tests need that Debian builds as modules, in an order in which they can be loaded.
-const MODULES: [&str; 3] = ["drivers/net/veth", "net/sched/sch_ingress", "net/sched/cls_bpf"];
+const MODULES: [&str; 3] = [
+    "drivers/net/veth",
+    "net/sched/sch_ingress",
+    "net/sched/cls_bpf",
+];
 
 /// An unpacked kernel.
 #[derive(Debug)]
@@ -24,8 +28,15 @@ pub struct Kernel {
 impl Kernel {
     fn cached(cache: &Path, release: &str) -> Self {
         let directory = cache.join(release);
-        let modules = MODULES.iter().map(|module| directory.join(module_file(module))).collect();
-        Self { release: release.to_owned(), modules, directory }
+        let modules = MODULES
+            .iter()
+            .map(|module| directory.join(module_file(module)))
+            .collect();
+        Self {
+            release: release.to_owned(),
+            modules,
+            directory,
+        }
     }
 
     pub(super) fn image(&self) -> PathBuf {
@@ -41,7 +52,8 @@ pub fn kernel(series: &str) -> Result<Kernel> {
     let cache = cache_directory()?;
     fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
     // The lock ends with the file, also when this process is killed.
-    let lock = fs::File::create(cache.join("lock")).context("create the lock of the kernels' cache")?;
+    let lock =
+        fs::File::create(cache.join("lock")).context("create the lock of the kernels' cache")?;
     lock.lock().context("wait for another download")?;
     let mut cached = Vec::new();
     for entry in fs::read_dir(&cache)? {
@@ -54,28 +66,48 @@ pub fn kernel(series: &str) -> Result<Kernel> {
     let prefix = format!("linux-image-{prefix}");
     let known = String::from_utf8(run(Command::new("apt-cache").args(["pkgnames", &prefix]))?)?;
     let packages = known.lines().filter(|name| name.ends_with("-cloud-amd64"));
-    let package = newest(packages).with_context(|| format!("apt knows no {prefix}*-cloud-amd64 (apt-get update may help)"))?;
+    let package = newest(packages)
+        .with_context(|| format!("apt knows no {prefix}*-cloud-amd64 (apt-get update may help)"))?;
     let release = package.trim_start_matches("linux-image-");
     fetch(&cache, package, release)?;
     Ok(Kernel::cached(&cache, release))
 }
 
 fn fetch(cache: &Path, package: &str, release: &str) -> Result<()> {
-    let scratch = tempfile::Builder::new().prefix("fetch-").tempdir_in(cache)?;
-    run(Command::new("apt-get").args(["download", package]).current_dir(&scratch))?;
-    let archive = fs::read_dir(&scratch)?.next().context("apt-get left nothing")??.path();
+    let scratch = tempfile::Builder::new()
+        .prefix("fetch-")
+        .tempdir_in(cache)?;
+    run(Command::new("apt-get")
+        .args(["download", package])
+        .current_dir(&scratch))?;
+    let archive = fs::read_dir(&scratch)?
+        .next()
+        .context("apt-get left nothing")??
+        .path();
     let unpacked = scratch.path().join("unpacked");
-    run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&unpacked))?;
+    run(Command::new("dpkg-deb")
+        .arg("-x")
+        .arg(&archive)
+        .arg(&unpacked))?;
     let kept = scratch.path().join("kept");
     fs::create_dir(&kept)?;
-    fs::rename(unpacked.join("boot").join(format!("vmlinuz-{release}")), kept.join("vmlinuz")).context("find the kernel's image")?;
+    fs::rename(
+        unpacked.join("boot").join(format!("vmlinuz-{release}")),
+        kept.join("vmlinuz"),
+    )
+    .context("find the kernel's image")?;
     for module in MODULES {
-        let from = unpacked.join("lib/modules").join(release).join("kernel").join(format!("{module}.ko"));
+        let from = unpacked
+            .join("lib/modules")
+            .join(release)
+            .join("kernel")
+            .join(format!("{module}.ko"));
         let packed = from.with_extension("ko.xz");
         if packed.exists() {
             run(Command::new("xz").arg("-d").arg(&packed))?;
         }
-        fs::rename(&from, kept.join(module_file(module))).with_context(|| format!("find {}", from.display()))?;
+        fs::rename(&from, kept.join(module_file(module)))
+            .with_context(|| format!("find {}", from.display()))?;
     }
     let place = cache.join(release);
     fs::rename(&kept, &place).with_context(|| format!("create {}", place.display()))
@@ -90,20 +122,33 @@ fn module_file(module: &str) -> String {
 fn newest<N: AsRef<str>>(names: impl Iterator<Item = N>) -> Option<N> {
     names.min_by_key(|name| {
         let words = name.as_ref().split(|letter: char| !letter.is_ascii_digit());
-        Reverse(words.filter_map(|word| word.parse().ok()).collect::<Vec<u64>>())
+        Reverse(
+            words
+                .filter_map(|word| word.parse().ok())
+                .collect::<Vec<u64>>(),
+        )
     })
 }
 
 fn run(command: &mut Command) -> Result<Vec<u8>> {
-    let output = command.output().with_context(|| format!("run {command:?}"))?;
-    ensure!(output.status.success(), "{command:?} ({}): {}", output.status, String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .output()
+        .with_context(|| format!("run {command:?}"))?;
+    ensure!(
+        output.status.success(),
+        "{command:?} ({}): {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(output.stdout)
 }
 
 fn cache_directory() -> Result<PathBuf> {
     let cache = match env::var_os("XDG_CACHE_HOME").filter(|directory| !directory.is_empty()) {
         Some(directory) => directory.into(),
-        None => env::home_dir().context("neither XDG_CACHE_HOME nor a home directory is known")?.join(".cache"),
+        None => env::home_dir()
+            .context("neither XDG_CACHE_HOME nor a home directory is known")?
+            .join(".cache"),
     };
     Ok(cache.join("weir/kernels"))
 }
@@ -114,7 +159,11 @@ mod tests {
 
     #[test]
     fn numbers_decide_which_is_newest() {
-        let names = ["linux-image-6.1.0-9-cloud-amd64", "linux-image-6.1.0-56-cloud-amd64", "linux-image-6.1.0-6-cloud-amd64"];
+        let names = [
+            "linux-image-6.1.0-9-cloud-amd64",
+            "linux-image-6.1.0-56-cloud-amd64",
+            "linux-image-6.1.0-6-cloud-amd64",
+        ];
         assert_eq!(newest(names.iter()), Some(&names[1]));
         assert_eq!(newest([""; 0].iter()), None);
     }

@@ -65,12 +65,15 @@ pub fn run(kernel: &Kernel, job: &Job, limit: Duration) -> Result<Vec<Output>> {
     let image = kernel.image();
     let mut machine = Process::start("virtual machine", &console, move || {
         let mut qemu = Command::new(QEMU);
-        qemu.args("-accel tcg -cpu max -m 1536 -smp 1 -nodefaults -display none -serial stdio -no-reboot".split(' '))
-            .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
-            .arg("-kernel")
-            .arg(&image)
-            .arg("-initrd")
-            .arg(&initrd);
+        qemu.args(
+            "-accel tcg -cpu max -m 1536 -smp 1 -nodefaults -display none -serial stdio -no-reboot"
+                .split(' '),
+        )
+        .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
+        .arg("-kernel")
+        .arg(&image)
+        .arg("-initrd")
+        .arg(&initrd);
         qemu
     })?;
     let ended = machine.wait(limit);
@@ -79,7 +82,8 @@ pub fn run(kernel: &Kernel, job: &Job, limit: Duration) -> Result<Vec<Output>> {
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(80)..].join("\n")
     };
-    let status = ended.with_context(|| format!("console of Linux {}:\n{}", kernel.release, tail()))?;
+    let status =
+        ended.with_context(|| format!("console of Linux {}:\n{}", kernel.release, tail()))?;
     let outputs = outputs(&text);
     ensure!(
         status.success() && outputs.len() == job.executables.len(),
@@ -89,7 +93,12 @@ pub fn run(kernel: &Kernel, job: &Job, limit: Duration) -> Result<Vec<Output>> {
         job.executables.len(),
         tail()
     );
-    ensure!(!text.contains("[ cut here ]") && !text.contains("BUG:"), "Linux {} complained:\n{}", kernel.release, tail());
+    ensure!(
+        !text.contains("[ cut here ]") && !text.contains("BUG:"),
+        "Linux {} complained:\n{}",
+        kernel.release,
+        tail()
+    );
     Ok(outputs)
 }
 
@@ -105,7 +114,11 @@ fn outputs(console: &str) -> Vec<Output> {
         };
         let mut words = end.split_whitespace();
         if let (Some(name), Some(Ok(status))) = (words.next(), words.next().map(str::parse)) {
-            outputs.push(Output { name: name.to_owned(), text: std::mem::take(&mut text), status });
+            outputs.push(Output {
+                name: name.to_owned(),
+                text: std::mem::take(&mut text),
+                status,
+            });
         }
     }
     outputs
@@ -128,17 +141,32 @@ fn pack(kernel: &Kernel, job: &Job, scratch: &Path) -> Result<Initramfs> {
         let name = name_of(executable)?;
         // Debug information would be most of the machine's memory.
         let stripped = scratch.join(&name);
-        let status = Command::new("strip").arg("-o").arg(&stripped).arg(executable).status().context("run strip")?;
+        let status = Command::new("strip")
+            .arg("-o")
+            .arg(&stripped)
+            .arg(executable)
+            .status()
+            .context("run strip")?;
         ensure!(status.success(), "strip {}: {status}", executable.display());
         files.file(&format!("/run/{name}"), &stripped)?;
         let arguments = job.arguments.join(" ");
-        run.push_str(&format!("/run/{name} {arguments}\necho \"{ENDED} {name} $?\"\n"));
+        run.push_str(&format!(
+            "/run/{name} {arguments}\necho \"{ENDED} {name} $?\"\n"
+        ));
     }
     for (file, path) in &job.files {
         files.file(path, file)?;
     }
-    let environment: String = job.environment.iter().map(|(name, value)| format!("export {name}='{value}'\n")).collect();
-    let modules: String = kernel.modules.iter().map(|module| Ok(format!("insmod /modules/{}\n", name_of(module)?))).collect::<Result<_>>()?;
+    let environment: String = job
+        .environment
+        .iter()
+        .map(|(name, value)| format!("export {name}='{value}'\n"))
+        .collect();
+    let modules: String = kernel
+        .modules
+        .iter()
+        .map(|module| Ok(format!("insmod /modules/{}\n", name_of(module)?)))
+        .collect::<Result<_>>()?;
     let init = format!(
         "#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /tmp /root
@@ -162,13 +190,17 @@ reboot -f
 
 fn name_of(path: &Path) -> Result<String> {
     let name = path.file_name().and_then(|name| name.to_str());
-    Ok(name.with_context(|| format!("{} has no name", path.display()))?.to_owned())
+    Ok(name
+        .with_context(|| format!("{} has no name", path.display()))?
+        .to_owned())
 }
 
 fn which(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").context("no PATH")?;
     let mut candidates = std::env::split_paths(&path).map(|directory| directory.join(name));
-    candidates.find(|candidate| candidate.is_file()).with_context(|| format!("there is no {name} on PATH"))
+    candidates
+        .find(|candidate| candidate.is_file())
+        .with_context(|| format!("there is no {name} on PATH"))
 }
 
 #[cfg(test)]
@@ -179,7 +211,13 @@ mod tests {
     fn consoles_are_cut_by_executable() {
         let console = "boot\nrunning\n=== ended a-1 0\nmore\n=== ended b-2 101\ncut of";
         let outputs = outputs(console);
-        let seen: Vec<_> = outputs.iter().map(|output| (&*output.name, &*output.text, output.status)).collect();
-        assert_eq!(seen, [("a-1", "boot\nrunning\n", 0), ("b-2", "more\n", 101)]);
+        let seen: Vec<_> = outputs
+            .iter()
+            .map(|output| (&*output.name, &*output.text, output.status))
+            .collect();
+        assert_eq!(
+            seen,
+            [("a-1", "boot\nrunning\n", 0), ("b-2", "more\n", 101)]
+        );
     }
 }
