@@ -185,6 +185,8 @@ impl Engine {
             published.snapshot = snapshot;
             published.directory = directory;
         });
+        // Every time but the first it is set already.
+        let _ = self.shared.compiled.set(());
     }
 
     /// Programs onto devices: endpoints are in the maps by now, so that no packet meets a program that does not know its pod.

@@ -25,6 +25,11 @@ pub(super) async fn read(
     mut reader: EventReader,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
+    // What came while no agent ran waits in the ring until there are names for it.
+    tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        _ = shared.compiled.wait() => {}
+    }
     loop {
         let mut batch = Vec::new();
         let reading = reader.read(AT_ONCE, |bytes| match decode(bytes) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Instant;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{SetOnce, watch};
 
 use crate::datapath::{Feature, KernelDatapath};
 use crate::flows::{Directory, Recent, Record};
@@ -25,6 +25,8 @@ pub(super) struct Shared {
     pub(super) started: Instant,
     pub(super) features: Vec<Feature>,
     pub(super) tally: Arc<Tally>,
+    /// Set once there are names for flow events.
+    pub(super) compiled: SetOnce<()>,
     /// How the watches are doing; `None` for manifests.
     pub(super) watches: Option<watch::Receiver<WatchStates>>,
     datapath: RwLock<KernelDatapath>,
@@ -84,6 +86,7 @@ impl Shared {
             started: Instant::now(),
             features,
             tally: Arc::default(),
+            compiled: SetOnce::new(),
             watches,
             datapath: RwLock::new(datapath),
             published: RwLock::default(),
