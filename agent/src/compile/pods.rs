@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::model::{Pod, Protocol, Snapshot};
 
 /// Owner of every pod address. Host-network and ended pods own none; of two live pods with one address (the older one is being
-/// deleted) the newer owns it.
+/// deleted) the one of greater [`Pod::precedence`] owns it.
 pub(super) fn owners(snapshot: &Snapshot) -> BTreeMap<IpAddr, &Arc<Pod>> {
     let mut owners: BTreeMap<IpAddr, &Arc<Pod>> = BTreeMap::new();
     for pod in snapshot.pods.values().filter(|pod| pod.owns_addresses()) {
@@ -16,17 +16,12 @@ pub(super) fn owners(snapshot: &Snapshot) -> BTreeMap<IpAddr, &Arc<Pod>> {
                 continue;
             }
             let owner = owners.entry(address).or_insert(pod);
-            if precedence(pod) > precedence(owner) {
+            if pod.precedence() > owner.precedence() {
                 *owner = pod;
             }
         }
     }
     owners
-}
-
-/// Greater for the pod that wins a contested address or device.
-fn precedence(pod: &Pod) -> (i64, &crate::model::ObjectName) {
-    (pod.created, &pod.name)
 }
 
 /// A pod of this node with the addresses that are its own.
@@ -68,7 +63,7 @@ pub(super) fn devices<'a>(snapshot: &Snapshot, local: &[Local<'a>]) -> BTreeMap<
             .collect();
         for ifindex in known {
             let owner = devices.entry(ifindex).or_insert(pod);
-            if precedence(pod) > precedence(owner) {
+            if pod.precedence() > owner.precedence() {
                 *owner = pod;
             }
         }

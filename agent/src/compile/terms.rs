@@ -50,10 +50,11 @@ pub(super) enum Namespaces {
 }
 
 impl Namespaces {
-    fn contain(&self, namespace: &Namespace) -> bool {
+    /// `known` is the Namespace object; one that is not there matches no selector, but is a policy's own all the same.
+    fn contain(&self, namespace: &str, known: Option<&Namespace>) -> bool {
         match self {
-            Self::Own(name) => *name == namespace.name,
-            Self::Matching(selector) => selector.matches(&namespace.labels),
+            Self::Own(name) => name == namespace,
+            Self::Matching(selector) => known.is_some_and(|known| selector.matches(&known.labels)),
         }
     }
 }
@@ -135,13 +136,13 @@ impl Terms {
     /// Sorted terms other than blocks that hold for each pod address; addresses for which none holds are left out.
     ///
     /// Pods that differ in nothing that a term could see are answered together, so that the work grows with the number of
-    /// workloads and not with that of pods times terms. A pod whose namespace is not known satisfies no selector.
+    /// workloads and not with that of pods times terms.
     pub(super) fn of_pods(
         &mut self,
         snapshot: &Snapshot,
         owners: &BTreeMap<IpAddr, &Arc<Pod>>,
     ) -> Vec<(IpAddr, Arc<[usize]>)> {
-        let candidates = self.by_namespace(snapshot);
+        let candidates = self.by_namespace(snapshot, owners);
         let keys = self.label_keys();
         let named: Vec<_> = self.named.iter().cloned().collect();
         let mut known: FxHashMap<_, Arc<[usize]>> = FxHashMap::default();
@@ -168,17 +169,22 @@ impl Terms {
         answers
     }
 
-    /// Pod terms whose namespace part holds, per namespace.
-    fn by_namespace(&self, snapshot: &Snapshot) -> BTreeMap<String, Vec<usize>> {
-        snapshot
-            .namespaces
-            .values()
-            .map(|namespace| {
+    /// Pod terms whose namespace part holds, for each namespace that has pods.
+    fn by_namespace(
+        &self,
+        snapshot: &Snapshot,
+        owners: &BTreeMap<IpAddr, &Arc<Pod>>,
+    ) -> BTreeMap<String, Vec<usize>> {
+        let names: BTreeSet<&String> = owners.values().map(|pod| &pod.name.namespace).collect();
+        names
+            .into_iter()
+            .map(|name| {
+                let known = snapshot.namespaces.get(name).map(AsRef::as_ref);
                 let terms = self.list.iter().enumerate().filter(|(_, term)| {
-                    matches!(term, Term::Pods { namespaces, .. } if namespaces.contain(namespace))
+                    matches!(term, Term::Pods { namespaces, .. } if namespaces.contain(name, known))
                 });
                 let numbers = terms.map(|(number, _)| number).collect();
-                (namespace.name.clone(), numbers)
+                (name.clone(), numbers)
             })
             .collect()
     }

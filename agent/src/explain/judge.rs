@@ -138,7 +138,10 @@ impl Judged<'_, '_, '_> {
             Peer::Pods { namespaces, pods } => self.peer.pod.is_some_and(|pod| {
                 let namespace = &pod.name.namespace;
                 let in_namespace = match namespaces {
-                    Some(selector) => selector.matches(self.world.namespace_labels(namespace)),
+                    Some(selector) => self
+                        .world
+                        .namespace_labels(namespace)
+                        .is_some_and(|labels| selector.matches(labels)),
                     None => *namespace == self.policy.name.namespace,
                 };
                 let labelled = pods

@@ -119,11 +119,15 @@ impl Judged<'_, '_, '_> {
                 pod.name, self.policy.name.namespace
             )),
             None => {}
-            Some(selector) => misses.extend(selector_misses(
-                selector,
-                self.world.namespace_labels(namespace),
-                &format!("namespace {namespace}"),
-            )),
+            Some(selector) => match self.world.namespace_labels(namespace) {
+                Some(labels) => {
+                    let whose = format!("namespace {namespace}");
+                    misses.extend(selector_misses(selector, labels, &whose));
+                }
+                None => misses.push(format!(
+                    "namespace {namespace} is not known here, so no namespaceSelector matches it"
+                )),
+            },
         }
         if let Some(selector) = pods {
             let pod_misses = selector_misses(selector, &pod.labels, &format!("pod {}", pod.name));

@@ -29,7 +29,6 @@ pub(super) struct World<'a> {
     owners: BTreeMap<IpAddr, Arc<Pod>>,
     nodes: BTreeMap<IpAddr, &'a str>,
     virtual_ips: BTreeMap<IpAddr, &'a Service>,
-    no_labels: Labels,
 }
 
 impl<'a> World<'a> {
@@ -55,7 +54,6 @@ impl<'a> World<'a> {
             owners: snapshot.address_owners(),
             nodes,
             virtual_ips,
-            no_labels: Labels::new(),
         }
     }
 
@@ -204,12 +202,12 @@ impl<'a> World<'a> {
             })
     }
 
-    /// Labels of a namespace; one that is not known yet has none.
-    pub(super) fn namespace_labels(&self, name: &str) -> &Labels {
+    /// Labels of a namespace; `None` for one that is not known yet, which no selector matches.
+    pub(super) fn namespace_labels(&self, name: &str) -> Option<&'a Labels> {
         self.snapshot
             .namespaces
             .get(name)
-            .map_or(&self.no_labels, |namespace| &namespace.labels)
+            .map(|namespace| &namespace.labels)
     }
 
     /// Policies that select a pod by namespace and label.

@@ -29,17 +29,16 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// The pod behind each pod-network address. Of two live pods with one address (a pod that the kubelet has lost, beside its
-    /// successor) the newer owns it; of two of the same second, the one with the greater name.
+    /// successor) the one of greater [`Pod::precedence`] owns it.
     #[must_use]
     pub fn address_owners(&self) -> BTreeMap<IpAddr, Arc<Pod>> {
         let mut owners: BTreeMap<IpAddr, Arc<Pod>> = BTreeMap::new();
-        // Pods come in order of their names, so a later one of the same age wins.
         for pod in self.pods.values().filter(|pod| pod.owns_addresses()) {
             for &address in &pod.ips {
-                let newer = owners
+                let wins = owners
                     .get(&address)
-                    .is_none_or(|owner| pod.created >= owner.created);
-                if newer {
+                    .is_none_or(|owner| pod.precedence() > owner.precedence());
+                if wins {
                     owners.insert(address, Arc::clone(pod));
                 }
             }

@@ -46,6 +46,13 @@ impl Pod {
     pub fn owns_addresses(&self) -> bool {
         !self.host_network && !self.terminal
     }
+
+    /// Greatest for the pod that owns an address or device which several live pods show: the newest, and of pods of one second
+    /// the one with the greatest UID.
+    #[must_use]
+    pub fn precedence(&self) -> (i64, &str, &ObjectName) {
+        (self.created, &self.uid, &self.name)
+    }
 }
 
 /// A namespace.

@@ -99,6 +99,40 @@ fn admitted<'a>(rules: Vec<Rule>, peers: &[&'a str]) -> Vec<&'a str> {
 const ALL: [&str; 4] = ["10.0.0.2", "10.0.0.3", "10.0.1.1", "fd00::9"];
 
 #[test]
+fn a_namespace_that_is_not_known_is_selected_by_none_but_its_own_policies_hold() {
+    let rules = |peer| vec![rule(vec![peer], vec![])];
+    let passing = |peer| {
+        let mut snapshot = snapshot(three(), vec![ingress("p", rules(peer))]);
+        snapshot.namespaces.clear();
+        let tables = policies(&snapshot);
+        let passes = |peer: &&&str| passes(&tables, Direction::Ingress, peer, 6, 80);
+        ALL.iter().filter(passes).copied().collect::<Vec<_>>()
+    };
+    let every = Some(Selector::default());
+    assert_eq!(passing(pods_of(every.clone(), None)), [""; 0]);
+    assert_eq!(passing(pods_of(None, every)), ["10.0.0.2"]);
+}
+
+#[test]
+fn of_equally_new_pods_with_one_address_the_greater_uid_owns_it() {
+    let owner = |uids: [&str; 2]| {
+        let mut pods = vec![
+            pod("a", "first", "db", SUBJECT),
+            pod("a", "second", "web", SUBJECT),
+        ];
+        for (pod, uid) in pods.iter_mut().zip(uids) {
+            uid.clone_into(&mut pod.uid);
+        }
+        let snapshot = snapshot(pods, vec![]);
+        let owner = snapshot.address_owners()[&ip(SUBJECT)].clone();
+        assert_eq!(at(&policies(&snapshot), SUBJECT).pod, owner);
+        owner.name.name.clone()
+    };
+    assert_eq!(owner(["x", "y"]), "second");
+    assert_eq!(owner(["y", "x"]), "first");
+}
+
+#[test]
 fn peers_select_as_the_api_says() {
     let all = || Some(Selector::default());
     let web = || Some(selector(&[("app", "web")]));
