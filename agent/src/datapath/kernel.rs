@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapData, RingBuf};
@@ -368,6 +369,26 @@ impl KernelDatapath {
     pub fn test_run(&self, hook: Hook, run: &TestRun<'_>) -> Result<RunOutput> {
         run_over(&self.live, hook, run)
     }
+
+    /// Loads the program that does nothing: what it takes to run is the floor under every measurement by test run.
+    pub fn floor(&self) -> Result<Floor> {
+        let capacities = Capacities {
+            flow: self.flow_capacity(),
+            backend: self.backend.shape().entries,
+        };
+        object::load_empty(&self.pins, capacities).map(Floor)
+    }
+}
+
+/// A program that does nothing.
+#[derive(Debug)]
+pub struct Floor(OwnedFd);
+
+impl Floor {
+    /// Runs it over a packet.
+    pub fn test_run(&self, run: &TestRun<'_>) -> Result<RunOutput> {
+        run_program(self.0.as_fd(), "empty", run)
+    }
 }
 
 /// Removes everything that agents of any layout version left: links, filters, pins, directories.
@@ -383,8 +404,12 @@ pub fn cleanup(bpffs: &Path) -> Result<()> {
 }
 
 fn run_over(programs: &Programs, hook: Hook, run: &TestRun<'_>) -> Result<RunOutput> {
-    let output = bpf::test_run(programs.get(hook), *run)
-        .during(|| format!("run program `{}` over a packet", object::program_name(hook)))?;
+    run_program(programs.get(hook), object::program_name(hook), run)
+}
+
+fn run_program(program: BorrowedFd<'_>, name: &str, run: &TestRun<'_>) -> Result<RunOutput> {
+    let output =
+        bpf::test_run(program, *run).during(|| format!("run program `{name}` over a packet"))?;
     Ok(RunOutput {
         action: output.result,
         packet: output.packet,

@@ -19,6 +19,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 
 /// Program that tells the time, see [`clock`].
 const CLOCK: &str = "clock";
+/// Program that does nothing.
+const EMPTY: &str = "empty";
 
 /// Name of a hook's program, also in pins and filters.
 pub(crate) const fn program_name(hook: Hook) -> &'static str {
@@ -77,6 +79,11 @@ impl Programs {
             Hook::ToPod => self.to_pod.as_fd(),
         }
     }
+}
+
+/// Loads the program that does nothing.
+pub(crate) fn load_empty(pins: &Pins, capacities: Capacities) -> Result<OwnedFd> {
+    load_program(&mut open(pins, capacities, Constants::default())?, EMPTY)
 }
 
 /// Whether the binary holds kernel programs.
