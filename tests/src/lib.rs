@@ -3,8 +3,10 @@
 pub mod cluster;
 pub mod controlplane;
 pub mod fixture;
+pub mod kernel;
 pub mod netns;
 pub mod packets;
+pub mod policy;
 pub mod probe;
 pub mod process;
 pub mod simulator;

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -14,72 +13,8 @@ use weir::plan::{Plan, Step, Table};
 use weir_common::abi::{
     Address, BackendState, Class, Hook, PrefixKey, Segment, VerdictKey, control,
 };
+use weir_tests::kernel::{Place, veth};
 use zerocopy::IntoBytes;
-
-/// Namespaces of the test's thread, which end with it.
-struct Place {
-    bpffs: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() || !datapath::is_embedded() {
-            println!("SKIP: needs root and an agent with kernel programs (cargo xtask build)");
-            return None;
-        }
-        use nix::mount::{MsFlags, mount};
-        use nix::sched::{CloneFlags, unshare};
-        const NONE: Option<&str> = None;
-        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("namespaces");
-        mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
-            .expect("private mounts");
-        let bpffs = tempfile::tempdir().expect("directory");
-        mount(
-            Some("bpf"),
-            bpffs.path(),
-            Some("bpf"),
-            MsFlags::empty(),
-            NONE,
-        )
-        .expect("bpffs");
-        Some(Self { bpffs })
-    }
-
-    fn directory(&self) -> PathBuf {
-        self.bpffs.path().join("weir")
-    }
-
-    fn options(&self, attach: AttachMode) -> Options {
-        Options {
-            bpffs: self.directory(),
-            attach,
-            flow_capacity: 1024,
-            backend_capacity: 4096,
-            ..Options::default()
-        }
-    }
-
-    fn open(&self, attach: AttachMode) -> KernelDatapath {
-        KernelDatapath::open(&self.options(attach)).expect("open")
-    }
-
-    /// The ways in which this kernel attaches: without tcx, only one.
-    fn modes(&self) -> &'static [AttachMode] {
-        static TCX: OnceLock<bool> = OnceLock::new();
-        let tcx = || self.open(AttachMode::Auto).attach_mode() == AttachMode::Tcx;
-        match TCX.get_or_init(tcx) {
-            true => &[AttachMode::Tcx, AttachMode::Clsact],
-            false => &[AttachMode::Clsact],
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // A test that gave its capabilities away leaves it to the end of the namespace.
-        let _ = nix::mount::umount2(self.bpffs.path(), nix::mount::MntFlags::MNT_DETACH);
-    }
-}
 
 fn run(program: &str, arguments: &str) -> String {
     let output = Command::new(program)
@@ -88,18 +23,6 @@ fn run(program: &str, arguments: &str) -> String {
         .expect(program);
     assert!(output.status.success(), "{program} {arguments}: {output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Makes a veth and returns the index of its end `name`.
-fn veth(name: &str) -> u32 {
-    run(
-        "ip",
-        &format!("link add {name} type veth peer name {name}p"),
-    );
-    run("ip", &format!("link set {name} up"));
-    let shown = run("ip", &format!("-o link show dev {name}"));
-    let index = shown.split(':').next().and_then(|index| index.parse().ok());
-    index.expect("index")
 }
 
 fn write<K: IntoBytes + zerocopy::Immutable, V: IntoBytes + zerocopy::Immutable>(
@@ -320,7 +243,7 @@ fn foreign_filters_stay() {
     let ifindex = veth("foreign");
     run("tc", "qdisc add dev foreign clsact");
     // A classic program (return all) of the same kind and priority as Weir's.
-    let program = place.bpffs.path().with_extension("bytecode");
+    let program = place.file("bytecode");
     std::fs::write(&program, "1,6 0 0 4294967295").expect("write");
     let bytecode = program.display();
     run(

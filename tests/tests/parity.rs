@@ -5,15 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::process::Command;
 
 use weir::compile::compile;
-use weir::datapath::{self, AttachMode, KernelDatapath, Options, TestRun};
+use weir::datapath::{AttachMode, KernelDatapath, Options, TestRun};
 use weir::model::{Policy, Protocol, Rule, Snapshot};
 use weir::plan::{MemoryMaps, Plan, Planner, Step as PlanStep};
 use weir_common::abi::{Counter, Flow, FlowKey, Hook, Verdict, control};
 use weir_common::reason::Reason;
 use weir_tests::fixture::{address, block, policy, snapshot, to};
+use weir_tests::kernel::{Place, veth};
 use weir_tests::packets::{Content, Packet, answer, checksum_error, set_tcp_flags, tcp};
 use weir_tests::simulator::{Simulator, Step};
 use zerocopy::IntoBytes;
@@ -88,61 +88,15 @@ fn families() -> Vec<Vec<Policy>> {
 struct Kernel {
     datapath: KernelDatapath,
     devices: [u32; 2],
-    _bpffs: tempfile::TempDir,
+    _place: Place,
 }
 
 impl Kernel {
     fn new() -> Option<Self> {
-        use nix::mount::{MsFlags, mount};
-        use nix::sched::{CloneFlags, unshare};
-        const NONE: Option<&str> = None;
-        if weir_tests::skip_without_root() {
-            return None;
-        }
-        if !datapath::is_embedded() {
-            println!("SKIP: the agent was built without kernel programs (cargo xtask build)");
-            return None;
-        }
-        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("namespaces");
-        mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
-            .expect("private mounts");
-        let bpffs = tempfile::tempdir().expect("directory");
-        mount(
-            Some("bpf"),
-            bpffs.path(),
-            Some("bpf"),
-            MsFlags::empty(),
-            NONE,
-        )
-        .expect("bpffs");
-        let devices = ["pod-a", "pod-b"].map(|name| {
-            let made = Command::new("ip")
-                .args([
-                    "link",
-                    "add",
-                    name,
-                    "type",
-                    "veth",
-                    "peer",
-                    "name",
-                    &format!("{name}-in"),
-                ])
-                .status();
-            assert!(made.expect("ip").success());
-            nix::net::if_::if_nametoindex(name).expect("index")
-        });
-        let options = Options {
-            bpffs: bpffs.path().join("weir"),
-            attach: AttachMode::Auto,
-            flow_capacity: 4096,
-            backend_capacity: 4096,
-            replay: true,
-        };
-        Some(Self {
-            datapath: KernelDatapath::open(&options).expect("open"),
-            devices,
-            _bpffs: bpffs,
-        })
+        let place = Place::new()?;
+        let devices = ["pod-a", "pod-b"].map(veth);
+        let options = Options { replay: true, ..place.options(AttachMode::Auto) };
+        Some(Self { datapath: KernelDatapath::open(&options).expect("open"), devices, _place: place })
     }
 
     fn flows(&self) -> BTreeMap<FlowKey, Flow> {
