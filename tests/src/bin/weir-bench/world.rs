@@ -1,0 +1,197 @@
+//! What the measured packets meet: a pod under policies, a Service, and flows.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use anyhow::{Result, ensure};
+use weir::compile::compile;
+use weir::datapath::{AttachMode, Floor, KernelDatapath, Options, TestRun};
+use weir::model::{
+    DeviceFacts, Endpoint, EndpointSlice, Namespace, ObjectName, Peer, Pod, PodDevice, Policy,
+    PolicyPort, PortMatch, Protocol, Rule, Selector, Service, ServicePort, SlicePort, Snapshot,
+    TrafficPolicy,
+};
+use weir::plan::Planner;
+use weir_common::abi::Hook;
+use weir_tests::kernel::{Place, veth};
+
+use crate::case;
+
+/// The measured pod.
+pub(crate) const POD: [&str; 2] = ["10.0.1.1", "fd00:1::1"];
+/// A pod on another node, behind the Service.
+pub(crate) const BACKEND: [&str; 2] = ["10.0.2.1", "fd00:2::1"];
+/// Virtual addresses of the Service.
+pub(crate) const SERVICE: [&str; 2] = ["10.96.0.10", "fd96::10"];
+/// Port of the backend.
+pub(crate) const PORT: u16 = 8080;
+
+const NODE: &str = "node1";
+
+/// Programs over filled maps.
+pub(crate) struct World {
+    pub(crate) datapath: KernelDatapath,
+    pub(crate) floor: Floor,
+    /// The pod's.
+    pub(crate) device: u32,
+    flows: u32,
+}
+
+pub(crate) fn address(text: &str) -> IpAddr {
+    text.parse().expect("a constant address")
+}
+
+impl World {
+    pub(crate) fn new(place: &Place) -> Result<Self> {
+        let device = veth("pod");
+        let options = Options {
+            flow_capacity: 1 << 18,
+            ..place.options(AttachMode::Auto)
+        };
+        let mut datapath = KernelDatapath::open(&options)?;
+        let plan = Planner::new().plan(&compile(&snapshot(device)))?;
+        datapath.execute(&plan)?;
+        Ok(Self {
+            floor: datapath.floor()?,
+            datapath,
+            device,
+            flows: 0,
+        })
+    }
+
+    /// Opens flows until the table holds `count`.
+    pub(crate) fn fill(&mut self, count: u32) -> Result<()> {
+        for number in self.flows..count {
+            self.send(&case::opening(false, number))?;
+        }
+        self.flows = count;
+        let mut found = 0;
+        self.datapath.for_each_flow(|_, _| found += 1)?;
+        ensure!(found >= count, "{found} of {count} flows are in the table");
+        Ok(())
+    }
+
+    /// Flows that [`Self::fill`] has opened: numbers below this.
+    pub(crate) const fn flows(&self) -> u32 {
+        self.flows
+    }
+
+    /// Sends a packet that must pass.
+    pub(crate) fn send(&self, packet: &[u8]) -> Result<()> {
+        let run = TestRun::new(packet, self.device, self.device);
+        let output = self.datapath.test_run(Hook::FromPod, &run)?;
+        ensure!(
+            output.action == -1,
+            "a packet did not pass: {}",
+            output.action
+        );
+        Ok(())
+    }
+}
+
+fn pod(name: &str, node: &str, ips: [&str; 2]) -> Pod {
+    Pod {
+        name: ObjectName::new("shop", name),
+        uid: name.to_owned(),
+        labels: BTreeMap::new(),
+        ips: ips.map(address).to_vec(),
+        host_network: false,
+        terminal: false,
+        node: node.to_owned(),
+        ports: vec![],
+        created: 0,
+    }
+}
+
+/// Egress of the pod is isolated: it may reach some blocks on many ranges of ports, `PORT` in the middle.
+fn policy() -> Policy {
+    let range = |low: u16| PolicyPort {
+        protocol: Protocol::Tcp,
+        port: PortMatch::Range(low, low + 10),
+    };
+    let block = |cidr: &str| Peer::Block {
+        cidr: cidr.parse().expect("a constant network"),
+        except: vec![],
+    };
+    Policy {
+        name: ObjectName::new("shop", "egress"),
+        uid: String::new(),
+        pod_selector: Selector::default(),
+        ingress: None,
+        egress: Some(vec![Rule {
+            peers: ["10.0.2.0/24", "10.0.3.0/24", "10.9.0.0/16", "fd00:2::/64"]
+                .map(block)
+                .to_vec(),
+            ports: (0..16)
+                .map(|index| range(8080 - 8 * 100 + index * 100))
+                .collect(),
+        }]),
+    }
+}
+
+fn snapshot(device: u32) -> Snapshot {
+    let mut snapshot = Snapshot {
+        node_name: NODE.to_owned(),
+        ..Snapshot::default()
+    };
+    let namespace = Namespace {
+        name: "shop".to_owned(),
+        ..Namespace::default()
+    };
+    snapshot
+        .namespaces
+        .insert(namespace.name.clone(), namespace.into());
+    for pod in [pod("client", NODE, POD), pod("backend", "node2", BACKEND)] {
+        snapshot.pods.insert(pod.name.clone(), pod.into());
+    }
+    let policy = policy();
+    snapshot.policies.insert(policy.name.clone(), policy.into());
+    let service = Service {
+        name: ObjectName::new("shop", "service"),
+        cluster_ips: SERVICE.map(address).to_vec(),
+        ports: vec![ServicePort {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            target_port: PORT.to_string(),
+        }],
+        internal_traffic_policy: TrafficPolicy::Cluster,
+        selector: BTreeMap::new(),
+    };
+    for (index, backend) in BACKEND.into_iter().enumerate() {
+        let slice = EndpointSlice {
+            name: ObjectName::new("shop", format!("service-{index}")),
+            service: service.name.clone(),
+            endpoints: vec![Endpoint {
+                address: address(backend),
+                ready: true,
+                serving: true,
+                terminating: false,
+                node: Some("node2".to_owned()),
+                pod: None,
+            }],
+            ports: vec![SlicePort {
+                name: String::new(),
+                protocol: Protocol::Tcp,
+                port: PORT,
+            }],
+        };
+        snapshot.slices.insert(slice.name.clone(), slice.into());
+    }
+    snapshot
+        .services
+        .insert(service.name.clone(), service.into());
+    let mut facts = DeviceFacts::default();
+    for ip in POD.map(address) {
+        let name = "pod".to_owned();
+        facts.devices.insert(
+            ip,
+            PodDevice {
+                ifindex: device,
+                name,
+            },
+        );
+    }
+    snapshot.devices = facts;
+    snapshot
+}
