@@ -23,7 +23,7 @@ const PACKETS: usize = 200;
 /// Flows of each cluster that are explained.
 const EXPLAINED: usize = 20;
 /// One cluster in so many goes into the kernel,
-const LOADED: u64 = 10;
+const LOADED: u64 = 20;
 /// and this many flows of it.
 const LOADED_PACKETS: usize = 200;
 
