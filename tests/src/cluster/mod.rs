@@ -62,7 +62,7 @@ impl Cluster {
             spec.pods.push(pod_spec(&name, &pod)?);
             templates.insert(name, pod);
         }
-        let mut cluster = Self {
+        let cluster = Self {
             agents: BTreeMap::new(),
             topology: Topology::build(&spec)?,
             manifests: Manifests::new()?,
@@ -145,6 +145,12 @@ impl Cluster {
             .unwrap_or_else(|| panic!("no agent runs on {node}"))
     }
 
+    /// The nodes whose agents were started.
+    #[must_use]
+    pub fn running(&self) -> Vec<String> {
+        self.agents.keys().cloned().collect()
+    }
+
     /// Waits until every running agent has carried out all that was written.
     ///
     /// # Errors
@@ -159,8 +165,7 @@ impl Cluster {
             .collect();
         self.manifests.write(REVISION, &markers)?;
         let namespaces = self.namespaces().len() + 1 + (self.revision % 2) as usize;
-        let nodes: Vec<_> = self.agents.keys().cloned().collect();
-        for node in nodes {
+        for node in self.running() {
             loop {
                 self.agent(&node).ensure_running()?;
                 let unsettled = match self.unsettled(&node, namespaces, written) {

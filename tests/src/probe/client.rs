@@ -133,7 +133,7 @@ impl Probe {
     }
 
     /// Makes the exchange from the calling thread's namespace.
-    fn exchange(self) -> Outcome {
+    pub(super) fn exchange(self) -> Outcome {
         let echo = match self.protocol {
             Protocol::Tcp => match self.connect() {
                 Ok(stream) => self

@@ -3,6 +3,7 @@
 mod client;
 mod dns;
 mod echo;
+mod load;
 mod server;
 mod stream;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use client::{Outcome, Probe, Protocol, eventually};
 pub use dns::{Answer, DnsServer, Query, Records};
 pub use echo::EchoServer;
+pub use load::{Connections, Load, LoadReport, connections};
 pub use stream::{Report, Stream, StreamOptions};
 
 /// What a client sends: one line of JSON in TCP, one datagram in UDP.
