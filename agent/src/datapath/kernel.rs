@@ -103,6 +103,7 @@ impl KernelDatapath {
         }
         let pins = Pins::take(&options.bpffs)?;
         pins.check()?;
+        pins.make_roots()?;
         let capacities = Capacities {
             flow: options.flow_capacity,
             backend: options.backend_capacity,

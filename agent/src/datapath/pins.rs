@@ -119,6 +119,26 @@ impl Pins {
         Ok(())
     }
 
+    /// Makes the maps of maps that are not pinned yet, so that the loader finds them.
+    ///
+    /// The loader's own would have a template with type information. Kernels 5.15 to 6.1 tell a map that has it (no timer in the
+    /// value: -ENOENT) from one that has not (-EINVAL), and refuse to put the agent's maps, which have none, into such a map.
+    pub(crate) fn make_roots(&self) -> Result<()> {
+        for table in Table::GENERATION {
+            let (name, path) = (table.name(), self.map(table.name()));
+            if path.exists() {
+                continue;
+            }
+            Map::create(name, shapes::inner(table, 1), None)
+                .and_then(|template| Map::create(name, shapes::root(), Some(&template)))
+                .during(|| format!("create the map of maps `{name}`"))
+                .and_then(|map| {
+                    bpf::pin(map, &path).during(|| format!("pin {}", path.display()))
+                })?;
+        }
+        Ok(())
+    }
+
     /// Opens a map that exists once.
     pub(crate) fn open_map(&self, name: &str) -> Result<Map> {
         let (mut expected, fixed) = shapes::shared(name)

@@ -50,7 +50,7 @@ pub(crate) fn shared(name: &str) -> Option<(Shape, bool)> {
 }
 
 /// Shape of the map of maps that holds a table of both generations.
-const fn root() -> Shape {
+pub(crate) const fn root() -> Shape {
     shape::<u32, u32>(map_type::ARRAY_OF_MAPS, GENERATIONS, 0)
 }
 
