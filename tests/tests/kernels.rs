@@ -3,7 +3,7 @@
 //! Each boots in a virtual machine, where the suites that need nothing but a kernel run as they are: every program passes the
 //! verifier, the data path's tests, and parity with the simulator. Needs no root; QEMU and, the first time, Debian's archive.
 
-// xtask: minutes=30 slow
+// xtask: minutes=35 slow
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +15,7 @@ use weir_tests::vm::{self, Job};
 const SUITES: [&str; 3] = ["verifier", "datapath", "parity"];
 /// Sequences of packets for parity: an emulated machine is slow.
 const SEQUENCES: u32 = 300;
-const LIMIT: Duration = Duration::from_secs(10 * 60);
+const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// Where the machines find the programs.
 const OBJECT: &str = "/weir.o";
 

@@ -69,7 +69,7 @@ pub fn run(kernel: &Kernel, job: &Job, limit: Duration) -> Result<Vec<Output>> {
             "-accel tcg -cpu max -m 1536 -smp 1 -nodefaults -display none -serial stdio -no-reboot"
                 .split(' '),
         )
-        .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
+        .args(["-append", "console=ttyS0 quiet panic=-1"])
         .arg("-kernel")
         .arg(&image)
         .arg("-initrd")
