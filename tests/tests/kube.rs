@@ -1,0 +1,14 @@
+//! The agent against the real API server and its controllers.
+
+#[path = "kube/api.rs"]
+mod api;
+#[path = "kube/cluster.rs"]
+mod cluster;
+#[path = "kube/follow.rs"]
+mod follow;
+#[path = "kube/outage.rs"]
+mod outage;
+#[path = "kube/restart.rs"]
+mod restart;
+#[path = "kube/rights.rs"]
+mod rights;
