@@ -407,6 +407,43 @@ fn a_removed_backend_loses_its_udp_flows_and_keeps_its_connections() {
 }
 
 #[test]
+fn an_idle_connection_keeps_its_backend_through_a_change_of_policy() {
+    let mut node = Node::new(vec![allow_egress_to_b()]);
+    let to_all = |flags| tcp_packet((POD_A, 4000), ("10.96.0.11", 80), flags);
+    let (_, sent) = node.leave(A, &to_all(tcp::SYN));
+    node.enter(B, A, &sent);
+    let (_, answered) = node.leave(B, &answer(&sent).expect("answer"));
+    node.enter(A, B, &answered);
+    node.leave(A, &to_all(tcp::ACK));
+    // The Service gets other backends, the connection is idle for an hour, a policy narrows.
+    let mut moved = snapshot([A, B], vec![allow_egress_to_b(), deny_all("c")]);
+    for slice in moved.slices.values_mut() {
+        let mut changed = (**slice).clone();
+        for endpoint in &mut changed.endpoints {
+            endpoint.address = address(if endpoint.address.is_ipv4() {
+                REMOTE
+            } else {
+                "fd00:2::1"
+            });
+        }
+        *slice = changed.into();
+    }
+    node.apply(&moved);
+    node.clock += 3600 * SECOND;
+    node.simulator
+        .maps
+        .execute(&weir::plan::Plan {
+            steps: vec![weir::plan::Step::BumpEpoch],
+        })
+        .expect("bump");
+    let (reason, sent) = node.leave(A, &to_all(tcp::ACK));
+    assert_eq!(
+        (reason, ends(&sent)[1]),
+        (Reason::PolicyAllowed, (address(POD_B), 8080))
+    );
+}
+
+#[test]
 fn a_flow_is_forgotten_after_its_time_and_not_before() {
     let mut node = Node::new(vec![policy("in", "a", Some(vec![]), None)]);
     let (_, sent) = node.leave(A, &udp_packet((POD_A, 4000), (REMOTE, 53)));

@@ -95,8 +95,15 @@ impl Kernel {
     fn new() -> Option<Self> {
         let place = Place::new()?;
         let devices = ["pod-a", "pod-b"].map(veth);
-        let options = Options { replay: true, ..place.options(AttachMode::Auto) };
-        Some(Self { datapath: KernelDatapath::open(&options).expect("open"), devices, _place: place })
+        let options = Options {
+            replay: true,
+            ..place.options(AttachMode::Auto)
+        };
+        Some(Self {
+            datapath: KernelDatapath::open(&options).expect("open"),
+            devices,
+            _place: place,
+        })
     }
 
     fn flows(&self) -> BTreeMap<FlowKey, Flow> {

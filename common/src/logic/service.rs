@@ -6,7 +6,7 @@ use super::parse::Headers;
 use super::wire::protocol;
 use crate::abi::{
     Address, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_GONE, BACKEND_SIDE, BackendState,
-    DROP_INTERNAL, FRONTEND_SIDE, Frontend, FrontendKey, NAT, Slot, WILDCARD,
+    DROP_INTERNAL, FRONTEND_SIDE, FlowRef, Frontend, FrontendKey, NAT, Slot, WILDCARD,
 };
 use crate::reason::Reason;
 
@@ -89,10 +89,7 @@ fn keep<C: Context>(ctx: C, s: &mut Scratch) -> bool {
     let Some(flow) = ctx.flow(&s.tuple.key) else {
         return false;
     };
-    if flow.flags() & FRONTEND_SIDE == 0 || !is_live(ctx, flow, s.headers.protocol, ctx.now()) {
-        return false;
-    }
-    if is_syn(&s.headers) && is_over(flow) {
+    if flow.flags() & FRONTEND_SIDE == 0 {
         return false;
     }
     let (backend, fingerprint) = flow.backend();
@@ -110,7 +107,20 @@ fn keep<C: Context>(ctx: C, s: &mut Scratch) -> bool {
         reserved: 0,
     };
     aim(s, address, port);
-    !clashes(ctx, s)
+    // The entry behind has seen both directions: it knows whether the connection lives. Where it was evicted, what the client
+    // sent must do.
+    let known = match ctx.flow(&s.judged.key) {
+        Some(behind) if is_ours(behind, &s.headers) => behind,
+        Some(_) if clashes(ctx, s) => return false,
+        _ => flow,
+    };
+    is_live(ctx, known, s.headers.protocol, ctx.now()) && !(is_syn(&s.headers) && is_over(known))
+}
+
+/// Whether a backend-side entry belongs to the frontend that the packet is addressed to.
+#[inline(always)]
+fn is_ours(flow: FlowRef, headers: &Headers) -> bool {
+    flow.flags() & NAT != 0 && flow.nat() == (headers.destination, headers.destination_port)
 }
 
 /// Whether a backend may go on serving a flow. TCP keeps its backend whatever became of it, but opens no connection to one that
@@ -179,11 +189,7 @@ fn clashes<C: Context>(ctx: C, s: &Scratch) -> bool {
     let Some(flow) = ctx.flow(&s.judged.key) else {
         return false;
     };
-    let (address, port) = flow.nat();
-    let same = flow.flags() & NAT != 0
-        && address == s.headers.destination
-        && port == s.headers.destination_port;
-    !same
+    !is_ours(flow, &s.headers)
         && flow.flags() & BACKEND_SIDE != 0
         && !is_over(flow)
         && is_live(ctx, flow, s.headers.protocol, ctx.now())
