@@ -113,6 +113,11 @@ impl Cluster {
         })
     }
 
+    /// Waits until an agent answers that has just been started.
+    pub(crate) fn wait_answers(&self, agent: &mut Process, home: &Home) -> Result<()> {
+        agent.wait_until(LIMIT, || self.ask(home, &["status"]).is_ok())
+    }
+
     /// Takes out of the kernel what an agent left, after its end.
     pub(crate) fn clean_up(&self, home: &Home) -> Result<()> {
         let mut command = self.weir(&["cleanup", "--run-dir", &home.run, "--bpffs", &home.bpffs]);

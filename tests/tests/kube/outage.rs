@@ -60,6 +60,7 @@ fn outages_change_nothing_and_what_was_missed_is_made_up_for() -> Result<()> {
     let log = agent.logs().len();
     agent.restart()?;
     failures(&mut agent, log)?;
+    cluster.wait_answers(&mut agent, &home)?;
     let status = cluster.ask(&home, &["status"])?;
     ensure!(
         status["synced"] == false && status["lastSyncSeconds"].is_null(),
