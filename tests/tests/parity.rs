@@ -140,10 +140,10 @@ impl Traffic {
             2 => 200 * 250,
             _ => 3,
         });
-        if let Some((pass, verdict, packet)) = self.last.clone() {
-            if let Some(packet) = self.follow(&pass, verdict, &packet) {
-                return packet;
-            }
+        if let Some((pass, verdict, packet)) = self.last.clone()
+            && let Some(packet) = self.follow(&pass, verdict, &packet)
+        {
+            return packet;
         }
         let v6 = self.random.one_in(2);
         let hook = self
@@ -202,8 +202,8 @@ impl Traffic {
         let [a, b] = self.devices;
         let other = if pass.step.ifindex == a { b } else { a };
         let here = pass.step.ifindex;
+        // 0 begins something new.
         match (self.random.below(8), pass.step.hook, verdict) {
-            (0, ..) => None,
             (1, hook, _) => Some(self.pass(hook, here, pass.packet.clone())),
             (2 | 3, Hook::FromPod, Verdict::Pass) => {
                 Some(self.pass(Hook::ToPod, other, packet.to_vec()))

@@ -19,7 +19,7 @@ pub use agents::{Answer, weir_binary};
 pub use manifests::documents;
 pub use slices::slices;
 
-use crate::topology::{Agent, PodSpec, Topology, TopologySpec};
+use crate::topology::{Agent, Node, PodSpec, Topology, TopologySpec};
 use manifests::Manifests;
 
 /// How long agents may take to carry out a change.
@@ -73,7 +73,7 @@ impl Cluster {
             applied: BTreeMap::new(),
             revision: 0,
         };
-        let nodes: Vec<_> = cluster.topology.nodes().map(|node| node.object()).collect();
+        let nodes: Vec<_> = cluster.topology.nodes().map(Node::object).collect();
         cluster.manifests.write_objects("10-nodes.yaml", &nodes)?;
         cluster.write_pods()?;
         Ok(cluster)

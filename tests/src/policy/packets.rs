@@ -57,7 +57,7 @@ fn compare(view: &View, wanted: &DirectionVerdict, dropped: bool, rule: u32) -> 
             .rule(rule)
             .is_some_and(|rule| wanted.allowing.contains(&rule)),
     };
-    if dropped == !wanted.allowed && right_rule {
+    if dropped != wanted.allowed && right_rule {
         return Ok(());
     }
     let name = view.rule(rule);

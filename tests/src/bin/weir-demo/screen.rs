@@ -59,6 +59,7 @@ impl Screen {
     }
 
     /// A paragraph, with an empty line before it.
+    #[expect(clippy::unused_self, reason = "what is shown goes through the screen")]
     pub(crate) fn text(&self, text: &str) {
         println!("\n{}", text.trim_end());
     }
