@@ -1,7 +1,7 @@
 #![no_std]
 #![no_main]
 // Packet pointers must be pinned to registers that the verifier has seen compared, see `skb`.
-#![feature(asm_experimental_arch)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 //! Weir's kernel programs: entry points over the packet logic of `weir-common`.
 
 mod log;

@@ -135,14 +135,14 @@ impl Packet for Skb {
     ) -> bool {
         let mut flags = 0;
         if pseudo {
-            flags |= BPF_F_PSEUDO_HDR as u64;
+            flags |= u64::from(BPF_F_PSEUDO_HDR);
         }
         if optional {
-            flags |= BPF_F_MARK_MANGLED_0 as u64;
+            flags |= u64::from(BPF_F_MARK_MANGLED_0);
         }
         // A size of 0 in the flags says that the last value is a difference.
         // SAFETY: no pointers but the context.
-        let done = unsafe { bpf_l4_csum_replace(self.0, offset, 0, difference as u64, flags) == 0 };
+        let done = unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(difference), flags) == 0 };
         if pseudo && v6 {
             // The helper takes the pseudo header's change off CHECKSUM_COMPLETE, which is right only where an IP header checksum
             // makes up for the address. IPv6 has none, so put it back; this does nothing for other packets.
@@ -186,7 +186,7 @@ impl Env for Skb {
     #[inline(always)]
     fn time(&self) -> u64 {
         if maps::replay() {
-            return self.now() as u64;
+            return u64::from(self.now());
         }
         // SAFETY: takes no pointers.
         unsafe { bpf_ktime_get_ns() }
@@ -235,7 +235,7 @@ fn increment(index: u32) {
         // Shared with other CPUs, hence atomic; core has no atomic addition for this target.
         // SAFETY: an aligned element of the array.
         unsafe {
-            asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) word, in(reg) 1u64, options(nostack))
+            asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) word, in(reg) 1u64, options(nostack));
         };
     }
 }
@@ -325,7 +325,7 @@ impl Maps for Skb {
             // SAFETY: this CPU's element.
             unsafe {
                 (*counter).packets += 1;
-                (*counter).bytes += bytes as u64;
+                (*counter).bytes += u64::from(bytes);
             }
         }
     }
