@@ -142,7 +142,8 @@ impl Packet for Skb {
         }
         // A size of 0 in the flags says that the last value is a difference.
         // SAFETY: no pointers but the context.
-        let done = unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(difference), flags) == 0 };
+        let done =
+            unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(difference), flags) == 0 };
         if pseudo && v6 {
             // The helper takes the pseudo header's change off CHECKSUM_COMPLETE, which is right only where an IP header checksum
             // makes up for the address. IPv6 has none, so put it back; this does nothing for other packets.

@@ -1,8 +1,12 @@
 //! The harness itself: topologies reach what they should before any agent runs, and leave nothing behind.
 
+#[path = "topology/agents.rs"]
 mod agents;
+#[path = "topology/cleanup.rs"]
 mod cleanup;
+#[path = "topology/probes.rs"]
 mod probes;
+#[path = "topology/wiring.rs"]
 mod wiring;
 
 use std::net::SocketAddr;
