@@ -145,6 +145,19 @@ impl Tuple {
     }
 }
 
+/// Whether the packet's destination was a frontend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Translation {
+    /// It was not.
+    #[default]
+    None,
+    /// The packet goes to a backend.
+    ToBackend,
+    /// The packet goes back to the pod that sent it.
+    ToItself,
+}
+
 /// Working memory of one packet: an element of a per-CPU map, since the stack is too small. It holds what the last packet left
 /// there; every field is written before it is read.
 #[repr(C)]
@@ -160,6 +173,9 @@ pub struct Scratch {
     pub judged: Tuple,
     /// Where the packet goes instead of to a frontend.
     pub slot: Slot,
+    /// How it gets there. Here and not in an argument: of a constant that reaches a function called, Linux 6.1's verifier
+    /// (measured on 6.1.192) lost the paths of the other constants.
+    pub translation: Translation,
     /// Service of that frontend.
     pub service: u64,
     /// The pod at this device.

@@ -1,17 +1,9 @@
 //! New conntrack entries.
 
-use super::context::{Context, Scratch};
+use super::context::{Context, Scratch, Translation};
 use crate::abi::{
     BACKEND_SIDE, End, FRONTEND_SIDE, Flow, HAIRPIN, NAT, OPENER_HIGH, ROLE_OPENER, Side, control,
 };
-
-/// Whether the packet's destination was a frontend.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Translation {
-    None,
-    ToBackend,
-    ToItself,
-}
 
 /// The approval of the pod in `s.endpoint` by `s.rule`, as of now.
 #[inline(always)]
@@ -28,13 +20,7 @@ pub(super) fn approval<C: Context>(ctx: C, s: &Scratch, role: u32) -> End {
 /// Inserts the entry of a flow that the packet in `s` opens, under the judged tuple, approved at end `local`; and, if it was
 /// translated, the entry that leads there from the packet's own tuple. False if the table takes none.
 #[inline(never)]
-pub(super) fn insert<C: Context>(
-    ctx: C,
-    s: &mut Scratch,
-    local: Side,
-    role: u32,
-    translation: Translation,
-) -> bool {
+pub(super) fn insert<C: Context>(ctx: C, s: &mut Scratch, local: Side, role: u32) -> bool {
     if ctx.dry_run() {
         return true;
     }
@@ -44,30 +30,26 @@ pub(super) fn insert<C: Context>(
     s.flow.flags |= BACKEND_SIDE;
     s.flow.packets[source as usize & 1] = 1;
     s.flow.bytes[source as usize & 1] = u64::from(s.headers.length);
-    if translation == Translation::None {
+    if s.translation == Translation::None {
         return ctx.insert_flow(&s.judged.key, &s.flow);
     }
-    s.flow.flags |= NAT | hairpin_flag(translation);
+    s.flow.flags |= NAT | hairpin_flag(s.translation);
     s.flow.nat_address = s.headers.destination;
     s.flow.nat_port = s.headers.destination_port;
     set_backend(s);
-    ctx.insert_flow(&s.judged.key, &s.flow) && insert_frontend_side(ctx, s, translation)
+    ctx.insert_flow(&s.judged.key, &s.flow) && insert_frontend_side(ctx, s)
 }
 
 /// Inserts the entry that leads from the client's view to the backend in `s.slot`.
 #[inline(never)]
-pub(super) fn insert_frontend_side<C: Context>(
-    ctx: C,
-    s: &mut Scratch,
-    translation: Translation,
-) -> bool {
+pub(super) fn insert_frontend_side<C: Context>(ctx: C, s: &mut Scratch) -> bool {
     if ctx.dry_run() {
         return true;
     }
     let source = s.tuple.source();
     fill(ctx, s, source);
     s.flow.ends[source as usize & 1] = approval(ctx, s, ROLE_OPENER);
-    s.flow.flags |= FRONTEND_SIDE | NAT | hairpin_flag(translation);
+    s.flow.flags |= FRONTEND_SIDE | NAT | hairpin_flag(s.translation);
     s.flow.nat_address = s.slot.address;
     s.flow.nat_port = s.slot.port;
     set_backend(s);

@@ -1,8 +1,9 @@
 //! Packets that leave a pod: sender checked, Services translated, egress judged.
 
 use super::conntrack::{is_approved, is_live, is_over, is_syn, note};
+use super::context::Translation;
 use super::context::{Context, Scratch, Tuple};
-use super::entry::{Translation, approval, insert, insert_frontend_side};
+use super::entry::{approval, insert, insert_frontend_side};
 use super::fragment;
 use super::icmp::{self, relate};
 use super::outcome::{Outcome, account, sample};
@@ -169,8 +170,14 @@ fn decide_new<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
         return judge_known(ctx, s, flow);
     }
     match translate(ctx, s) {
-        NOT_A_SERVICE => open(ctx, s, Translation::None),
-        TRANSLATED => open(ctx, s, Translation::ToBackend),
+        NOT_A_SERVICE => {
+            s.translation = Translation::None;
+            open(ctx, s)
+        }
+        TRANSLATED => {
+            s.translation = Translation::ToBackend;
+            open(ctx, s)
+        }
         TO_ITSELF => open_to_itself(ctx, s),
         reason if reason == Reason::NoLocalEndpoint as u32 => {
             Outcome::drop(Reason::NoLocalEndpoint)
@@ -258,7 +265,7 @@ fn judge_role<C: Context>(ctx: C, s: &mut Scratch, role: u32, rule: u32) -> u32 
 
 /// Judges and opens a flow to the judged destination.
 #[inline(never)]
-fn open<C: Context>(ctx: C, s: &mut Scratch, translation: Translation) -> Outcome {
+fn open<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
     let source = s.judged.source();
     let destination = source.other() as usize & 1;
     let (peer, port) = (
@@ -269,10 +276,10 @@ fn open<C: Context>(ctx: C, s: &mut Scratch, translation: Translation) -> Outcom
     if judge(ctx, s, &peer, false, bound) == RULE_NONE {
         return Outcome::drop(Reason::PolicyDenied);
     }
-    if !enter(ctx, s, translation) {
+    if !enter(ctx, s) {
         return Outcome::drop(Reason::FlowTableFull);
     }
-    if translation == Translation::ToBackend
+    if s.translation == Translation::ToBackend
         && !rewrite(ctx, &s.headers, Which::Destination, &peer, port)
     {
         return Outcome::drop(Reason::RewriteFailed);
@@ -283,9 +290,9 @@ fn open<C: Context>(ctx: C, s: &mut Scratch, translation: Translation) -> Outcom
 /// Puts the flow into the table. A flow to the same backend through the same Service that is still there (its frontend-side
 /// entry was evicted, or its approval is old) goes on.
 #[inline(never)]
-fn enter<C: Context>(ctx: C, s: &mut Scratch, translation: Translation) -> bool {
+fn enter<C: Context>(ctx: C, s: &mut Scratch) -> bool {
     let source = s.judged.source();
-    if translation == Translation::ToBackend
+    if s.translation == Translation::ToBackend
         && let Some(flow) = ctx.flow(&s.judged.key)
     {
         let same = flow.flags() & NAT != 0
@@ -296,10 +303,10 @@ fn enter<C: Context>(ctx: C, s: &mut Scratch, translation: Translation) -> bool 
                 flow.set_end(source, approval(ctx, s, ROLE_OPENER));
             }
             note(ctx, flow, HOOK, &s.headers, source, ctx.now());
-            return insert_frontend_side(ctx, s, translation);
+            return insert_frontend_side(ctx, s);
         }
     }
-    insert(ctx, s, source, ROLE_OPENER, translation)
+    insert(ctx, s, source, ROLE_OPENER)
 }
 
 #[inline(always)]
@@ -320,7 +327,8 @@ fn open_to_itself<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
     s.rule = RULE_HAIRPIN;
     // The pod is the responder of the entry at its own address, and the stand-in address has no pod.
     let pod = s.judged.source().other();
-    if !insert(ctx, s, pod, ROLE_RESPONDER, Translation::ToItself) {
+    s.translation = Translation::ToItself;
+    if !insert(ctx, s, pod, ROLE_RESPONDER) {
         return Outcome::drop(Reason::FlowTableFull);
     }
     let (address, port) = (s.slot.address, s.slot.port);

@@ -1,8 +1,9 @@
 //! Packets that enter a pod: ingress judged, translations undone.
 
 use super::conntrack::{is_approved, is_live, is_over, is_syn, note};
+use super::context::Translation;
 use super::context::{Context, Scratch, Tuple};
-use super::entry::{Translation, approval, insert};
+use super::entry::{approval, insert};
 use super::fragment;
 use super::from_pod::{unjudged, unparsed};
 use super::icmp::{self, relate};
@@ -185,7 +186,8 @@ fn open<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
         return Outcome::drop(Reason::PolicyDenied);
     }
     let local = s.tuple.source().other();
-    if !insert(ctx, s, local, ROLE_RESPONDER, Translation::None) {
+    s.translation = Translation::None;
+    if !insert(ctx, s, local, ROLE_RESPONDER) {
         return Outcome::drop(Reason::FlowTableFull);
     }
     opened(ctx, s)
