@@ -415,6 +415,7 @@ fn the_simulator_and_the_loaded_programs_agree() {
     let Some(mut kernel) = Kernel::new() else {
         return;
     };
+    println!("attaches by {}", kernel.datapath.attach_mode());
     let number = |name: &str| {
         std::env::var(name)
             .ok()
