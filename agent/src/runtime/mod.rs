@@ -133,6 +133,8 @@ impl Source {
 /// When it cannot start, or cannot go on. The kernel keeps what it has.
 pub async fn run(config: RunConfig) -> Result<(), RunError> {
     let node = config.node_name()?;
+    // Before anything is touched: a node without cgroup2 cannot run pods as the agent expects them.
+    config.cgroup_root()?;
     let source = Source::new(&config).await?;
     let watches = match &source {
         Source::Kube(source) => Some(source.states()),
