@@ -8,6 +8,7 @@ mod manifests;
 mod slices;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,11 +20,17 @@ pub use agents::{Answer, weir_binary};
 pub use manifests::documents;
 pub use slices::slices;
 
+use crate::probe::Probe;
 use crate::topology::{Agent, Node, PodSpec, Topology, TopologySpec};
 use manifests::Manifests;
 
 /// How long agents may take to carry out a change.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The discard service (RFC 863), which nobody runs.
+const DISCARD: u16 = 9;
+/// The node refuses at once.
+const ANNOUNCE_LIMIT: Duration = Duration::from_millis(500);
 
 /// The file whose number of namespaces tells which write an agent has seen: agents read files in order of their names,
 /// so whoever has read this one reads the rest as it is now.
@@ -124,6 +131,12 @@ impl Cluster {
     /// Adds a pod, as the kubelet and its CNI plugin do: the network first, then the status.
     pub fn add_pod(&mut self, spec: &PodSpec) -> Result<()> {
         self.topology.add_pod(spec)?;
+        let pod = self.topology.pod(&spec.name);
+        // A CNI plugin announces the address: the node may still know the neighbour that had it before.
+        for gateway in self.topology.node(&spec.node).addresses().both() {
+            let to = SocketAddr::new(gateway, DISCARD);
+            let _refused = Probe::udp(to).timeout(ANNOUNCE_LIMIT).run(pod);
+        }
         self.write_pods()?;
         self.write_slices()
     }
@@ -217,15 +230,24 @@ impl Cluster {
             .then(|| format!("programs are on {devices:?} instead of {wanted:?}")))
     }
 
-    /// Namespaces of pods and of what was applied.
+    /// Objects of a kind that were applied.
+    fn objects(&self, kind: &str) -> impl Iterator<Item = &Value> {
+        let objects = self.applied.values().flatten();
+        objects.filter(move |object| object["kind"] == kind)
+    }
+
+    /// Namespaces that exist, as agents take it: those of pods, and those that applied objects are or mention.
     fn namespaces(&self) -> BTreeSet<String> {
         let of_pods = self.topology.pods().map(|pod| pod.spec().namespace.clone());
-        let of_files = self
-            .applied
-            .values()
-            .flatten()
-            .filter(|object| object["kind"] == "Namespace")
-            .filter_map(|object| object["metadata"]["name"].as_str().map(str::to_owned));
+        let of_files = self.applied.values().flatten().map(|object| {
+            let metadata = &object["metadata"];
+            let field = if object["kind"] == "Namespace" {
+                "name"
+            } else {
+                "namespace"
+            };
+            metadata[field].as_str().unwrap_or("default").to_owned()
+        });
         of_pods.chain(of_files).collect()
     }
 
@@ -235,26 +257,7 @@ impl Cluster {
 
     fn write_pods_without(&self, leaving: Option<&str>) -> Result<()> {
         let pods: Vec<_> = self.pods_without(leaving).collect();
-        self.manifests.write_objects("20-pods.yaml", &pods)?;
-        let named: BTreeSet<_> = self
-            .topology
-            .pods()
-            .map(|pod| pod.spec().namespace.as_str())
-            .collect();
-        let applied: BTreeSet<_> = self
-            .applied
-            .values()
-            .flatten()
-            .filter(|object| object["kind"] == "Namespace")
-            .filter_map(|object| object["metadata"]["name"].as_str())
-            .collect();
-        let plain: String = named
-            .difference(&applied)
-            .map(|name| {
-                format!("---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n")
-            })
-            .collect();
-        self.manifests.write("15-namespaces.yaml", &plain)
+        self.manifests.write_objects("20-pods.yaml", &pods)
     }
 
     fn pods_without(&self, leaving: Option<&str>) -> impl Iterator<Item = PodObject> {
@@ -275,21 +278,18 @@ impl Cluster {
     }
 
     fn write_slices(&self) -> Result<()> {
-        // A namespace that came with a file needs no plain one.
-        self.write_pods()?;
         self.write_slices_without(None)
     }
 
     fn write_slices_without(&self, leaving: Option<&str>) -> Result<()> {
-        let pods: Vec<_> = self.pods_without(leaving).collect();
+        let mut pods: Vec<_> = self.pods_without(leaving).collect();
+        // Those in a node's own network, which no topology has.
+        for object in self.objects("Pod") {
+            pods.push(serde_json::from_value(object.clone()).context("read a Pod")?);
+        }
         let ready = |name: &str| !self.unready.contains(name);
         let mut all = Vec::new();
-        for object in self
-            .applied
-            .values()
-            .flatten()
-            .filter(|object| object["kind"] == "Service")
-        {
+        for object in self.objects("Service") {
             let service: Service =
                 serde_json::from_value(object.clone()).context("read a Service")?;
             all.extend(slices(&service, &pods, ready)?);

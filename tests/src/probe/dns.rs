@@ -31,7 +31,20 @@ pub struct DnsServer {
 impl DnsServer {
     /// Listens on `port` of all addresses of `place`.
     pub fn start(place: &impl AsRef<Place>, port: u16, records: Records) -> Result<Self> {
-        let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        Self::start_on(
+            place,
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+            records,
+        )
+    }
+
+    /// Listens on one address only, and answers from it: on a machine of several addresses the kernel would choose another one
+    /// for datagrams.
+    pub fn start_on(
+        place: &impl AsRef<Place>,
+        address: SocketAddr,
+        records: Records,
+    ) -> Result<Self> {
         Ok(Self {
             _server: Server::start(place.as_ref(), address, Zone(records))?,
         })

@@ -157,12 +157,17 @@ impl Drop for Load {
     }
 }
 
-/// Makes `count` connections to `to` from `place`, one after the other.
+/// Makes `count` connections to `to` from `place`, one after the other, until one fails.
 #[must_use]
 pub fn connections(place: &impl AsRef<Place>, to: SocketAddr, count: u32) -> Connections {
     place.as_ref().run(|| {
         let mut connections = Connections::default();
-        (0..count).for_each(|_| connections.note(Probe::tcp(to)));
+        for _ in 0..count {
+            connections.note(Probe::tcp(to));
+            if !connections.failed.is_empty() {
+                break;
+            }
+        }
         connections
     })
 }

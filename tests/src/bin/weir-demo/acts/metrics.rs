@@ -12,7 +12,7 @@ const NODES: [&str; 2] = ["node1", "node2"];
 pub(super) fn play(demo: &mut Demo) -> Result<()> {
     // Direction, verdict and reason, to packets on each node.
     let mut packets: BTreeMap<[String; 3], [u64; 2]> = BTreeMap::new();
-    let mut flows = Vec::new();
+    let mut totals = Vec::new();
     for (n, node) in NODES.into_iter().enumerate() {
         let text = demo.shop.cluster.metrics(node)?;
         for (labels, value) in samples(&text, "weir_packets_total") {
@@ -20,13 +20,9 @@ pub(super) fn play(demo: &mut Demo) -> Result<()> {
                 .map(|name| labels.get(name).copied().unwrap_or_default().to_owned());
             packets.entry(key).or_default()[n] += value;
         }
-        for name in [
-            "weir_conntrack_inserted_total",
-            "weir_program_attached",
-            "weir_policy_epoch_total",
-        ] {
+        for name in ["weir_conntrack_inserted_total", "weir_policy_epoch_total"] {
             let value: u64 = samples(&text, name).map(|(_, value)| value).sum();
-            flows.push(vec![name.into(), node.into(), value.to_string().into()]);
+            totals.push(vec![name.into(), node.into(), value.to_string().into()]);
         }
     }
     packets.retain(|_, counts| counts.iter().any(|&count| count > 0));
@@ -51,7 +47,7 @@ pub(super) fn play(demo: &mut Demo) -> Result<()> {
         ],
         &rows,
     );
-    demo.screen.table(&["METRIC", "NODE", "VALUE"], &flows);
+    demo.screen.table(&["METRIC", "NODE", "VALUE"], &totals);
     for (n, node) in NODES.into_iter().enumerate() {
         let denied: u64 = packets
             .iter()
