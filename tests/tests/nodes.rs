@@ -1,0 +1,20 @@
+//! Agents on nodes of network namespaces: what clients in pods see, on every way of wiring pods and of attaching programs.
+//!
+//! Needs root and an agent with its kernel programs inside (`WEIR_BINARY`); says SKIP otherwise.
+
+// xtask: minutes=25
+
+#[path = "nodes/bad_input.rs"]
+mod bad_input;
+#[path = "nodes/dns.rs"]
+mod dns;
+#[path = "nodes/fixture.rs"]
+mod fixture;
+#[path = "nodes/lifecycle.rs"]
+mod lifecycle;
+#[path = "nodes/policies.rs"]
+mod policies;
+#[path = "nodes/restarts.rs"]
+mod restarts;
+#[path = "nodes/services.rs"]
+mod services;

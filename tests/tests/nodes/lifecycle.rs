@@ -1,0 +1,113 @@
+//! Pods come and go, others' devices are left alone, and cleaning up leaves nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use weir_tests::cluster::devices;
+use weir_tests::probe::Protocol::Tcp;
+use weir_tests::topology::PodSpec;
+
+use crate::fixture::{ALL, Fixture, each, vip};
+
+const DENY: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: deny, namespace: default}
+spec:
+  podSelector: {matchLabels: {tier: back}}
+  policyTypes: [Ingress]
+";
+
+#[test]
+fn programs_follow_pods_and_leave_with_cleanup() -> Result<()> {
+    each(&ALL, |variant| {
+        let mut fixture = Fixture::new(variant)?;
+        fixture.apply("deny.yaml", DENY)?;
+        pods_come_and_go(&mut fixture)?;
+        other_devices_are_left_alone(&mut fixture)?;
+        cleanup_leaves_nothing(&mut fixture)
+    })
+}
+
+fn pods_come_and_go(fixture: &mut Fixture) -> Result<()> {
+    fixture.cluster.add_pod(&PodSpec {
+        name: "late".to_owned(),
+        namespace: "default".to_owned(),
+        node: "node2".to_owned(),
+        labels: BTreeMap::from([("tier".to_owned(), "back".to_owned())]),
+    })?;
+    fixture.serve("late")?;
+    fixture.cluster.settle()?;
+    let late = fixture.server("late");
+    let veth = fixture.cluster.topology().pod("late").veth().to_owned();
+    ensure!(devices(&fixture.cluster.status("node2")?).contains(&veth));
+    fixture.ensure_silence("client", Tcp, late)?;
+    fixture.ensure_silence("spare", Tcp, late)?;
+    // It has Services, too.
+    fixture.ensure_reaches("late", Tcp, vip("client", 80), &["client"])?;
+
+    fixture.stop_serving();
+    fixture.cluster.remove_pod("late")?;
+    fixture.cluster.settle()?;
+    ensure!(!devices(&fixture.cluster.status("node2")?).contains(&veth));
+    // A pod of another kind gets the address; nothing is remembered of the old one.
+    fixture.cluster.add_pod(&PodSpec {
+        name: "later".to_owned(),
+        namespace: "default".to_owned(),
+        node: "node2".to_owned(),
+        labels: BTreeMap::new(),
+    })?;
+    fixture.serve("later")?;
+    fixture.cluster.settle()?;
+    ensure!(fixture.server("later") == late);
+    fixture.ensure_reaches("client", Tcp, late, &["later"])
+}
+
+fn other_devices_are_left_alone(fixture: &mut Fixture) -> Result<()> {
+    let node = fixture.cluster.topology().node("node1").namespace();
+    node.ip("link add foreign0 type veth peer name foreign1\n\
+         addr add 192.0.2.1/24 dev foreign0\n\
+         link set foreign0 up\n\
+         link set foreign1 up\n")?;
+    // Settling fails if any device but the pods' has programs.
+    fixture.cluster.settle()?;
+    let node = fixture.cluster.topology().node("node1").namespace();
+    for device in ["foreign0", "foreign1", "eth0"] {
+        let line = node.ip_output(&["-d", "link", "show", "dev", device])?;
+        ensure!(!line.contains("clsact") && !line.contains("xdp"), "{line}");
+    }
+    ensure!(!devices(&fixture.cluster.status("node1")?).contains("foreign0"));
+    node.ip("link del foreign0\n")
+}
+
+fn cleanup_leaves_nothing(fixture: &mut Fixture) -> Result<()> {
+    fixture.ensure_silence("client", Tcp, fixture.server("near"))?;
+    let pins = |fixture: &Fixture, node: &str| -> Result<usize> {
+        let bpffs = fixture.cluster.topology().node(node).agent_paths().bpffs;
+        let mut pins = 0;
+        for entry in fs::read_dir(&bpffs).with_context(|| bpffs.display().to_string())? {
+            // The kernel's own files have a dot in their names, which a pin cannot have.
+            if !entry?.file_name().to_string_lossy().contains('.') {
+                pins += 1;
+            }
+        }
+        Ok(pins)
+    };
+    ensure!(pins(fixture, "node1")? > 0);
+    fixture.cluster.kill_agents()?;
+    // Without an agent, nothing changes.
+    fixture.ensure_silence("client", Tcp, fixture.server("near"))?;
+    fixture.ensure_reaches("client", Tcp, vip("client", 80), &["client"])?;
+    for node in ["node1", "node2"] {
+        fixture.cluster.cleanup(node)?;
+        ensure!(pins(fixture, node)? == 0, "pins are left on {node}");
+        let qdiscs = fixture.tc(node, &["qdisc", "show"])?;
+        ensure!(!qdiscs.contains("clsact"), "{qdiscs}");
+        // Twice is as good as once.
+        fixture.cluster.cleanup(node)?;
+    }
+    fixture.ensure_reaches("client", Tcp, fixture.server("near"), &["near"])?;
+    fixture.ensure_reaches("client", Tcp, fixture.server("far"), &["far"])?;
+    fixture.ensure_silence("client", Tcp, vip("client", 80))
+}

@@ -1,0 +1,157 @@
+//! The data plane goes on as it is while agents die and come back.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Result, ensure};
+use weir_tests::probe::{Load, Probe};
+
+use crate::fixture::{FEW, Fixture, PORT, each, service, vip};
+
+/// How often an agent is killed.
+const KILLS: u32 = 50;
+
+/// Longest life of an agent: some are killed before their first sync, some after.
+const LIFE: u64 = 500;
+
+/// Only `client` may talk to the pods of tier `back`.
+const POLICY: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: back, namespace: default}
+spec:
+  podSelector: {matchLabels: {tier: back}}
+  ingress:
+  - from: [{podSelector: {matchLabels: {app: client}}}]
+    ports: [{port: 8080, protocol: TCP}, {port: 8080, protocol: UDP}]
+";
+
+/// Numbers below `limit`, one after the other (Vigna's splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % limit
+    }
+}
+
+#[test]
+fn nobody_notices_that_agents_are_killed() -> Result<()> {
+    assert_eq!(PORT, 8080, "as in the policy");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    each(&FEW, |variant| {
+        let mut random = Random(now.as_secs());
+        println!("kills at moments of seed {}", random.0);
+        let mut fixture = Fixture::new(variant)?;
+        fixture.apply("policy.yaml", POLICY)?;
+        fixture.ensure_silence("other", weir_tests::probe::Protocol::Tcp, vip("back", 80))?;
+
+        let [v4, v6] = vip("stable", 80);
+        let targets = [
+            ("TCP over IPv4", Probe::tcp(v4)),
+            ("TCP over IPv6", Probe::tcp(v6)),
+            ("UDP over IPv4", Probe::udp(v4)),
+            ("UDP over IPv6", Probe::udp(v6)),
+        ];
+        let load = Load::start(&fixture.place("client"), &targets)?;
+        let intruder = Intruder::start(&fixture, "other", fixture.server("near"))?;
+        for kill in 0..KILLS {
+            let node = if random.below(2) == 0 {
+                "node1"
+            } else {
+                "node2"
+            };
+            fixture.cluster.agent(node).restart()?;
+            // Something to carry out, for the agent that starts.
+            churn(&mut fixture, kill)?;
+            thread::sleep(Duration::from_millis(random.below(LIFE)));
+        }
+        for node in ["node1", "node2"] {
+            fixture.cluster.wait_ready(node)?;
+        }
+        fixture.cluster.settle()?;
+        load.finish()?.ensure_unharmed()?;
+        let tries = intruder.finish()?;
+        ensure!(tries > 20, "the intruder tried {tries} times only");
+        Ok(())
+    })
+}
+
+/// Changes something that no connection of the test depends on: a Service, a policy, the readiness of a backend.
+fn churn(fixture: &mut Fixture, kill: u32) -> Result<()> {
+    let even = kill.is_multiple_of(2);
+    fixture.cluster.apply(
+        "churn.yaml",
+        &service("churn", "app", if even { "far" } else { "near" }, 40),
+    )?;
+    let policy = POLICY
+        .replace("name: back", "name: churn")
+        .replace("app: client", &format!("app: nobody-{kill}"));
+    fixture.cluster.apply("churn-policy.yaml", &policy)?;
+    fixture.cluster.set_ready("spare", even)
+}
+
+/// One who is not let in, and tries all the time.
+struct Intruder {
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<Result<u32>>>,
+}
+
+impl Drop for Intruder {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // The test has failed for another reason.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Intruder {
+    fn start(fixture: &Fixture, client: &str, to: [SocketAddr; 2]) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (flag, place) = (Arc::clone(&stop), fixture.place(client));
+        let thread = thread::spawn(move || {
+            let mut tries = 0;
+            while !flag.load(Ordering::Relaxed) {
+                for to in to {
+                    let outcome = Probe::udp(to)
+                        .timeout(Duration::from_millis(50))
+                        .run(&place);
+                    ensure!(
+                        outcome.identity().is_none(),
+                        "the intruder got in: {outcome:?}"
+                    );
+                    let outcome = Probe::tcp(to)
+                        .timeout(Duration::from_millis(50))
+                        .run(&place);
+                    ensure!(
+                        outcome.identity().is_none(),
+                        "the intruder got in: {outcome:?}"
+                    );
+                    tries += 2;
+                }
+            }
+            Ok(tries)
+        });
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    fn finish(mut self) -> Result<u32> {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().expect("a thread is joined once");
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
