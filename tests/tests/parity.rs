@@ -488,10 +488,14 @@ fn the_simulator_and_the_loaded_programs_agree() {
                     );
                 }
             }
-            let reported = std::iter::from_fn(|| events.next().map(|event| event.to_vec()));
+            let reported: Vec<_> =
+                std::iter::from_fn(|| events.next().map(|event| event.to_vec())).collect();
             let expected = simulator.take_events();
-            let expected = expected.iter().map(|event| event.as_bytes().to_vec());
-            assert!(reported.eq(expected), "events; {context}");
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|event| event.as_bytes().to_vec())
+                .collect();
+            assert_eq!(reported, expected, "events; {context}");
             traffic.last = Some((pass, verdict, packet));
         }
         let (flows, expected) = (kernel.flows(), simulator.flows());

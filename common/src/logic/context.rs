@@ -169,6 +169,8 @@ pub struct Scratch {
     pub inner: Headers,
     /// The packet's own tuple.
     pub tuple: Tuple,
+    /// 1 if the table had an entry at that tuple when the packet came, see `known::meet`.
+    pub met: u32,
     /// The tuple that policy judges: with the backend in place of the frontend.
     pub judged: Tuple,
     /// Where the packet goes instead of to a frontend.

@@ -1,21 +1,20 @@
 //! Packets that leave a pod: sender checked, Services translated, egress judged.
 
 use super::conntrack::{is_approved, is_live, is_over, is_syn, note};
-use super::context::Translation;
-use super::context::{Context, Scratch, Tuple};
+use super::context::{Context, Scratch, Translation, Tuple};
 use super::entry::{approval, insert, insert_frontend_side};
-use super::fragment;
-use super::icmp::{self, relate};
+use super::known::{Renewal, known, meet, passing, renew};
 use super::outcome::{Outcome, account, sample};
-use super::parse::{FLOW, Headers, PARSED, WHOLE, parse};
+use super::parse::Headers;
 use super::policy::{bound, find_endpoint, judge};
+use super::receive::{receive, unjudged};
 use super::reject::reject;
 use super::rewrite::{Which, rewrite, swap_ethernet};
 use super::service::{NOT_A_SERVICE, TO_ITSELF, TRANSLATED, hairpin_address, is_served, translate};
 use super::wire::protocol;
 use crate::abi::{
-    Address, BACKEND_SIDE, End, FRONTEND_SIDE, FlowRef, HAIRPIN, Hook, NAT, ROLE_OPENER,
-    ROLE_RESPONDER, RULE_HAIRPIN, RULE_NODE, RULE_NONE, RULE_NOT_ISOLATED,
+    Address, FRONTEND_SIDE, FlowRef, HAIRPIN, Hook, NAT, ROLE_OPENER, ROLE_RESPONDER, RULE_HAIRPIN,
+    RULE_NODE, RULE_NONE, RULE_NOT_ISOLATED,
 };
 use crate::reason::Reason;
 
@@ -31,30 +30,11 @@ pub fn from_pod<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
 
 #[inline(always)]
 fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
-    s.hook = HOOK as u32;
-    s.rule = RULE_NONE;
-    let parsed = parse(ctx, &mut s.headers);
-    if parsed != PARSED {
-        return unparsed(s, parsed);
+    let received = receive(ctx, s, HOOK);
+    if received != Outcome::UNDECIDED {
+        return received;
     }
-    if s.headers.fragment != WHOLE && !fragment::resolve(ctx, s) {
-        return unjudged(s, Reason::UnknownFragment);
-    }
-    let h = &s.headers;
-    s.tuple = Tuple::new(
-        &h.source,
-        h.source_port,
-        &h.destination,
-        h.destination_port,
-        h.protocol,
-    );
-    if h.kind != FLOW {
-        match relate(ctx, s, HOOK) {
-            icmp::UNRELATED => {}
-            icmp::RELATED => return Outcome::pass(Reason::Related),
-            _ => return unjudged(s, Reason::RewriteFailed),
-        }
-    } else if let Some(flow) = ctx.flow(&s.tuple.key) {
+    if let Some(flow) = meet(ctx, s) {
         let now = ctx.now();
         let source = s.tuple.source();
         if flow.flags() & FRONTEND_SIDE != 0 {
@@ -73,34 +53,11 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
                 if flow.flags() & HAIRPIN != 0 {
                     return hairpin_reply(ctx, s, flow);
                 }
-                return Outcome::pass(if end.role == ROLE_OPENER {
-                    Reason::Established
-                } else {
-                    Reason::Reply
-                });
+                return Outcome::pass(passing(HOOK, end.role));
             }
         }
     }
     decide_new(ctx, s)
-}
-
-/// Drops a packet before a pod was found for it: what the last packet left in the scratch must not be reported with this one.
-#[inline(always)]
-pub(super) fn unjudged(s: &mut Scratch, reason: Reason) -> Outcome {
-    s.endpoint.id = 0;
-    s.judged = Tuple::default();
-    Outcome::drop(reason)
-}
-
-/// What becomes of a packet that did not parse to a flow or an ICMP error.
-#[inline(always)]
-pub(super) fn unparsed(s: &mut Scratch, reason: u32) -> Outcome {
-    match reason {
-        r if r == Reason::NotIp as u32 => Outcome::pass(Reason::NotIp),
-        r if r == Reason::Neighbor as u32 => Outcome::pass(Reason::Neighbor),
-        r if r == Reason::BadHeader as u32 => unjudged(s, Reason::BadHeader),
-        _ => unjudged(s, Reason::Truncated),
-    }
 }
 
 /// A later packet from a client to a Service: two lookups and a rewrite.
@@ -209,40 +166,14 @@ fn check_sender<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
     Outcome::UNDECIDED
 }
 
-/// The live flow between exactly these ends, if there is one that the packet may belong to.
-#[inline(always)]
-fn known<C: Context>(ctx: C, s: &Scratch) -> Option<FlowRef> {
-    let flow = ctx.flow(&s.tuple.key)?;
-    let usable = flow.flags() & (BACKEND_SIDE | HAIRPIN) == BACKEND_SIDE
-        && is_live(ctx, flow, s.headers.protocol, ctx.now());
-    (usable && !(is_syn(&s.headers) && is_over(flow))).then_some(flow)
-}
-
 /// A packet of a flow that this pod's side has not approved, or not under the present policies.
 #[inline(never)]
 fn judge_known<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef) -> Outcome {
-    let source = s.tuple.source();
-    let end = flow.end(source);
-    let again = end.role != 0 && end.endpoint == s.endpoint.id && !is_syn(&s.headers);
-    let role = if again { end.role } else { ROLE_OPENER };
-    if judge_role(ctx, s, role, end.rule) == RULE_NONE {
-        if again && !ctx.dry_run() {
-            flow.set_end(source, End::default());
-        }
-        return Outcome::drop(Reason::PolicyDenied);
+    match renew(ctx, s, flow, HOOK, judge_role) {
+        Renewal::Denied => Outcome::drop(Reason::PolicyDenied),
+        Renewal::Continued(reason) => Outcome::pass(reason),
+        Renewal::Opened => opened(ctx, s),
     }
-    if !ctx.dry_run() {
-        flow.set_end(source, approval(ctx, s, role));
-    }
-    note(ctx, flow, HOOK, &s.headers, source, ctx.now());
-    if again {
-        return Outcome::pass(if role == ROLE_OPENER {
-            Reason::Established
-        } else {
-            Reason::Reply
-        });
-    }
-    opened(ctx, s)
 }
 
 /// Judges the packet's flow in the direction in which it was opened: as its opener this pod needs egress to the peer; as its

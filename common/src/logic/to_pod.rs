@@ -1,19 +1,16 @@
 //! Packets that enter a pod: ingress judged, translations undone.
 
-use super::conntrack::{is_approved, is_live, is_over, is_syn, note};
-use super::context::Translation;
-use super::context::{Context, Scratch, Tuple};
-use super::entry::{approval, insert};
-use super::fragment;
-use super::from_pod::{unjudged, unparsed};
-use super::icmp::{self, relate};
+use super::conntrack::{is_approved, note};
+use super::context::{Context, Scratch, Translation};
+use super::entry::insert;
+use super::known::{Renewal, known, meet, passing, renew};
 use super::outcome::{Outcome, account, sample};
-use super::parse::{FLOW, PARSED, WHOLE, parse};
 use super::policy::{bound, find_endpoint, judge};
+use super::receive::{receive, unjudged};
 use super::rewrite::{Which, rewrite};
 use crate::abi::{
-    BACKEND_SIDE, End, FlowRef, HAIRPIN, Hook, NAT, ROLE_OPENER, ROLE_RESPONDER, RULE_NODE,
-    RULE_NONE, RULE_NOT_ISOLATED,
+    BACKEND_SIDE, FlowRef, HAIRPIN, Hook, NAT, ROLE_RESPONDER, RULE_NODE, RULE_NONE,
+    RULE_NOT_ISOLATED,
 };
 use crate::reason::Reason;
 
@@ -29,51 +26,23 @@ pub fn to_pod<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
 
 #[inline(always)]
 fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
-    s.hook = HOOK as u32;
-    s.rule = RULE_NONE;
     // Only `from_pod` sends a packet back out of the device that it came in by, and it has judged it.
     if ctx.ingress_ifindex() == ctx.ifindex() {
         return Outcome::pass(Reason::Hairpin);
     }
-    let parsed = parse(ctx, &mut s.headers);
-    if parsed != PARSED {
-        return unparsed(s, parsed);
+    let received = receive(ctx, s, HOOK);
+    if received != Outcome::UNDECIDED {
+        return received;
     }
-    if s.headers.fragment != WHOLE && !fragment::resolve(ctx, s) {
-        return unjudged(s, Reason::UnknownFragment);
-    }
-    let h = &s.headers;
-    s.tuple = Tuple::new(
-        &h.source,
-        h.source_port,
-        &h.destination,
-        h.destination_port,
-        h.protocol,
-    );
-    if h.kind != FLOW {
-        match relate(ctx, s, HOOK) {
-            icmp::UNRELATED => {}
-            icmp::RELATED => return Outcome::pass(Reason::Related),
-            _ => return unjudged(s, Reason::RewriteFailed),
-        }
-    } else if let Some(flow) = ctx.flow(&s.tuple.key)
+    if let Some(flow) = meet(ctx, s)
         && flow.flags() & (BACKEND_SIDE | HAIRPIN) == BACKEND_SIDE
     {
         let now = ctx.now();
         let source = s.tuple.source();
         let end = flow.end(source.other());
-        if is_approved(ctx, flow, HOOK, h, &end, now) {
-            note(ctx, flow, HOOK, h, source, now);
-            return deliver(
-                ctx,
-                s,
-                flow,
-                if end.role == ROLE_OPENER {
-                    Reason::Reply
-                } else {
-                    Reason::Established
-                },
-            );
+        if is_approved(ctx, flow, HOOK, &s.headers, &end, now) {
+            note(ctx, flow, HOOK, &s.headers, source, now);
+            return deliver(ctx, s, flow, passing(HOOK, end.role));
         }
     }
     decide_new(ctx, s)
@@ -111,51 +80,19 @@ fn decide_new<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
     }
 }
 
-/// The live flow that the packet may belong to.
-#[inline(always)]
-fn known<C: Context>(ctx: C, s: &Scratch) -> Option<FlowRef> {
-    let flow = ctx.flow(&s.tuple.key)?;
-    let usable = flow.flags() & (BACKEND_SIDE | HAIRPIN) == BACKEND_SIDE
-        && is_live(ctx, flow, s.headers.protocol, ctx.now());
-    (usable && !(is_syn(&s.headers) && is_over(flow))).then_some(flow)
-}
-
 /// A packet of a flow that this pod's side has not approved, or not under the present policies.
 #[inline(never)]
 fn judge_known<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef) -> Outcome {
-    let source = s.tuple.source();
-    let local = source.other();
-    let end = flow.end(local);
-    let again = end.role != 0 && end.endpoint == s.endpoint.id && !is_syn(&s.headers);
-    let role = if again { end.role } else { ROLE_RESPONDER };
-    if judge_role(ctx, s, role) == RULE_NONE {
-        if again && !ctx.dry_run() {
-            flow.set_end(local, End::default());
-        }
-        return Outcome::drop(Reason::PolicyDenied);
+    match renew(ctx, s, flow, HOOK, judge_role) {
+        Renewal::Denied => Outcome::drop(Reason::PolicyDenied),
+        Renewal::Continued(reason) => deliver(ctx, s, flow, reason),
+        Renewal::Opened => opened(ctx, s),
     }
-    if !ctx.dry_run() {
-        flow.set_end(local, approval(ctx, s, role));
-    }
-    note(ctx, flow, HOOK, &s.headers, source, ctx.now());
-    if again {
-        return deliver(
-            ctx,
-            s,
-            flow,
-            if role == ROLE_OPENER {
-                Reason::Reply
-            } else {
-                Reason::Established
-            },
-        );
-    }
-    opened(ctx, s)
 }
 
 /// Judges the packet's flow in the direction in which it was opened.
 #[inline(always)]
-fn judge_role<C: Context>(ctx: C, s: &mut Scratch, role: u32) -> u32 {
+fn judge_role<C: Context>(ctx: C, s: &mut Scratch, role: u32, _: u32) -> u32 {
     if role == ROLE_RESPONDER {
         return judge_ingress(ctx, s);
     }

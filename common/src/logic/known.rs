@@ -1,0 +1,93 @@
+//! Flows that the table has already.
+
+use super::conntrack::{is_live, is_over, is_syn, note, opening_role};
+use super::context::{Context, Scratch};
+use super::entry::approval;
+use super::parse::FLOW;
+use crate::abi::{BACKEND_SIDE, End, FlowRef, HAIRPIN, Hook, RULE_NONE, Side};
+use crate::reason::Reason;
+
+/// The entry at the packet's own tuple, if any; [`known`] need not look again for what is not there.
+#[inline(always)]
+pub(super) fn meet<C: Context>(ctx: C, s: &mut Scratch) -> Option<FlowRef> {
+    let flow = if s.headers.kind == FLOW {
+        ctx.flow(&s.tuple.key)
+    } else {
+        None
+    };
+    s.met = u32::from(flow.is_some());
+    flow
+}
+
+/// The live flow between exactly the packet's ends, if it may belong to that.
+#[inline(always)]
+pub(super) fn known<C: Context>(ctx: C, s: &Scratch) -> Option<FlowRef> {
+    if s.met == 0 {
+        return None;
+    }
+    let flow = ctx.flow(&s.tuple.key)?;
+    let usable = flow.flags() & (BACKEND_SIDE | HAIRPIN) == BACKEND_SIDE
+        && is_live(ctx, flow, s.headers.protocol, ctx.now());
+    (usable && !(is_syn(&s.headers) && is_over(flow))).then_some(flow)
+}
+
+/// The end of the packet's flow that the hook's pod is.
+#[inline(always)]
+const fn local(hook: Hook, source: Side) -> Side {
+    match hook {
+        Hook::FromPod => source,
+        Hook::ToPod => source.other(),
+    }
+}
+
+/// Why a packet of an approved flow passes `hook`, by the role of the hook's pod.
+#[inline(always)]
+pub(super) const fn passing(hook: Hook, role: u32) -> Reason {
+    if role == opening_role(hook) {
+        Reason::Established
+    } else {
+        Reason::Reply
+    }
+}
+
+/// What came of judging a known flow.
+pub(super) enum Renewal {
+    /// It may not go on.
+    Denied,
+    /// It was approved before and is again.
+    Continued(Reason),
+    /// This pod's side approved it for the first time.
+    Opened,
+}
+
+/// Judges a flow that the pod in `s.endpoint` has not approved, or not under the present policies, and notes what comes of it.
+/// `judge_role` gives the rule (`RULE_NONE`: denied) for the pod's role and the rule that it had, if any.
+#[inline(always)]
+pub(super) fn renew<C: Context>(
+    ctx: C,
+    s: &mut Scratch,
+    flow: FlowRef,
+    hook: Hook,
+    judge_role: impl FnOnce(C, &mut Scratch, u32, u32) -> u32,
+) -> Renewal {
+    let source = s.tuple.source();
+    let local = local(hook, source);
+    let end = flow.end(local);
+    let again = end.role != 0 && end.endpoint == s.endpoint.id && !is_syn(&s.headers);
+    let role = if again { end.role } else { opening_role(hook) };
+    if judge_role(ctx, s, role, end.rule) == RULE_NONE {
+        if again && !ctx.dry_run() {
+            flow.set_end(local, End::default());
+        }
+        return Renewal::Denied;
+    }
+    if !ctx.dry_run() {
+        flow.set_end(local, approval(ctx, s, role));
+    }
+    note(ctx, flow, hook, &s.headers, source, ctx.now());
+    if again {
+        Renewal::Continued(passing(hook, role))
+    } else {
+        Renewal::Opened
+    }
+}

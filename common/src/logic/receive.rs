@@ -1,0 +1,59 @@
+//! What both hooks do first: parse, and find what needs no verdict of its own.
+
+use super::context::{Context, Scratch, Tuple};
+use super::fragment;
+use super::icmp::{self, relate};
+use super::outcome::Outcome;
+use super::parse::{FLOW, PARSED, WHOLE, parse};
+use crate::abi::{Hook, RULE_NONE};
+use crate::reason::Reason;
+
+/// Reads the packet into `s.headers` and `s.tuple`. `UNDECIDED` if it must be judged, which ICMP errors are only when they belong
+/// to no flow.
+#[inline(always)]
+pub(super) fn receive<C: Context>(ctx: C, s: &mut Scratch, hook: Hook) -> Outcome {
+    s.hook = hook as u32;
+    s.rule = RULE_NONE;
+    let parsed = parse(ctx, &mut s.headers);
+    if parsed != PARSED {
+        return unparsed(s, parsed);
+    }
+    if s.headers.fragment != WHOLE && !fragment::resolve(ctx, s) {
+        return unjudged(s, Reason::UnknownFragment);
+    }
+    let h = &s.headers;
+    s.tuple = Tuple::new(
+        &h.source,
+        h.source_port,
+        &h.destination,
+        h.destination_port,
+        h.protocol,
+    );
+    if h.kind == FLOW {
+        return Outcome::UNDECIDED;
+    }
+    match relate(ctx, s, hook) {
+        icmp::UNRELATED => Outcome::UNDECIDED,
+        icmp::RELATED => Outcome::pass(Reason::Related),
+        _ => unjudged(s, Reason::RewriteFailed),
+    }
+}
+
+/// Drops a packet before a pod was found for it: what the last packet left in the scratch must not be reported with this one.
+#[inline(always)]
+pub(super) fn unjudged(s: &mut Scratch, reason: Reason) -> Outcome {
+    s.endpoint.id = 0;
+    s.judged = Tuple::default();
+    Outcome::drop(reason)
+}
+
+/// What becomes of a packet that did not parse to a flow or an ICMP error.
+#[inline(always)]
+fn unparsed(s: &mut Scratch, reason: u32) -> Outcome {
+    match reason {
+        r if r == Reason::NotIp as u32 => Outcome::pass(Reason::NotIp),
+        r if r == Reason::Neighbor as u32 => Outcome::pass(Reason::Neighbor),
+        r if r == Reason::BadHeader as u32 => unjudged(s, Reason::BadHeader),
+        _ => unjudged(s, Reason::Truncated),
+    }
+}
