@@ -60,7 +60,7 @@ pub struct RunConfig {
     #[arg(long, env = "WEIR_RUN_DIR", value_name = "DIR", default_value = RUN_DIR)]
     pub run_dir: PathBuf,
 
-    /// Directory for what must outlive a reboot
+    /// Directory for what must outlive the agent: copies of good manifests, for files that are broken when it starts
     #[arg(
         long,
         env = "WEIR_STATE_DIR",

@@ -103,7 +103,8 @@ enum Source {
 impl Source {
     async fn new(config: &RunConfig) -> Result<Self, KubeError> {
         if let Some(directory) = &config.manifests {
-            return Ok(Self::Manifests(ManifestSource::new(directory)));
+            let source = ManifestSource::new(directory).keep_in(&config.state_dir);
+            return Ok(Self::Manifests(source));
         }
         let options = KubeOptions {
             kubeconfig: config.kubeconfig.clone(),

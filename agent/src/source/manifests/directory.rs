@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::decode::{self, Found};
+use super::last_good::LastGood;
 use super::{ManifestError, file};
 use crate::model::{Event, Kind, Object, ObjectName};
 use crate::source::convert;
@@ -21,6 +22,8 @@ type View = BTreeMap<(Kind, ObjectName), Outcome>;
 pub(super) struct Directory {
     path: PathBuf,
     files: BTreeMap<String, File>,
+    /// What outlives this process, if it is to.
+    last_good: Option<LastGood>,
     /// `None` before the first scan.
     view: Option<View>,
 }
@@ -36,10 +39,11 @@ struct File {
 }
 
 impl Directory {
-    pub(super) fn new(path: &Path) -> Self {
+    pub(super) fn new(path: &Path, last_good: Option<LastGood>) -> Self {
         Self {
             path: path.to_owned(),
             files: BTreeMap::new(),
+            last_good,
             view: None,
         }
     }
@@ -52,6 +56,9 @@ impl Directory {
         let mut events = Vec::new();
         let names = self.list()?;
         let mut changed = false;
+        if let Some(last_good) = &mut self.last_good {
+            last_good.retain(&names);
+        }
         self.files.retain(|name, file| {
             let stays = names.contains(name);
             changed |= !stays;
@@ -111,6 +118,9 @@ impl Directory {
                     return false;
                 }
                 let result = parse(&name, &bytes);
+                if let (Ok(_), Some(last_good)) = (&result, &mut self.last_good) {
+                    last_good.keep(&name, &bytes);
+                }
                 self.files.entry(name.clone()).or_default().bytes = bytes;
                 result
             }
@@ -133,7 +143,17 @@ impl Directory {
                 file.found = found;
                 true
             }
-            Err(message) => {
+            Err(mut message) => {
+                let recalled = match (&self.last_good, file.found.is_empty()) {
+                    (Some(last_good), true) => last_good.recall(&name),
+                    _ => None,
+                };
+                let recalled = recalled.and_then(|bytes| parse(&name, &bytes).ok());
+                let changed = recalled.is_some();
+                file.found.extend(recalled.into_iter().flatten());
+                if !file.found.is_empty() {
+                    message += "; its last good content stays";
+                }
                 if file.trouble.as_ref() != Some(&message) {
                     file.trouble = Some(message.clone());
                     events.push(Event::File {
@@ -141,7 +161,7 @@ impl Directory {
                         message: Some(message),
                     });
                 }
-                false
+                changed
             }
         }
     }

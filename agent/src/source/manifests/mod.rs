@@ -5,6 +5,7 @@
 mod decode;
 mod directory;
 mod file;
+mod last_good;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -16,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::directory::Directory;
+use self::last_good::LastGood;
 use super::outcome;
 use crate::model::Event;
 
@@ -60,7 +62,7 @@ pub struct Loaded {
 /// # Errors
 /// If the directory cannot be listed. Bad files and objects are no errors: they are in the result.
 pub fn load(directory: &Path) -> Result<Loaded, ManifestError> {
-    let events = Directory::new(directory).scan()?;
+    let events = Directory::new(directory, None).scan()?;
     let rejections = events.iter().filter_map(outcome::describe).collect();
     Ok(Loaded { events, rejections })
 }
@@ -69,6 +71,7 @@ pub fn load(directory: &Path) -> Result<Loaded, ManifestError> {
 #[derive(Debug)]
 pub struct ManifestSource {
     directory: PathBuf,
+    last_good: Option<LastGood>,
 }
 
 impl ManifestSource {
@@ -77,7 +80,15 @@ impl ManifestSource {
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
+            last_good: None,
         }
+    }
+
+    /// Keeps copies of good files under `state_directory`, which stand in for files that are broken when the agent starts.
+    #[must_use]
+    pub fn keep_in(mut self, state_directory: &Path) -> Self {
+        self.last_good = Some(LastGood::new(state_directory));
+        self
     }
 
     /// Sends one `Replaced` for each kind, then what changes, until told to shut down or nobody listens.
@@ -92,7 +103,7 @@ impl ManifestSource {
         let path = self.directory;
         // Watch first: what changes during the first reading is then noticed.
         let (_watcher, changed) = watch::start(&path);
-        let mut directory = Directory::new(&path);
+        let mut directory = Directory::new(&path, self.last_good);
         let mut started = false;
         loop {
             let result;

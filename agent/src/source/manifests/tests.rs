@@ -195,7 +195,7 @@ fn the_first_file_with_an_object_counts() {
         ("a.yaml", &service("web", 80)),
         ("b.yaml", &format!("{NODE}---\n{}", service("web", 81))),
     ]);
-    let mut reader = Directory::new(directory.path());
+    let mut reader = Directory::new(directory.path(), None);
     let mut state = State::new("node-a");
     for event in reader.scan().expect("a directory") {
         state.apply(event);
@@ -219,7 +219,7 @@ fn the_first_file_with_an_object_counts() {
 fn later_events_are_minimal_and_a_broken_file_keeps_its_last_content() {
     let directory = directory(&[("a.yaml", &service("web", 80)), ("n.yaml", NODE)]);
     let path = directory.path();
-    let mut reader = Directory::new(path);
+    let mut reader = Directory::new(path, None);
     assert_eq!(reader.scan().expect("a directory").len(), Kind::ALL.len());
     assert_eq!(reader.scan().expect("a directory"), []);
 
@@ -273,6 +273,33 @@ fn later_events_are_minimal_and_a_broken_file_keeps_its_last_content() {
     );
 }
 
+#[test]
+fn a_file_that_broke_while_no_agent_ran_counts_as_it_last_was() {
+    let directory = directory(&[("a.yaml", &service("web", 80)), ("b.yaml", NODE)]);
+    let kept = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path();
+    let start = || {
+        let mut reader = Directory::new(path, Some(LastGood::new(kept.path())));
+        let mut state = State::new("node-a");
+        for event in reader.scan().expect("a directory") {
+            state.apply(event);
+        }
+        (reader, state)
+    };
+    let (_, before) = start();
+    put(path, "a.yaml", "}");
+    fs::remove_file(path.join("b.yaml")).expect("remove");
+    let (mut reader, after) = start();
+    assert_eq!(after.snapshot().services, before.snapshot().services);
+    assert_eq!(after.snapshot().services.len(), 1);
+    let message = &after.rejections()[0].message;
+    assert!(message.contains("its last good content stays"), "{message}");
+    // What is gone stays gone, though it comes back broken.
+    put(path, "b.yaml", "}");
+    reader.scan().expect("a directory");
+    assert_eq!(start().1.snapshot().nodes, Default::default());
+}
+
 /// A ConfigMap mount: files are links through `..data`, which is swapped by a rename.
 #[test]
 fn a_config_map_mount_is_followed() {
@@ -286,7 +313,7 @@ fn a_config_map_mount_is_followed() {
     };
     version("..1", 80);
     symlink("..data/web.yaml", path.join("web.yaml")).expect("link");
-    let mut reader = Directory::new(path);
+    let mut reader = Directory::new(path, None);
     assert_eq!(reader.scan().expect("a directory").len(), Kind::ALL.len());
     version("..2", 81);
     assert_eq!(reader.scan().expect("a directory"), [web(81)]);
@@ -345,7 +372,7 @@ proptest! {
     fn following_equals_loading(edits in prop::collection::vec(edit(), 1..30)) {
         let directory = directory(&[]);
         let path = directory.path();
-        let mut reader = Directory::new(path);
+        let mut reader = Directory::new(path, None);
         let mut state = State::new("node-a");
         let last = (0..3).map(|file| Edit::Write(file, vec![(file, file)]));
         for edit in edits.into_iter().chain(last).chain([Edit::Scan]) {
