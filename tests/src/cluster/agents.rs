@@ -60,7 +60,7 @@ impl Cluster {
     pub fn spawn(&mut self, node: &str) -> Result<()> {
         let agent = self
             .topology
-            .spawn_agent(node, &self.binary, self.agent_args(node))?;
+            .spawn_weir(node, &self.binary, self.agent_args(node))?;
         self.agents.insert(node.to_owned(), agent);
         Ok(())
     }

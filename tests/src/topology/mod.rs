@@ -18,7 +18,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-pub use agent::{Agent, AgentPaths};
+pub use agent::{Agent, AgentPaths, least_privilege};
 pub use node::{Host, Node, Pod};
 pub use private::leftovers;
 pub use spec::{

@@ -1,7 +1,6 @@
 //! A control plane, a topology of its nodes and pods, and the agent of `node1`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
+use weir_tests::cluster::weir_binary;
 use weir_tests::controlplane::{ControlPlane, publish};
 use weir_tests::netns::Place;
 use weir_tests::probe::{self, EchoServer, Outcome, Probe};
@@ -54,8 +54,12 @@ impl Cluster {
         if skip_without_root() {
             return Ok(None);
         }
-        let Some(binary) = agent_binary() else {
-            return Ok(None);
+        let binary = match weir_binary() {
+            Ok(binary) => binary,
+            Err(missing) => {
+                println!("SKIP: {missing}");
+                return Ok(None);
+            }
         };
         let spec = TopologySpec::new(Shape::Ptp, 2)
             .pod_in("shop", "web-1", NODE, &[("app", "web")])
@@ -93,7 +97,7 @@ impl Cluster {
     pub(crate) fn start_agent(&self, home: &Home) -> Result<Process> {
         let kubeconfig = self.control.kubeconfig().display().to_string();
         let args = home.run_args(&["--kubeconfig", &kubeconfig]);
-        let mut agent = self.topology.spawn_agent(NODE, &self.binary, args)?;
+        let mut agent = self.topology.spawn_weir(NODE, &self.binary, args)?;
         self.wait_synced(&mut agent, home)?;
         Ok(agent)
     }
@@ -298,18 +302,4 @@ pub(crate) fn eventually<T>(
             Err(_) => std::thread::sleep(POLL),
         }
     }
-}
-
-/// The agent with the kernel programs inside; says why the suite is skipped without one.
-fn agent_binary() -> Option<PathBuf> {
-    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/weir");
-    let binary = env::var_os("WEIR_BINARY").map_or_else(built, PathBuf::from);
-    let there = binary.is_file();
-    if !there {
-        println!(
-            "SKIP: there is no {}: run `cargo xtask build`, or name the agent in WEIR_BINARY",
-            binary.display()
-        );
-    }
-    there.then_some(binary)
 }

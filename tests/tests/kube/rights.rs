@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use weir_tests::controlplane::ControlPlane;
 use weir_tests::process::Process;
+use weir_tests::topology::least_privilege;
 
 use crate::api::{admits, apply, get, object, service};
 use crate::cluster::{Cluster, Home, NODE, eventually};
@@ -162,7 +163,7 @@ fn start(cluster: &Cluster, home: &Home, credentials: &Path) -> Result<Process> 
     let mut args: Vec<_> = pod.into_iter().map(str::to_owned).collect();
     args.push(credentials.display().to_string());
     args.push(CREDENTIALS.to_owned());
-    args.push(cluster.binary.display().to_string());
+    args.extend(least_privilege(&cluster.binary));
     args.extend(home.run_args(&["--api-server", &servers]));
     cluster.topology.spawn_agent(NODE, "unshare", args)
 }
