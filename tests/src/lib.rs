@@ -26,3 +26,9 @@ pub fn skip_without_root() -> bool {
     }
     skip
 }
+
+/// Whether suites take their time (`cargo xtask soak` sets `WEIR_SOAK`): more generated cases, more kills, slower machines.
+#[must_use]
+pub fn soaks() -> bool {
+    std::env::var_os("WEIR_SOAK").is_some()
+}

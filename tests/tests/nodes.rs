@@ -2,7 +2,7 @@
 //!
 //! Needs root and an agent with its kernel programs inside (`WEIR_BINARY`); says SKIP otherwise.
 
-// xtask: minutes=25
+// xtask: minutes=25 soak
 
 #[path = "nodes/bad_input.rs"]
 mod bad_input;

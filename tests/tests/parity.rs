@@ -3,6 +3,8 @@
 //! Sequences of packets come from a seed; `WEIR_PARITY_SEQUENCES` sets how many per family of tables, `WEIR_PARITY_SEED` replays
 //! one. Needs root and an agent built with the kernel programs; says SKIP otherwise.
 
+// xtask: soak
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -16,6 +18,7 @@ use weir_tests::fixture::{address, block, policy, snapshot, to};
 use weir_tests::kernel::{Place, veth};
 use weir_tests::packets::{Content, Packet, answer, checksum_error, set_tcp_flags, tcp};
 use weir_tests::simulator::{Simulator, Step};
+use weir_tests::soaks;
 use zerocopy::IntoBytes;
 
 /// splitmix64: a sequence of numbers that a seed repeats.
@@ -421,7 +424,8 @@ fn the_simulator_and_the_loaded_programs_agree() {
             .ok()
             .map(|text| text.parse::<u64>().expect("a number"))
     };
-    let sequences = number("WEIR_PARITY_SEQUENCES").unwrap_or(10_000);
+    let usual = if soaks() { 100_000 } else { 10_000 };
+    let sequences = number("WEIR_PARITY_SEQUENCES").unwrap_or(usual);
     let seeds: Vec<u64> =
         number("WEIR_PARITY_SEED").map_or_else(|| (0..sequences).collect(), |seed| vec![seed]);
 

@@ -3,6 +3,8 @@
 //! `WEIR_CASES` sets how many clusters (seeds from 0 on), `WEIR_SEED` replays one. The test of the loaded programs needs root and
 //! an agent built with them; it says SKIP otherwise.
 
+// xtask: soak
+
 use std::collections::BTreeSet;
 
 use weir::datapath::{AttachMode, KernelDatapath, Options};
@@ -14,8 +16,11 @@ use weir_oracle::{Cluster, Flow, judge, minimise};
 use weir_tests::kernel::{Place, veth};
 use weir_tests::policy::{DEVICES, Loaded, Trouble, View, explainer, packets, tables};
 use weir_tests::simulator::Simulator;
+use weir_tests::soaks;
 
 const CASES: u64 = 1_000;
+/// With `cargo xtask soak`.
+const SOAK_CASES: u64 = 20_000;
 /// Threads that share the seeds of the user-space levels.
 const WORKERS: u64 = 2;
 /// Flows of each cluster that go past the simulator's hooks as packets.
@@ -38,7 +43,10 @@ fn number(name: &str) -> Option<u64> {
 fn seeds() -> Vec<u64> {
     match number("WEIR_SEED") {
         Some(seed) => vec![seed],
-        None => (0..number("WEIR_CASES").unwrap_or(CASES)).collect(),
+        None => {
+            let usual = if soaks() { SOAK_CASES } else { CASES };
+            (0..number("WEIR_CASES").unwrap_or(usual)).collect()
+        }
     }
 }
 

@@ -39,6 +39,8 @@ enum Command {
     /// Unit and property tests need no root. The suites in tests/tests do, and are reported as skipped without it. A test
     /// that cannot run here prints a line that begins with SKIP and is counted as skipped, not passed.
     Test(test::Options),
+    /// Run for hours what `test` runs for minutes: more generated cases, more killed agents, more on other kernels (root)
+    Soak,
     /// Run what a change must pass: formatting, layers, lints, licences, then every suite
     Ci,
     /// Check which stage of the agent uses which, where `unsafe` is, and how long files are
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::everything(),
         Command::Build(options) => build::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Soak => test::soak(),
         Command::Ci => ci::run(),
         Command::LintLayers => layers::run(),
         Command::Demo(options) => harness::demo(&options),

@@ -20,6 +20,11 @@ const QUICK_CASES: u32 = 100;
 /// A compiler may be silent for long, but pipes close when a program ends; what a leaked child holds open is not waited for.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// Makes suites take their time; those marked `soak` know it.
+const SOAK_ENV: &str = "WEIR_SOAK";
+/// How much longer a suite may take then.
+const SOAK_PATIENCE: u32 = 10;
+
 /// What `cargo xtask test` takes.
 #[derive(clap::Args, Default)]
 pub(crate) struct Options {
@@ -45,21 +50,41 @@ struct Suite {
     limit: Duration,
     /// Left out by `--quick`.
     slow: bool,
+    /// Does more in a soak.
+    soak: bool,
     /// Runs the agent and its programs in namespaces.
     root: bool,
 }
 
 /// Runs the suites and prints the closing line.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let suites = select(all()?, options)?;
+    run_all(&select(all()?, options)?, options, &[])
+}
+
+/// Runs the suites that gain by it for as long as they like, and prints the closing line.
+pub(crate) fn soak() -> Result<ExitCode> {
+    let mut suites = all()?;
+    suites.retain(|suite| suite.soak);
+    for suite in &mut suites {
+        suite.limit *= SOAK_PATIENCE;
+    }
+    run_all(&suites, &Options::default(), &[(SOAK_ENV, "1".into())])
+}
+
+fn run_all(
+    suites: &[Suite],
+    options: &Options,
+    also: &[(&'static str, PathBuf)],
+) -> Result<ExitCode> {
     // Unit tests alone must work with no BPF toolchain.
-    let environment = if suites.iter().any(|suite| suite.root) {
+    let mut environment = if suites.iter().any(|suite| suite.root) {
         prepare()?
     } else {
         Vec::new()
     };
+    environment.extend_from_slice(also);
     let mut sum = Tally::default();
-    for suite in &suites {
+    for suite in suites {
         let begun = Instant::now();
         println!("\n=== {}", suite.name);
         let tally = suite.run(options, &environment)?;
@@ -108,6 +133,7 @@ fn all() -> Result<Vec<Suite>> {
         threads: None,
         limit: minutes(30),
         slow: false,
+        soak: false,
         root: false,
     };
     let mut suites = vec![
@@ -150,7 +176,7 @@ fn select(mut suites: Vec<Suite>, options: &Options) -> Result<Vec<Suite>> {
 
 impl Suite {
     /// The suite of a file in tests/tests. It runs one test at a time and has 20 minutes, unless a line
-    /// `// xtask: threads=N minutes=N slow` (any of the three) at its top says otherwise.
+    /// `// xtask: threads=N minutes=N slow soak` (any of these) at its top says otherwise.
     fn of_file(file: &Path, text: &str) -> Result<Self> {
         let name = file
             .file_stem()
@@ -166,6 +192,7 @@ impl Suite {
             threads: Some(1),
             limit: minutes(20),
             slow: false,
+            soak: false,
             root: true,
         };
         let wishes = text
@@ -177,9 +204,10 @@ impl Suite {
                 Some(("threads", n)) => suite.threads = Some(n.parse().context(wish.to_owned())?),
                 Some(("minutes", n)) => suite.limit = minutes(n.parse().context(wish.to_owned())?),
                 None if wish == "slow" => suite.slow = true,
-                _ => {
-                    bail!("`// xtask: {wish}` means nothing; known are threads=N, minutes=N, slow")
-                }
+                None if wish == "soak" => suite.soak = true,
+                _ => bail!(
+                    "`// xtask: {wish}` means nothing; known are threads=N, minutes=N, slow, soak"
+                ),
             }
         }
         Ok(suite)

@@ -13,6 +13,8 @@ use crate::fixture::{FEW, Fixture, PORT, each, service, vip};
 
 /// How often an agent is killed.
 const KILLS: u32 = 50;
+/// The same with `cargo xtask soak`.
+const SOAK_KILLS: u32 = 500;
 
 /// Longest life of an agent: some are killed before their first sync, some after.
 const LIFE: u64 = 500;
@@ -62,7 +64,12 @@ fn nobody_notices_that_agents_are_killed() -> Result<()> {
         ];
         let load = Load::start(&fixture.place("client"), &targets)?;
         let intruder = Intruder::start(&fixture, "other", fixture.server("near"))?;
-        for kill in 0..KILLS {
+        let kills = if weir_tests::soaks() {
+            SOAK_KILLS
+        } else {
+            KILLS
+        };
+        for kill in 0..kills {
             let node = if random.below(2) == 0 {
                 "node1"
             } else {
