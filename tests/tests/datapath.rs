@@ -528,3 +528,16 @@ fn features_are_told() {
         ),
     }
 }
+
+#[test]
+fn tcx_is_refused_where_the_kernel_has_none_and_used_where_it_has() {
+    let Some(place) = Place::new() else { return };
+    let has_tcx = place.open(AttachMode::Auto).attach_mode() == AttachMode::Tcx;
+    match KernelDatapath::open(&place.options(AttachMode::Tcx)) {
+        Ok(datapath) => assert!(has_tcx && datapath.attach_mode() == AttachMode::Tcx),
+        Err(error) => {
+            let remedy = "start the agent with `--attach auto` or `--attach clsact`";
+            assert!(!has_tcx && error.to_string().contains(remedy), "{error}");
+        }
+    }
+}

@@ -44,6 +44,16 @@ pub enum Error {
         "this kernel has no tcx, which came with Linux 6.6: start the agent with `--attach auto` or `--attach clsact`"
     )]
     NoTcx,
+    /// The kernel is too old, or built without something.
+    #[error(
+        "this kernel cannot make {feature}, which came with Linux {since}: Weir needs Linux 5.10 or newer; use another kernel on this node"
+    )]
+    MissingFeature {
+        /// What it cannot make.
+        feature: &'static str,
+        /// Since when others can.
+        since: &'static str,
+    },
     /// The directory for pins is not in a BPF file system.
     #[error("{} is not in a BPF file system: run `mount -t bpf bpf {}` on the host, or mount the host's /sys/fs/bpf into the container", directory.display(), mount.display())]
     MissingBpffs {

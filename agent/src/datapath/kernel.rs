@@ -17,6 +17,7 @@ use super::error::{During, Error, Result};
 use super::object::{self, Capacities, Clock, Constants, Programs};
 use super::packet_log::PacketLog;
 use super::pins::Pins;
+use super::probe;
 use super::write::Generation;
 use crate::model::AttachMode;
 use crate::plan::Table;
@@ -103,6 +104,7 @@ impl KernelDatapath {
         }
         let pins = Pins::take(&options.bpffs)?;
         pins.check()?;
+        probe::require(&probe::REQUIRED)?;
         pins.make_roots()?;
         let capacities = Capacities {
             flow: options.flow_capacity,
