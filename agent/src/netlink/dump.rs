@@ -9,12 +9,15 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
+    NeighbourState,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType,
+};
 
 use super::Error;
-use super::resolve::{Link, LinkKind, LinkTable, Mac};
+use super::table::{Link, LinkKind, LinkTable, Mac, Neighbour};
 
 /// Asks the kernel for everything. The answers are of slightly different moments; a later change brings a later dump.
 pub(super) async fn dump(handle: &Handle) -> Result<LinkTable, Error> {
@@ -164,13 +167,6 @@ fn mac(message: &NeighbourMessage) -> Option<Mac> {
 }
 
 fn add_neighbour(table: &mut LinkTable, message: &NeighbourMessage) {
-    // A failed or incomplete entry may still carry an old Ethernet address.
-    if matches!(
-        message.header.state,
-        NeighbourState::Failed | NeighbourState::Incomplete
-    ) {
-        return;
-    }
     let address = message
         .attributes
         .iter()
@@ -183,11 +179,37 @@ fn add_neighbour(table: &mut LinkTable, message: &NeighbourMessage) {
             }
             _ => None,
         });
-    if let (Some(address), Some(mac)) = (address, mac(message)) {
-        table
-            .neighbours
-            .insert((message.header.ifindex, address), mac);
-    }
+    let Some(address) = address else {
+        return;
+    };
+    // A failed or incomplete entry may still carry an old Ethernet address.
+    let resolved = !matches!(
+        message.header.state,
+        NeighbourState::Failed | NeighbourState::Incomplete
+    );
+    let neighbour = Neighbour {
+        mac: mac(message).filter(|_| resolved),
+        learned: is_learned(message),
+    };
+    table
+        .neighbours
+        .insert((message.header.ifindex, address), neighbour);
+}
+
+/// Whether the kernel made an entry by itself: it bears no mark of a user or a daemon.
+fn is_learned(message: &NeighbourMessage) -> bool {
+    let marked = |attribute: &NeighbourAttribute| match attribute {
+        NeighbourAttribute::Protocol(protocol) => *protocol != RouteProtocol::Unspec,
+        NeighbourAttribute::ExtFlags(flags) => {
+            flags.intersects(NeighbourExtFlags::Managed | NeighbourExtFlags::Locked)
+        }
+        _ => false,
+    };
+    !matches!(
+        message.header.state,
+        NeighbourState::Permanent | NeighbourState::Noarp
+    ) && !message.header.flags.contains(NeighbourFlags::ExtLearned)
+        && !message.attributes.iter().any(marked)
 }
 
 fn add_forwarding(table: &mut LinkTable, message: &NeighbourMessage) {

@@ -2,10 +2,13 @@
 //! bridge tables are read in the process's own network namespace; pods' namespaces are never entered.
 
 mod dump;
+mod questions;
 mod resolve;
+mod table;
 mod watch;
 
-pub use resolve::{Link, LinkKind, LinkTable, Local, Mac, Resolution, resolve};
+pub use resolve::{Local, Owners, Question, Resolution, resolve};
+pub use table::{Link, LinkKind, LinkTable, Mac, Neighbour};
 pub use watch::watch;
 
 /// Failure of the link to the kernel.

@@ -3,59 +3,86 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipnetwork::IpNetwork;
-
+use super::table::{LinkKind, LinkTable, Neighbour};
 use crate::model::{DeviceFacts, PodDevice};
-
-/// Ethernet address.
-pub type Mac = [u8; 6];
-
-/// Kind of a device, as far as it matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkKind {
-    /// One end of a veth pair.
-    Veth,
-    /// A bridge.
-    Bridge,
-    /// Anything else.
-    Other,
-}
-
-/// A device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Name.
-    pub name: String,
-    /// Kind.
-    pub kind: LinkKind,
-    /// Index of the bridge (or bond, VRF) that the device belongs to.
-    pub controller: Option<u32>,
-}
-
-/// What the kernel says, as of one moment. Devices are given by interface index.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LinkTable {
-    /// All devices.
-    pub links: BTreeMap<u32, Link>,
-    /// Devices by the single address that a route without gateway leads to through them.
-    pub host_routes: BTreeMap<IpAddr, BTreeSet<u32>>,
-    /// Devices with a default route.
-    pub default_routes: BTreeSet<u32>,
-    /// Addresses and prefix lengths of devices.
-    pub addresses: BTreeSet<(u32, IpNetwork)>,
-    /// Ethernet address of a neighbour, by device and IP address.
-    pub neighbours: BTreeMap<(u32, IpAddr), Mac>,
-    /// Port behind which a bridge has seen an Ethernet address, by bridge and address.
-    pub forwarding: BTreeMap<(u32, Mac), u32>,
-}
 
 /// Addresses that the API gives to this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Local {
-    /// Addresses of this node's pods, without those in the node's network namespace.
-    pub pods: BTreeSet<IpAddr>,
+    /// UID of the pod by address, for this node's pods without those in the node's network namespace.
+    pub pods: BTreeMap<IpAddr, String>,
     /// Addresses of the node.
     pub node: BTreeSet<IpAddr>,
+}
+
+impl Local {
+    /// Pods by the addresses that are not the node's, too.
+    fn wanted(&self) -> impl Iterator<Item = (&IpAddr, &str)> {
+        let pods = self.pods.iter();
+        pods.filter(|(address, _)| !self.node.contains(address))
+            .map(|(address, pod)| (address, pod.as_str()))
+    }
+}
+
+/// Whose a bridge port is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Owner {
+    /// Name of the device: an index may come back with another one.
+    device: String,
+    /// UID of the pod.
+    pod: String,
+}
+
+/// Which pod each bridge port was found to lead to, by interface index.
+///
+/// A veth is one pod's from its beginning to its end. So a port that has its pod needs no further evidence (bridges forget idle
+/// addresses), and evidence that gives it to another pod is wrong: a neighbour entry that outlived its pod, or somebody who
+/// announces the address of another. Only objects may change: that of a static pod gets another UID when it is made anew, and so
+/// a port whose owner the API does not know any more goes to the pod that answers there from then on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owners(BTreeMap<u32, Owner>);
+
+impl Owners {
+    /// Those whose devices still exist.
+    fn remaining(&self, table: &LinkTable) -> Self {
+        let remains = |(ifindex, owner): &(&u32, &Owner)| {
+            let link = table.links.get(*ifindex);
+            link.is_some_and(|link| link.name == owner.device && link.kind == LinkKind::Veth)
+        };
+        let remaining = self.0.iter().filter(remains);
+        Self(
+            remaining
+                .map(|(ifindex, owner)| (*ifindex, owner.clone()))
+                .collect(),
+        )
+    }
+
+    fn pod(&self, ifindex: u32) -> Option<&str> {
+        self.0.get(&ifindex).map(|owner| owner.pod.as_str())
+    }
+
+    /// Ports whose pods ended.
+    fn ended(&self, local: &Local) -> BTreeSet<u32> {
+        let live: BTreeSet<&str> = local.pods.values().map(String::as_str).collect();
+        let owners = self.0.iter();
+        owners
+            .filter(|(_, owner)| !live.contains(owner.pod.as_str()))
+            .map(|(ifindex, _)| *ifindex)
+            .collect()
+    }
+}
+
+/// A pod address that a bridge's subnet covers but that its tables do not locate. Asking the neighbour fills the tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The bridge.
+    pub bridge: u32,
+    /// UID of the pod.
+    pub pod: String,
+    /// Ports that have no live pod: one of them should be the pod's.
+    pub free: BTreeSet<u32>,
+    /// Whether the kernel has an answer of somebody else. It believes that for minutes, and asks nobody but the one who gave it.
+    pub outdated: bool,
 }
 
 /// What [`resolve`] finds.
@@ -63,46 +90,61 @@ pub struct Local {
 pub struct Resolution {
     /// Devices of pods.
     pub facts: DeviceFacts,
-    /// Pod addresses that a bridge's subnet covers but that its tables do not locate (any more), with the bridge: asking the
-    /// neighbour would fill the tables.
-    pub ask: BTreeMap<IpAddr, u32>,
+    /// What to know the next time.
+    pub owners: Owners,
+    /// What is worth asking, by address.
+    pub ask: BTreeMap<IpAddr, Question>,
 }
 
 /// Finds the device of every pod address that has one.
 ///
 /// A pod's device is a veth that is no uplink and to which a host route leads, or a bridge port behind which the pod's Ethernet
-/// address was seen. Bridges forget idle addresses, so a device that was found before (`previous`) stands while it still is a
-/// port and nothing else is known.
+/// address was seen, then or earlier (`owners`). Where two pods seem to be behind one port that is nobody's yet, both are taken
+/// to be (programs must be on it, whosever it is) and both are asked.
 #[must_use]
-pub fn resolve(table: &LinkTable, local: &Local, previous: &DeviceFacts) -> Resolution {
-    let uplinks = uplinks(table, local);
-    let mut resolution = Resolution::default();
-    for address in local.pods.difference(&local.node) {
-        let routed = || routed(table, &uplinks, *address);
-        let bridge = bridge_of(table, *address);
-        let seen = bridge.and_then(|bridge| seen_port(table, &uplinks, bridge, *address));
-        let found = routed().or(seen);
-        if let (None, Some(bridge)) = (found, bridge) {
-            resolution.ask.insert(*address, bridge);
-        }
-        let remembered = || {
-            let before = previous.devices.get(address)?;
-            let link = table.links.get(&before.ifindex)?;
-            let same = link.name == before.name && link.kind == LinkKind::Veth;
-            let port = bridge.is_some() && link.controller == bridge;
-            (same && port && !uplinks.contains(&before.ifindex)).then_some(before.ifindex)
+pub fn resolve(table: &LinkTable, local: &Local, owners: &Owners) -> Resolution {
+    let node = Node {
+        table,
+        uplinks: uplinks(table, local),
+    };
+    let mut owners = node.owners(local, owners.remaining(table));
+    let ended = owners.ended(local);
+    let mut released = BTreeSet::new();
+    let mut facts = DeviceFacts::default();
+    let mut ask = BTreeMap::new();
+    for (address, pod) in local.wanted() {
+        let routed = node.routed(*address);
+        let bridge = node.bridge_of(*address);
+        let owned = || {
+            node.ports(bridge?)
+                .find(|port| owners.pod(*port) == Some(pod))
         };
-        if let Some(ifindex) = found.or_else(remembered)
-            && let Some(link) = table.links.get(&ifindex)
+        let certain = routed.or_else(owned);
+        let seen = bridge.and_then(|bridge| node.seen_port(bridge, *address));
+        let unowned = || seen.filter(|port| owners.pod(*port).is_none());
+        if let Some(ifindex) = certain.or_else(unowned) {
+            let name = table.links[&ifindex].name.clone();
+            facts.devices.insert(*address, PodDevice { ifindex, name });
+        }
+        if let (None, Some(bridge)) = (certain, bridge)
+            && let Some(outdated) = node.to_ask(bridge, *address)
         {
-            let device = PodDevice {
-                ifindex,
-                name: link.name.clone(),
+            let is_free = |port: &u32| owners.pod(*port).is_none() || ended.contains(port);
+            let question = Question {
+                bridge,
+                pod: pod.to_owned(),
+                free: node.ports(bridge).filter(is_free).collect(),
+                outdated,
             };
-            resolution.facts.devices.insert(*address, device);
+            if !question.free.is_empty() {
+                // What is seen there the next time is the answer.
+                released.extend(seen.filter(|port| ended.contains(port)));
+                ask.insert(*address, question);
+            }
         }
     }
-    resolution
+    owners.0.retain(|port, _| !released.contains(port));
+    Resolution { facts, owners, ask }
 }
 
 /// Devices with a default route or an address of the node: on a node that is a container itself, these can be veths too.
@@ -117,211 +159,89 @@ fn uplinks(table: &LinkTable, local: &Local) -> BTreeSet<u32> {
     uplinks
 }
 
-/// The veth that a host route leads to; the youngest where an old one lingers.
-fn routed(table: &LinkTable, uplinks: &BTreeSet<u32>, address: IpAddr) -> Option<u32> {
-    let devices = table.host_routes.get(&address)?;
-    devices
-        .iter()
-        .rev()
-        .copied()
-        .find(|ifindex| is_pod_device(table, uplinks, *ifindex))
+/// What the kernel says, read with the node's addresses in mind.
+struct Node<'a> {
+    table: &'a LinkTable,
+    uplinks: BTreeSet<u32>,
 }
 
-/// The bridge whose subnet has the address; the longest prefix counts.
-fn bridge_of(table: &LinkTable, address: IpAddr) -> Option<u32> {
-    table
-        .addresses
-        .iter()
-        .filter(|(ifindex, network)| {
-            let link = table.links.get(ifindex);
-            link.is_some_and(|link| link.kind == LinkKind::Bridge) && network.contains(address)
-        })
-        .max_by_key(|(_, network)| network.prefix())
-        .map(|(ifindex, _)| *ifindex)
-}
+impl Node<'_> {
+    /// Gives ports that are nobody's to the only pod that was seen behind them, if it has none yet.
+    fn owners(&self, local: &Local, mut owners: Owners) -> Owners {
+        let mut claims: BTreeMap<u32, BTreeSet<&str>> = BTreeMap::new();
+        for (address, pod) in local.wanted() {
+            if self.routed(*address).is_none()
+                && let Some(bridge) = self.bridge_of(*address)
+                && self.ports(bridge).all(|port| owners.pod(port) != Some(pod))
+                && let Some(port) = self.seen_port(bridge, *address)
+                && owners.pod(port).is_none()
+            {
+                claims.entry(port).or_default().insert(pod);
+            }
+        }
+        for (port, pods) in claims {
+            if let (Some(pod), 1) = (pods.first(), pods.len()) {
+                let owner = Owner {
+                    device: self.table.links[&port].name.clone(),
+                    pod: (*pod).to_owned(),
+                };
+                owners.0.insert(port, owner);
+            }
+        }
+        owners
+    }
 
-/// The port of a bridge behind which the address's Ethernet address was seen.
-fn seen_port(
-    table: &LinkTable,
-    uplinks: &BTreeSet<u32>,
-    bridge: u32,
-    address: IpAddr,
-) -> Option<u32> {
-    let mac = table.neighbours.get(&(bridge, address))?;
-    let port = *table.forwarding.get(&(bridge, *mac))?;
-    is_pod_device(table, uplinks, port).then_some(port)
-}
+    /// The veth that a host route leads to; the youngest where an old one lingers.
+    fn routed(&self, address: IpAddr) -> Option<u32> {
+        let devices = self.table.host_routes.get(&address)?;
+        let mut youngest_first = devices.iter().rev().copied();
+        youngest_first.find(|ifindex| self.is_pod_device(*ifindex))
+    }
 
-fn is_pod_device(table: &LinkTable, uplinks: &BTreeSet<u32>, ifindex: u32) -> bool {
-    let link = table.links.get(&ifindex);
-    link.is_some_and(|link| link.kind == LinkKind::Veth) && !uplinks.contains(&ifindex)
+    /// The bridge whose subnet has the address; the longest prefix counts.
+    fn bridge_of(&self, address: IpAddr) -> Option<u32> {
+        let is_bridge = |ifindex| {
+            let link = self.table.links.get(ifindex);
+            link.is_some_and(|link| link.kind == LinkKind::Bridge)
+        };
+        let addresses = self.table.addresses.iter();
+        addresses
+            .filter(|(ifindex, network)| is_bridge(ifindex) && network.contains(address))
+            .max_by_key(|(_, network)| network.prefix())
+            .map(|(ifindex, _)| *ifindex)
+    }
+
+    /// The ports of a bridge that can be pods'.
+    fn ports(&self, bridge: u32) -> impl Iterator<Item = u32> {
+        let links = self.table.links.iter();
+        links
+            .filter(move |(_, link)| link.controller == Some(bridge))
+            .map(|(ifindex, _)| *ifindex)
+            .filter(|ifindex| self.is_pod_device(*ifindex))
+    }
+
+    /// The port of a bridge behind which the address's Ethernet address was seen.
+    fn seen_port(&self, bridge: u32, address: IpAddr) -> Option<u32> {
+        let mac = self.table.neighbours.get(&(bridge, address))?.mac?;
+        let port = *self.table.forwarding.get(&(bridge, mac))?;
+        self.is_pod_device(port).then_some(port)
+    }
+
+    fn is_pod_device(&self, ifindex: u32) -> bool {
+        let link = self.table.links.get(&ifindex);
+        link.is_some_and(|link| link.kind == LinkKind::Veth) && !self.uplinks.contains(&ifindex)
+    }
+
+    /// Whether to ask for an address, and if so, whether there is an outdated answer. Where somebody has configured the neighbour
+    /// there is no question: to ask would make a permanent entry an ordinary one.
+    fn to_ask(&self, bridge: u32, address: IpAddr) -> Option<bool> {
+        match self.table.neighbours.get(&(bridge, address)) {
+            None => Some(false),
+            Some(Neighbour { learned: false, .. }) => None,
+            Some(Neighbour { mac, .. }) => Some(mac.is_some()),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const UPLINK: u32 = 2;
-    const PTP: u32 = 5;
-    const BRIDGE: u32 = 7;
-    const PORT: u32 = 8;
-    const FOREIGN: u32 = 9;
-    const MAC: Mac = [2, 0, 0, 0, 0, 8];
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().expect("address")
-    }
-
-    /// A node whose uplink is a veth, with one routed pod, one pod on a bridge, and a container of another runtime.
-    fn table() -> LinkTable {
-        let link = |name: &str, kind, controller| Link {
-            name: name.to_owned(),
-            kind,
-            controller,
-        };
-        let network = |text: &str| text.parse::<IpNetwork>().expect("network");
-        LinkTable {
-            links: [
-                (1, link("lo", LinkKind::Other, None)),
-                (UPLINK, link("eth0", LinkKind::Veth, None)),
-                (PTP, link("vethptp", LinkKind::Veth, None)),
-                (BRIDGE, link("cni0", LinkKind::Bridge, None)),
-                (PORT, link("vethport", LinkKind::Veth, Some(BRIDGE))),
-                (FOREIGN, link("vethdocker", LinkKind::Veth, None)),
-            ]
-            .into(),
-            host_routes: [
-                (ip("10.1.0.5"), [PTP].into()),
-                (ip("fd00::5"), [PTP].into()),
-                (ip("172.17.0.2"), [FOREIGN].into()),
-                (ip("10.1.0.66"), [UPLINK].into()),
-            ]
-            .into(),
-            default_routes: [UPLINK].into(),
-            addresses: [
-                (UPLINK, network("192.168.0.2/24")),
-                (PTP, network("10.1.0.1/32")),
-                (BRIDGE, network("10.2.0.1/24")),
-            ]
-            .into(),
-            neighbours: [((BRIDGE, ip("10.2.0.8")), MAC)].into(),
-            forwarding: [((BRIDGE, MAC), PORT)].into(),
-        }
-    }
-
-    fn local(pods: &[&str]) -> Local {
-        Local {
-            pods: pods.iter().map(|pod| ip(pod)).collect(),
-            node: [ip("192.168.0.2")].into(),
-        }
-    }
-
-    fn find(table: &LinkTable, pod: &str) -> Option<u32> {
-        let resolution = resolve(table, &local(&[pod]), &DeviceFacts::default());
-        let device = resolution.facts.devices.get(&ip(pod));
-        device.map(|device| device.ifindex)
-    }
-
-    #[test]
-    fn pods_are_found_by_route_and_by_bridge() {
-        for (pod, expected) in [
-            ("10.1.0.5", Some(PTP)),
-            ("fd00::5", Some(PTP)),
-            ("10.2.0.8", Some(PORT)),
-            ("10.2.0.9", None),
-            ("10.1.0.6", None),
-            // A route over the uplink leads to another node.
-            ("10.1.0.66", None),
-            // A pod in the node's network namespace.
-            ("192.168.0.2", None),
-        ] {
-            assert_eq!(find(&table(), pod), expected, "{pod}");
-        }
-    }
-
-    #[test]
-    fn devices_of_other_runtimes_are_left_alone() {
-        let all = ["10.1.0.5", "fd00::5", "10.2.0.8"];
-        let resolution = resolve(&table(), &local(&all), &DeviceFacts::default());
-        let found: BTreeSet<u32> = resolution
-            .facts
-            .devices
-            .values()
-            .map(|device| device.ifindex)
-            .collect();
-        assert_eq!(found, [PTP, PORT].into());
-    }
-
-    #[test]
-    fn an_uplink_is_never_a_pod_device() {
-        let mut by_route = table();
-        by_route.default_routes.insert(PTP);
-        assert_eq!(find(&by_route, "10.1.0.5"), None);
-        let mut by_address = table();
-        by_address
-            .addresses
-            .insert((PORT, "192.168.0.2/24".parse().expect("network")));
-        assert_eq!(find(&by_address, "10.2.0.8"), None);
-    }
-
-    #[test]
-    fn only_veths_are_pod_devices() {
-        let mut table = table();
-        for ifindex in [PTP, PORT] {
-            table.links.get_mut(&ifindex).expect("link").kind = LinkKind::Other;
-        }
-        assert_eq!(find(&table, "10.1.0.5"), None);
-        assert_eq!(find(&table, "10.2.0.8"), None);
-    }
-
-    #[test]
-    fn a_lingering_route_gives_way_to_the_younger_device() {
-        let mut table = table();
-        table
-            .host_routes
-            .entry(ip("10.1.0.5"))
-            .or_default()
-            .insert(FOREIGN);
-        assert_eq!(find(&table, "10.1.0.5"), Some(FOREIGN));
-    }
-
-    #[test]
-    fn a_silent_pod_is_asked_for() {
-        let mut table = table();
-        let pods = local(&["10.1.0.5", "10.2.0.8", "10.2.0.9", "10.3.0.1"]);
-        let resolution = resolve(&table, &pods, &DeviceFacts::default());
-        assert_eq!(resolution.ask, [(ip("10.2.0.9"), BRIDGE)].into());
-        // The bridge has forgotten the pod: its device stands, and the pod is asked again.
-        table.forwarding.clear();
-        let again = resolve(&table, &pods, &resolution.facts);
-        assert_eq!(again.facts, resolution.facts);
-        assert!(again.ask.contains_key(&ip("10.2.0.8")));
-    }
-
-    #[test]
-    fn what_was_found_before_ends_with_the_device() {
-        let pods = local(&["10.1.0.5", "10.2.0.8"]);
-        let before = resolve(&table(), &pods, &DeviceFacts::default()).facts;
-        let forget = |change: &dyn Fn(&mut LinkTable)| {
-            let mut table = table();
-            table.forwarding.clear();
-            table.host_routes.clear();
-            change(&mut table);
-            resolve(&table, &pods, &before).facts.devices.len()
-        };
-        // The bridge port stands, a route that is gone does not.
-        assert_eq!(forget(&|_| {}), 1);
-        assert_eq!(forget(&|table| drop(table.links.remove(&PORT))), 0);
-        // The index came back with another device, or the device left the bridge.
-        let rename = |table: &mut LinkTable| {
-            table.links.get_mut(&PORT).expect("link").name = "other".to_owned();
-        };
-        assert_eq!(forget(&rename), 0);
-        let leave = |table: &mut LinkTable| {
-            table.links.get_mut(&PORT).expect("link").controller = None;
-        };
-        assert_eq!(forget(&leave), 0);
-        let none = resolve(&table(), &local(&[]), &before);
-        assert_eq!(none, Resolution::default());
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use crate::compile::{self, Tables};
 use crate::datapath;
 use crate::flows::Directory;
 use crate::metrics::Stage;
-use crate::model::{Change, DeviceFacts, Event, Snapshot};
+use crate::model::{Change, DeviceFacts, Event, Pod, Snapshot};
 use crate::netlink::Local;
 use crate::plan::{PlanError, Planner};
 use crate::state::State;
@@ -108,7 +108,9 @@ impl Engine {
         let snapshot = self.state.snapshot();
         let node = snapshot.nodes.get(&snapshot.node_name);
         Local {
-            pods: local_pods(snapshot),
+            pods: local_owners(snapshot)
+                .map(|(address, pod)| (address, pod.uid.clone()))
+                .collect(),
             node: node
                 .map(|node| node.addresses.iter().copied().collect())
                 .unwrap_or_default(),
@@ -243,11 +245,13 @@ impl Engine {
     }
 }
 
+/// This node's pods by their addresses.
+fn local_owners(snapshot: &Snapshot) -> impl Iterator<Item = (IpAddr, Arc<Pod>)> {
+    let owners = snapshot.address_owners().into_iter();
+    owners.filter(|(_, pod)| pod.node == snapshot.node_name)
+}
+
 /// Addresses of this node's pods.
 fn local_pods(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
-    let owners = snapshot.address_owners().into_iter();
-    owners
-        .filter(|(_, pod)| pod.node == snapshot.node_name)
-        .map(|(address, _)| address)
-        .collect()
+    local_owners(snapshot).map(|(address, _)| address).collect()
 }

@@ -30,7 +30,7 @@ use crate::admin;
 use crate::config::{ConfigError, RunConfig};
 use crate::datapath::{self, EventReader, KernelDatapath, Options};
 use crate::model::{DeviceFacts, Event};
-use crate::netlink::{self, Local};
+use crate::netlink::{self, Local, Owners};
 use crate::plan::{BACKENDS, Plan, Step};
 use crate::source::kube::{KubeError, KubeOptions, KubeSource};
 use crate::source::manifests::{ManifestError, ManifestSource};
@@ -277,10 +277,11 @@ async fn follow_netlink(
     facts: watch::Sender<DeviceFacts>,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
+    let mut owners = Owners::default();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            result = netlink::watch(local.clone(), facts.clone()) => {
+            result = netlink::watch(local.clone(), facts.clone(), &mut owners) => {
                 if let Err(error) = result {
                     tracing::warn!("cannot follow devices, trying again: {error}");
                 }

@@ -1,0 +1,58 @@
+//! Links, routes, neighbours and bridge tables as plain data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+/// Ethernet address.
+pub type Mac = [u8; 6];
+
+/// Kind of a device, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// One end of a veth pair.
+    Veth,
+    /// A bridge.
+    Bridge,
+    /// Anything else.
+    Other,
+}
+
+/// A device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Name.
+    pub name: String,
+    /// Kind.
+    pub kind: LinkKind,
+    /// Index of the bridge (or bond, VRF) that the device belongs to.
+    pub controller: Option<u32>,
+}
+
+/// An entry of a neighbour table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Ethernet address that the kernel sends to, if it has one.
+    pub mac: Option<Mac>,
+    /// Whether the kernel itself learned the entry: all others (permanent ones, those without ARP, those of routing daemons) are
+    /// somebody's configuration.
+    pub learned: bool,
+}
+
+/// What the kernel says, as of one moment. Devices are given by interface index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkTable {
+    /// All devices.
+    pub links: BTreeMap<u32, Link>,
+    /// Devices by the single address that a route without gateway leads to through them.
+    pub host_routes: BTreeMap<IpAddr, BTreeSet<u32>>,
+    /// Devices with a default route.
+    pub default_routes: BTreeSet<u32>,
+    /// Addresses and prefix lengths of devices.
+    pub addresses: BTreeSet<(u32, IpNetwork)>,
+    /// Neighbours by device and IP address.
+    pub neighbours: BTreeMap<(u32, IpAddr), Neighbour>,
+    /// Port behind which a bridge has seen an Ethernet address, by bridge and address.
+    pub forwarding: BTreeMap<(u32, Mac), u32>,
+}
