@@ -8,7 +8,6 @@ mod manifests;
 mod slices;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,17 +19,11 @@ pub use agents::{Answer, weir_binary};
 pub use manifests::documents;
 pub use slices::slices;
 
-use crate::probe::Probe;
 use crate::topology::{Agent, Node, PodSpec, Topology, TopologySpec};
 use manifests::Manifests;
 
 /// How long agents may take to carry out a change.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
-
-/// The discard service (RFC 863), which nobody runs.
-const DISCARD: u16 = 9;
-/// The node refuses at once.
-const ANNOUNCE_LIMIT: Duration = Duration::from_millis(500);
 
 /// The file whose number of namespaces tells which write an agent has seen: agents read files in order of their names,
 /// so whoever has read this one reads the rest as it is now.
@@ -131,12 +124,6 @@ impl Cluster {
     /// Adds a pod, as the kubelet and its CNI plugin do: the network first, then the status.
     pub fn add_pod(&mut self, spec: &PodSpec) -> Result<()> {
         self.topology.add_pod(spec)?;
-        let pod = self.topology.pod(&spec.name);
-        // A CNI plugin announces the address: the node may still know the neighbour that had it before.
-        for gateway in self.topology.node(&spec.node).addresses().both() {
-            let to = SocketAddr::new(gateway, DISCARD);
-            let _refused = Probe::udp(to).timeout(ANNOUNCE_LIMIT).run(pod);
-        }
         self.write_pods()?;
         self.write_slices()
     }
