@@ -4,6 +4,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 //! Weir's kernel programs: entry points over the packet logic of `weir-common`.
 
+mod context;
 mod log;
 mod maps;
 mod skb;
@@ -20,7 +21,7 @@ use crate::skb::Skb;
 /// Ingress of the host end of a pod's veth.
 #[classifier]
 fn from_pod(ctx: TcContext) -> i32 {
-    let skb = Skb::new(&ctx);
+    let skb = Skb::new(ctx.skb.skb);
     match maps::scratch(Hook::FromPod) {
         Some(scratch) => {
             let outcome = logic::from_pod(skb, scratch);
@@ -34,7 +35,7 @@ fn from_pod(ctx: TcContext) -> i32 {
 /// Egress of the host end of a pod's veth.
 #[classifier]
 fn to_pod(ctx: TcContext) -> i32 {
-    let skb = Skb::new(&ctx);
+    let skb = Skb::new(ctx.skb.skb);
     match maps::scratch(Hook::ToPod) {
         Some(scratch) => {
             let outcome = logic::to_pod(skb, scratch);

@@ -1,29 +1,18 @@
-//! The packet logic's surroundings, from `__sk_buff` and the maps.
+//! The packet logic's surroundings, from `__sk_buff`.
 
 use core::arch::asm;
 use core::mem::offset_of;
-use core::ptr::NonNull;
 
-use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode};
-use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::{
     bpf_csum_update, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_ns, bpf_l4_csum_replace,
     bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
 };
-use aya_ebpf::programs::TcContext;
-use weir_common::abi::{
-    Address, BackendState, Class, Endpoint, EndpointKey, Event, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment, Slot, VerdictKey,
-    control,
-};
-use weir_common::logic::{Env, Maps, Packet};
+use weir_common::logic::{Env, Packet};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::maps::{
-    self, BACKEND, CLASS, CONTROL, COUNTER, ENDPOINT, EVENTS, FLOW, FRAGMENT, FRONTEND, PREFIX,
-    RANGE, SLOT, VERDICT,
-};
+use crate::context::Context;
+use crate::maps;
 
 /// Headers that are made linear when a packet's are not.
 const PULL: u32 = 256;
@@ -31,23 +20,9 @@ const PULL: u32 = 256;
 const MAX_OFFSET: u32 = 0x7ff;
 
 /// A packet at a TC hook.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(crate) struct Skb(*mut __sk_buff);
+pub(crate) type Skb = Context<__sk_buff>;
 
 impl Skb {
-    #[inline(always)]
-    pub(crate) fn new(ctx: &TcContext) -> Self {
-        Self(ctx.as_ptr().cast())
-    }
-
-    /// Reads a field of the context.
-    #[inline(always)]
-    fn field<T: Copy>(self, field: impl FnOnce(*mut __sk_buff) -> *mut T) -> T {
-        // SAFETY: the kernel gave us this context; the verifier checks every field access.
-        unsafe { *field(self.0) }
-    }
-
     /// Pointer to `size` bytes at `offset`, if they are in the linear part.
     #[inline(always)]
     fn at(self, offset: u32, size: usize) -> Option<*mut u8> {
@@ -64,7 +39,7 @@ impl Skb {
                 "{pointer} = *(u32 *)({skb} + {data})",
                 "{pointer} += {offset}",
                 "{end} = *(u32 *)({skb} + {data_end})",
-                skb = in(reg) self.0,
+                skb = in(reg) self.raw(),
                 offset = inout(reg) offset as usize => _,
                 pointer = out(reg) pointer,
                 end = out(reg) end,
@@ -121,7 +96,7 @@ impl Packet for Skb {
     fn pull(&self) -> bool {
         let length = self.length();
         // SAFETY: the verifier forgets all packet pointers after this call, and `at` makes new ones.
-        unsafe { bpf_skb_pull_data(self.0, if length < PULL { length } else { PULL }) == 0 }
+        unsafe { bpf_skb_pull_data(self.raw(), if length < PULL { length } else { PULL }) == 0 }
     }
 
     #[inline(always)]
@@ -142,13 +117,14 @@ impl Packet for Skb {
         }
         // A size of 0 in the flags says that the last value is a difference.
         // SAFETY: no pointers but the context.
-        let done =
-            unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(difference), flags) == 0 };
+        let done = unsafe {
+            bpf_l4_csum_replace(self.raw(), offset, 0, u64::from(difference), flags) == 0
+        };
         if pseudo && v6 {
             // The helper takes the pseudo header's change off CHECKSUM_COMPLETE, which is right only where an IP header checksum
             // makes up for the address. IPv6 has none, so put it back; this does nothing for other packets.
             // SAFETY: no pointers but the context.
-            unsafe { bpf_csum_update(self.0, difference) };
+            unsafe { bpf_csum_update(self.raw(), difference) };
         }
         done
     }
@@ -156,14 +132,19 @@ impl Packet for Skb {
     #[inline(always)]
     fn trim(&self, length: u32) -> bool {
         // SAFETY: no pointers but the context.
-        unsafe { bpf_skb_change_tail(self.0, length, 0) == 0 }
+        unsafe { bpf_skb_change_tail(self.raw(), length, 0) == 0 }
     }
 
     #[inline(always)]
     fn insert_after_ethernet(&self, bytes: u32) -> bool {
         // SAFETY: no pointers but the context.
         unsafe {
-            bpf_skb_adjust_room(self.0, bytes as i32, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, 0) == 0
+            bpf_skb_adjust_room(
+                self.raw(),
+                bytes as i32,
+                bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+                0,
+            ) == 0
         }
     }
 }
@@ -218,123 +199,5 @@ impl Env for Skb {
     #[inline(always)]
     fn dry_run(&self) -> bool {
         maps::dry_run()
-    }
-}
-
-/// The generation in force.
-#[inline(always)]
-fn generation() -> u32 {
-    CONTROL
-        .get(control::SELECTED)
-        .map_or(0, |selected| *selected as u32 & 1)
-}
-
-/// Adds 1 to a word of the control array.
-#[inline(always)]
-fn increment(index: u32) {
-    if let Some(word) = CONTROL.get_ptr_mut(index) {
-        // Shared with other CPUs, hence atomic; core has no atomic addition for this target.
-        // SAFETY: an aligned element of the array.
-        unsafe {
-            asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) word, in(reg) 1u64, options(nostack));
-        };
-    }
-}
-
-/// Copies a map value, which may be reused at any time.
-#[inline(always)]
-fn copy<T: Copy>(value: *mut T) -> T {
-    // SAFETY: map memory stays readable for the run of the program.
-    unsafe { *value }
-}
-
-impl Maps for Skb {
-    #[inline(always)]
-    fn control(&self, index: u32) -> u64 {
-        CONTROL.get(index).map_or(0, |word| *word)
-    }
-
-    #[inline(always)]
-    fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
-        FRONTEND.get_value_ptr_mut(generation(), key).map(copy)
-    }
-
-    #[inline(always)]
-    fn slot(&self, index: u32) -> Option<Slot> {
-        SLOT.get_value(generation(), &index).copied()
-    }
-
-    #[inline(always)]
-    fn backend(&self, id: u32) -> Option<BackendState> {
-        BACKEND.get(id).copied()
-    }
-
-    #[inline(always)]
-    fn endpoint(&self, key: &EndpointKey) -> Option<Endpoint> {
-        ENDPOINT.get_value_ptr_mut(generation(), key).map(copy)
-    }
-
-    #[inline(always)]
-    fn class(&self, address: &Address) -> Option<Class> {
-        CLASS.get_value_ptr_mut(generation(), address).map(copy)
-    }
-
-    #[inline(always)]
-    fn prefix(&self, key: &PrefixKey) -> Option<Class> {
-        PREFIX
-            .get_value_ptr_mut(generation(), &Key::new(key.bits, key.address))
-            .map(copy)
-    }
-
-    #[inline(always)]
-    fn verdict(&self, key: &VerdictKey) -> Option<Segment> {
-        VERDICT.get_value_ptr_mut(generation(), key).map(copy)
-    }
-
-    #[inline(always)]
-    fn range(&self, index: u32) -> Option<Range> {
-        RANGE.get_value(generation(), &index).copied()
-    }
-
-    #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<FlowRef> {
-        let flow = NonNull::new(FLOW.get_ptr_mut(key)?)?;
-        // SAFETY: elements stay mapped for the run of the program.
-        Some(unsafe { FlowRef::new(flow) })
-    }
-
-    #[inline(always)]
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
-        increment(control::FLOWS_INSERTED);
-        FLOW.insert(key, flow, 0).is_ok()
-    }
-
-    #[inline(always)]
-    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
-        FRAGMENT.get_ptr_mut(key).map(copy)
-    }
-
-    #[inline(always)]
-    fn insert_fragment(&self, key: &FragmentKey, ports: &FragmentPorts) {
-        // A full table costs a fragmented datagram, which is then counted as such.
-        let _ = FRAGMENT.insert(key, ports, 0);
-    }
-
-    #[inline(always)]
-    fn count(&self, counter: u32, bytes: u32) {
-        if let Some(counter) = COUNTER.get_ptr_mut(counter) {
-            // SAFETY: this CPU's element.
-            unsafe {
-                (*counter).packets += 1;
-                (*counter).bytes += u64::from(bytes);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn emit(&self, event: &Event) {
-        if EVENTS.output(event, 0).is_err() {
-            increment(control::EVENTS_LOST);
-        }
     }
 }

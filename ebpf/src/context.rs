@@ -1,0 +1,161 @@
+//! What a program of any kind has: the context that the kernel gave it, and the maps.
+
+use core::arch::asm;
+use core::ptr::NonNull;
+
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use weir_common::abi::{
+    Address, BackendState, Class, Endpoint, EndpointKey, Event, Flow, FlowKey, FlowRef,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment, Slot, VerdictKey,
+    control,
+};
+use weir_common::logic::Maps;
+
+use crate::maps::{
+    BACKEND, CLASS, CONTROL, COUNTER, ENDPOINT, EVENTS, FLOW, FRAGMENT, FRONTEND, PREFIX, RANGE,
+    SLOT, VERDICT,
+};
+
+/// A program's context, of the kernel's type for its hook. The maps are the same at all hooks.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Context<K>(*mut K);
+
+impl<K> Context<K> {
+    /// Takes the pointer that the kernel called the program with.
+    #[inline(always)]
+    pub(crate) fn new(context: *mut K) -> Self {
+        Self(context)
+    }
+
+    /// The pointer, for helpers.
+    #[inline(always)]
+    pub(crate) fn raw(self) -> *mut K {
+        self.0
+    }
+
+    /// Reads a field.
+    #[inline(always)]
+    pub(crate) fn field<T: Copy>(self, field: impl FnOnce(*mut K) -> *mut T) -> T {
+        // SAFETY: the kernel gave us this context; the verifier checks every field access.
+        unsafe { *field(self.0) }
+    }
+}
+
+impl<K> Maps for Context<K> {
+    #[inline(always)]
+    fn control(&self, index: u32) -> u64 {
+        CONTROL.get(index).map_or(0, |word| *word)
+    }
+
+    #[inline(always)]
+    fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
+        FRONTEND.get_value_ptr_mut(generation(), key).map(copy)
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<Slot> {
+        SLOT.get_value(generation(), &index).copied()
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u32) -> Option<BackendState> {
+        BACKEND.get(id).copied()
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, key: &EndpointKey) -> Option<Endpoint> {
+        ENDPOINT.get_value_ptr_mut(generation(), key).map(copy)
+    }
+
+    #[inline(always)]
+    fn class(&self, address: &Address) -> Option<Class> {
+        CLASS.get_value_ptr_mut(generation(), address).map(copy)
+    }
+
+    #[inline(always)]
+    fn prefix(&self, key: &PrefixKey) -> Option<Class> {
+        PREFIX
+            .get_value_ptr_mut(generation(), &Key::new(key.bits, key.address))
+            .map(copy)
+    }
+
+    #[inline(always)]
+    fn verdict(&self, key: &VerdictKey) -> Option<Segment> {
+        VERDICT.get_value_ptr_mut(generation(), key).map(copy)
+    }
+
+    #[inline(always)]
+    fn range(&self, index: u32) -> Option<Range> {
+        RANGE.get_value(generation(), &index).copied()
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<FlowRef> {
+        let flow = NonNull::new(FLOW.get_ptr_mut(key)?)?;
+        // SAFETY: elements stay mapped for the run of the program.
+        Some(unsafe { FlowRef::new(flow) })
+    }
+
+    #[inline(always)]
+    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+        increment(control::FLOWS_INSERTED);
+        FLOW.insert(key, flow, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        FRAGMENT.get_ptr_mut(key).map(copy)
+    }
+
+    #[inline(always)]
+    fn insert_fragment(&self, key: &FragmentKey, ports: &FragmentPorts) {
+        // A full table costs a fragmented datagram, which is then counted as such.
+        let _ = FRAGMENT.insert(key, ports, 0);
+    }
+
+    #[inline(always)]
+    fn count(&self, counter: u32, bytes: u32) {
+        if let Some(counter) = COUNTER.get_ptr_mut(counter) {
+            // SAFETY: this CPU's element.
+            unsafe {
+                (*counter).packets += 1;
+                (*counter).bytes += u64::from(bytes);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn emit(&self, event: &Event) {
+        if EVENTS.output(event, 0).is_err() {
+            increment(control::EVENTS_LOST);
+        }
+    }
+}
+
+/// The generation in force.
+#[inline(always)]
+fn generation() -> u32 {
+    CONTROL
+        .get(control::SELECTED)
+        .map_or(0, |selected| *selected as u32 & 1)
+}
+
+/// Adds 1 to a word of the control array.
+#[inline(always)]
+fn increment(index: u32) {
+    if let Some(word) = CONTROL.get_ptr_mut(index) {
+        // Shared with other CPUs, hence atomic; core has no atomic addition for this target.
+        // SAFETY: an aligned element of the array.
+        unsafe {
+            asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) word, in(reg) 1u64, options(nostack));
+        };
+    }
+}
+
+/// Copies a map value, which may be reused at any time.
+#[inline(always)]
+fn copy<T: Copy>(value: *mut T) -> T {
+    // SAFETY: map memory stays readable for the run of the program.
+    unsafe { *value }
+}
