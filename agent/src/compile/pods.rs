@@ -1,28 +1,10 @@
-//! Who owns an address, and which pods this node must judge.
+//! Which pods this node must judge.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{Pod, Protocol, Snapshot};
-
-/// Owner of every pod address. Host-network and ended pods own none; of two live pods with one address (the older one is being
-/// deleted) the one of greater [`Pod::precedence`] owns it.
-pub(super) fn owners(snapshot: &Snapshot) -> BTreeMap<IpAddr, &Arc<Pod>> {
-    let mut owners: BTreeMap<IpAddr, &Arc<Pod>> = BTreeMap::new();
-    for pod in snapshot.pods.values().filter(|pod| pod.owns_addresses()) {
-        for address in pod.ips.iter().map(IpAddr::to_canonical) {
-            if address.is_unspecified() {
-                continue;
-            }
-            let owner = owners.entry(address).or_insert(pod);
-            if pod.precedence() > owner.precedence() {
-                *owner = pod;
-            }
-        }
-    }
-    owners
-}
 
 /// A pod of this node with the addresses that are its own.
 pub(super) struct Local<'a> {

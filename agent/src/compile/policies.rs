@@ -16,7 +16,7 @@ use crate::model::{Direction, ObjectName, Pod, Policy, Snapshot, endpoint_id, ru
 /// Policy tables of a snapshot.
 #[must_use]
 pub fn policies(snapshot: &Snapshot) -> PolicyTables {
-    let owners = pods::owners(snapshot);
+    let owners = snapshot.address_owners();
     let local = pods::local(snapshot, &owners);
     let mut tables = PolicyTables::default();
     let mut terms = Terms::default();

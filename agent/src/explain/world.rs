@@ -26,7 +26,7 @@ impl Spot<'_> {
 /// A snapshot with its addresses indexed.
 pub(super) struct World<'a> {
     pub(super) snapshot: &'a Snapshot,
-    owners: BTreeMap<IpAddr, Arc<Pod>>,
+    owners: BTreeMap<IpAddr, &'a Arc<Pod>>,
     nodes: BTreeMap<IpAddr, &'a str>,
     virtual_ips: BTreeMap<IpAddr, &'a Service>,
 }

@@ -28,18 +28,19 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The pod behind each pod-network address. Of two live pods with one address (a pod that the kubelet has lost, beside its
-    /// successor) the one of greater [`Pod::precedence`] owns it.
+    /// The pod behind each pod-network address, IPv4 never in its mapped form. Host-network and ended pods own none; of two live
+    /// pods with one address (one that the kubelet has lost, beside its successor) the one of greater [`Pod::precedence`] owns it.
     #[must_use]
-    pub fn address_owners(&self) -> BTreeMap<IpAddr, Arc<Pod>> {
-        let mut owners: BTreeMap<IpAddr, Arc<Pod>> = BTreeMap::new();
+    pub fn address_owners(&self) -> BTreeMap<IpAddr, &Arc<Pod>> {
+        let mut owners: BTreeMap<IpAddr, &Arc<Pod>> = BTreeMap::new();
         for pod in self.pods.values().filter(|pod| pod.owns_addresses()) {
-            for &address in &pod.ips {
-                let wins = owners
-                    .get(&address)
-                    .is_none_or(|owner| pod.precedence() > owner.precedence());
-                if wins {
-                    owners.insert(address, Arc::clone(pod));
+            for address in pod.ips.iter().map(IpAddr::to_canonical) {
+                if address.is_unspecified() {
+                    continue;
+                }
+                let owner = owners.entry(address).or_insert(pod);
+                if pod.precedence() > owner.precedence() {
+                    *owner = pod;
                 }
             }
         }

@@ -246,7 +246,7 @@ impl Engine {
 }
 
 /// This node's pods by their addresses.
-fn local_owners(snapshot: &Snapshot) -> impl Iterator<Item = (IpAddr, Arc<Pod>)> {
+fn local_owners(snapshot: &Snapshot) -> impl Iterator<Item = (IpAddr, &Arc<Pod>)> {
     let owners = snapshot.address_owners().into_iter();
     owners.filter(|(_, pod)| pod.node == snapshot.node_name)
 }
