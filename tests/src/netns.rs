@@ -162,6 +162,12 @@ impl Namespace {
         feed(ip.args(["-n", self.name(), "-batch", "-"]), lines)
     }
 
+    /// The same for the command `bridge`.
+    pub fn bridge(&self, lines: &str) -> Result<()> {
+        let mut bridge = Command::new("bridge");
+        feed(bridge.args(["-n", self.name(), "-batch", "-"]), lines)
+    }
+
     /// The output of one `ip` command in this namespace.
     pub fn ip_output(&self, args: &[&str]) -> Result<String> {
         run(Command::new("ip").args(["-n", self.name()]).args(args))

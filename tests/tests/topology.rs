@@ -4,6 +4,8 @@
 mod agents;
 #[path = "topology/cleanup.rs"]
 mod cleanup;
+#[path = "topology/overlay.rs"]
+mod overlay;
 #[path = "topology/probes.rs"]
 mod probes;
 #[path = "topology/wiring.rs"]

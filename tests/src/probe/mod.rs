@@ -4,6 +4,7 @@ mod client;
 mod dns;
 mod echo;
 mod load;
+mod mirror;
 mod server;
 mod stream;
 
@@ -15,6 +16,7 @@ pub use client::{Outcome, Probe, Protocol, eventually};
 pub use dns::{Answer, DnsServer, Query, Records};
 pub use echo::EchoServer;
 pub use load::{Connections, Load, LoadReport, connections};
+pub use mirror::Mirror;
 pub use stream::{Report, Stream, StreamOptions};
 
 /// What a client sends: one line of JSON in TCP, one datagram in UDP.

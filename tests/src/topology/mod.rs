@@ -5,8 +5,11 @@
 //! what a killed process left behind is removed by the next one ([`sweep`]).
 
 mod agent;
+mod firewall;
 mod node;
 mod objects;
+mod offload;
+mod overlay;
 mod private;
 mod spec;
 mod sweep;
@@ -19,7 +22,9 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, bail, ensure};
 
 pub use agent::{Agent, AgentPaths, least_privilege};
-pub use node::{Host, Node, Pod};
+pub use firewall::Drops;
+pub use node::{Host, Node, Pod, Transmitted};
+pub use overlay::{OVERLAY_MTU, TUNNEL_V4, TUNNEL_V6};
 pub use private::leftovers;
 pub use spec::{
     DualStack, MAX_HOSTS, MAX_NODES, MAX_PODS_PER_NODE, NodeSpec, PodSpec, SERVICE_CIDR_V4,
@@ -39,6 +44,7 @@ pub struct Topology {
     hosts: BTreeMap<String, Host>,
     underlay: Underlay,
     shape: Shape,
+    overlay: bool,
     /// How many pods were ever added, for device names that never return.
     added: u32,
 }
@@ -61,6 +67,7 @@ impl Topology {
             hosts: BTreeMap::new(),
             underlay: Underlay::new()?,
             shape: spec.shape,
+            overlay: spec.overlay,
             added: 0,
         };
         for (n, node) in (1..).zip(&spec.nodes) {
@@ -180,6 +187,9 @@ impl Topology {
             addresses,
         )
         .with_context(|| format!("wire pod {}", spec.name))?;
+        if self.overlay {
+            overlay::lower_mtu(node.namespace(), &veth, &namespace)?;
+        }
         let pod = Pod::new(spec.clone(), addresses, veth, self.added, namespace, node);
         self.pods.insert(spec.name.clone(), pod);
         Ok(())
@@ -268,12 +278,23 @@ impl Topology {
         node.namespace().ip(&underlay::default_routes())?;
         wiring::prepare_node(node.namespace(), n, self.shape)
             .with_context(|| format!("prepare {}", spec.name))?;
+        if self.overlay {
+            overlay::prepare_node(node.namespace(), n)?;
+        }
         for other in self.nodes.values() {
-            other.namespace().ip(&wiring::routes_to(n, self.shape))?;
-            node.namespace()
-                .ip(&wiring::routes_to(other.number(), self.shape))?;
+            self.lead(other, &node)?;
+            self.lead(&node, other)?;
         }
         self.nodes.insert(spec.name.clone(), node);
         Ok(())
+    }
+
+    /// Leads from one node to the pods of another.
+    fn lead(&self, from: &Node, to: &Node) -> Result<()> {
+        if self.overlay {
+            overlay::connect(from.namespace(), to.number())
+        } else {
+            from.namespace().ip(&underlay::routes_to(to.number()))
+        }
     }
 }

@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use ipnetwork::{Ipv4Network, Ipv6Network};
+use serde_json::Value;
 
+use super::firewall;
 use super::private::{Cgroup, NodeDirs};
 use super::spec::{self, DualStack, NodeSpec, PodSpec};
 use super::underlay::{Port, Underlay};
 use crate::netns::{Namespace, Place};
-
-/// Drops what the node would forward although conntrack cannot place it.
-const DROP_INVALID: &str = "table inet filter { chain forward {
-    type filter hook forward priority filter; ct state invalid counter drop;
-}; }";
 
 /// A node: a namespace that forwards between its pods and its uplink `eth0`, and room of its own for an agent.
 #[derive(Debug)]
@@ -42,7 +39,7 @@ impl Node {
             namespace.sysctl(&format!("net/ipv4/conf/{scope}/rp_filter"), 1)?;
         }
         if drop_invalid {
-            namespace.nft(DROP_INVALID)?;
+            namespace.nft(firewall::RULES)?;
         }
         let port = underlay.attach(&namespace, spec::node(number))?;
         let cgroup = Cgroup::new(&spec.name)?;
@@ -88,12 +85,56 @@ impl Node {
         &self.namespace
     }
 
+    /// What one of the node's devices has sent so far.
+    pub fn transmitted(&self, device: &str) -> Result<Transmitted> {
+        let links = self
+            .namespace()
+            .ip_output(&["-j", "-s", "link", "show", "dev", device])?;
+        let links: Value = serde_json::from_str(&links).context("read the output of ip")?;
+        let sent = &links[0]["stats64"]["tx"];
+        let number = |name: &str| {
+            sent[name]
+                .as_u64()
+                .with_context(|| format!("no {name} of {device} in {links}"))
+        };
+        Ok(Transmitted {
+            bytes: number("bytes")?,
+            packets: number("packets")?,
+        })
+    }
+
     pub(super) fn number(&self) -> u8 {
         self.number
     }
 
     pub(super) fn port(&self) -> &Port {
         &self.port
+    }
+}
+
+/// What a device has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmitted {
+    /// With link-layer headers.
+    pub bytes: u64,
+    /// As the kernel hands them over: what is cut in segments later counts as one.
+    pub packets: u64,
+}
+
+impl Transmitted {
+    /// What was sent after `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            bytes: self.bytes - earlier.bytes,
+            packets: self.packets - earlier.packets,
+        }
+    }
+
+    /// The mean size of a packet, in bytes; 0 if there was none.
+    #[must_use]
+    pub fn mean_size(self) -> u64 {
+        self.bytes.checked_div(self.packets).unwrap_or(0)
     }
 }
 

@@ -41,7 +41,10 @@ pub struct TopologySpec {
     pub hosts: Vec<String>,
     /// How pods are wired.
     pub shape: Shape,
-    /// Whether nodes drop forwarded packets that conntrack calls invalid, as kube-proxy and many firewalls do.
+    /// Whether pods of different nodes talk through vxlan tunnels, as with flannel; else nodes route to each other's pods.
+    pub overlay: bool,
+    /// Whether nodes drop forwarded packets that conntrack calls invalid, as kube-proxy and many firewalls do, and IPv6 packets
+    /// from where no route leads back; for IPv4, all nodes have a strict `rp_filter`.
     pub drop_invalid: bool,
 }
 
@@ -82,6 +85,7 @@ impl TopologySpec {
             pods: Vec::new(),
             hosts: Vec::new(),
             shape,
+            overlay: false,
             drop_invalid: false,
         }
     }
@@ -117,6 +121,13 @@ impl TopologySpec {
     #[must_use]
     pub fn host(mut self, name: &str) -> Self {
         self.hosts.push(name.to_owned());
+        self
+    }
+
+    /// Joins nodes by tunnels instead of routes.
+    #[must_use]
+    pub fn overlay(mut self) -> Self {
+        self.overlay = true;
         self
     }
 
@@ -180,7 +191,16 @@ pub(crate) fn pod_cidrs(n: u8) -> (Ipv4Network, Ipv6Network) {
     (v4, Ipv6Network::new(v6, 64).expect("64 is a prefix length"))
 }
 
-/// The address in the `n`th node's pod subnets that ends in `end`; 1 is the gateway.
+/// The subnets that all pods have their addresses from: 10.244.0.0/16 and fd10:244::/48.
+pub(crate) fn cluster_cidrs() -> (Ipv4Network, Ipv6Network) {
+    let DualStack { v4, v6 } = pod(0, 0);
+    (
+        Ipv4Network::new(v4, 16).expect("16 is a prefix length"),
+        Ipv6Network::new(v6, 48).expect("48 is a prefix length"),
+    )
+}
+
+/// The address in the `n`th node's pod subnets that ends in `end`; 0 is the node's tunnel, 1 the gateway.
 pub(crate) const fn pod(n: u8, end: u8) -> DualStack {
     DualStack {
         v4: Ipv4Addr::new(10, 244, n, end),

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::spec::{DualStack, ROUTER};
+use super::spec::{self, DualStack, ROUTER};
 use crate::netns::Namespace;
 
 /// The bridge between nodes, and the router they send what they know no route for.
@@ -66,4 +66,13 @@ impl Underlay {
 pub(crate) fn default_routes() -> String {
     let DualStack { v4, v6 } = ROUTER;
     format!("route add default via {v4}\nroute add ::/0 via {v6}\n")
+}
+
+/// Lines of `ip` that lead from a node to the pods of the node numbered `n`.
+pub(crate) fn routes_to(n: u8) -> String {
+    let (via, (v4, v6)) = (spec::node(n), spec::pod_cidrs(n));
+    format!(
+        "route add {v4} via {}\nroute add {v6} via {}\n",
+        via.v4, via.v6
+    )
 }

@@ -34,19 +34,6 @@ pub(crate) fn bridge_of(shape: Shape) -> Option<&'static str> {
     }
 }
 
-/// Lines of `ip` that lead from a node to the pods of the node numbered `n`.
-pub(crate) fn routes_to(n: u8, shape: Shape) -> String {
-    match shape {
-        Shape::Ptp | Shape::Bridge { .. } => {
-            let (via, (v4, v6)) = (spec::node(n), spec::pod_cidrs(n));
-            format!(
-                "route add {v4} via {}\nroute add {v6} via {}\n",
-                via.v4, via.v6
-            )
-        }
-    }
-}
-
 /// Joins `pod` by a veth named `veth` in the node numbered `n`.
 pub(crate) fn connect_pod(
     node: &Namespace,

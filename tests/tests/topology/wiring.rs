@@ -58,7 +58,7 @@ fn pods_reach_each_other_where_invalid_packets_are_dropped() -> Result<()> {
 }
 
 /// Sends a TCP packet with a wrong checksum, which conntrack calls invalid, and says whether it arrives.
-fn invalid_packet_arrives(topology: &Topology) -> Result<bool> {
+pub(crate) fn invalid_packet_arrives(topology: &Topology) -> Result<bool> {
     let (a, c) = (topology.pod("a"), topology.pod("c"));
     let raw = || Socket::new(Domain::IPV4, Type::RAW, Some(socket2::Protocol::TCP));
     let mut receiver = AsRef::<netns::Place>::as_ref(c).run(raw)?;
