@@ -12,6 +12,8 @@ mod dns;
 mod fixture;
 #[path = "nodes/lifecycle.rs"]
 mod lifecycle;
+#[path = "nodes/overlay.rs"]
+mod overlay;
 #[path = "nodes/policies.rs"]
 mod policies;
 #[path = "nodes/restarts.rs"]

@@ -54,7 +54,8 @@ fn lookups_of_dns_in_the_nodes_own_network() -> Result<()> {
             );
         }
         cluster.apply("dns.yaml", &(service(53) + &pods))?;
-        breaks_and_is_mended(&mut cluster)
+        breaks_and_is_mended(&mut cluster)?;
+        variant.ensure_nothing_dropped(cluster.topology())
     })
 }
 
@@ -68,7 +69,8 @@ fn on_pods(variant: Variant, port: u16) -> Result<()> {
     let server = |pod| DnsServer::start(cluster.topology().pod(pod), port, records());
     let _servers = [server("dns-1")?, server("dns-2")?];
     cluster.apply("dns.yaml", &service(port))?;
-    breaks_and_is_mended(&mut cluster)
+    breaks_and_is_mended(&mut cluster)?;
+    variant.ensure_nothing_dropped(cluster.topology())
 }
 
 fn breaks_and_is_mended(cluster: &mut Cluster) -> Result<()> {

@@ -1,6 +1,8 @@
 //! The cluster that the suites share, and the variants they run it in.
 
 use std::net::{IpAddr, SocketAddr};
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -8,7 +10,7 @@ use weir_tests::cluster::{Cluster, weir_binary};
 use weir_tests::netns::Place;
 use weir_tests::probe::{EchoServer, Outcome, Probe, Protocol};
 use weir_tests::skip_without_root;
-use weir_tests::topology::{Shape, TopologySpec};
+use weir_tests::topology::{Drops, Shape, Topology, TopologySpec};
 
 /// Where servers listen, with TCP and UDP.
 pub(crate) const PORT: u16 = 8080;
@@ -18,23 +20,36 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// For what must stay without an answer.
 const SILENCE: Duration = Duration::from_millis(400);
 
-/// A way to wire pods and to attach programs.
+/// A way to wire pods and nodes, and to attach programs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Variant {
     pub(crate) shape: Shape,
+    pub(crate) overlay: bool,
     pub(crate) attach: &'static str,
 }
 
 impl Variant {
-    /// Two nodes, which drop what conntrack calls invalid where conntrack sees both directions: inside a bridge whose frames do
-    /// not pass netfilter, it never sees the answers of pods to pods of the same node.
+    /// Two nodes, as strict as this way of wiring allows.
     pub(crate) fn nodes(self) -> TopologySpec {
-        let spec = TopologySpec::new(self.shape, 2);
-        if self.shape == BRIDGE {
-            spec
-        } else {
-            spec.drop_invalid()
+        let mut spec = TopologySpec::new(self.shape, 2);
+        spec.overlay = self.overlay;
+        spec.drop_invalid = self.is_strict();
+        spec
+    }
+
+    /// Fails if a strict node's own filters found anything out of order.
+    pub(crate) fn ensure_nothing_dropped(self, topology: &Topology) -> Result<()> {
+        for node in topology.nodes().filter(|_| self.is_strict()) {
+            let drops = node.drops()?;
+            ensure!(drops == Drops::default(), "{}: {drops:?}", node.name());
         }
+        Ok(())
+    }
+
+    /// Nodes drop what conntrack calls invalid where conntrack sees both directions: inside a bridge whose frames do not pass
+    /// netfilter, it never sees the answers of pods to pods of the same node.
+    fn is_strict(self) -> bool {
+        self.shape != BRIDGE
     }
 }
 
@@ -45,36 +60,38 @@ const FILTERED_BRIDGE: Shape = Shape::Bridge {
     call_iptables: true,
 };
 
-/// Every way.
-pub(crate) const ALL: [Variant; 6] = [
+const fn variant(shape: Shape, attach: &'static str) -> Variant {
     Variant {
-        shape: Shape::Ptp,
-        attach: "tcx",
-    },
+        shape,
+        overlay: false,
+        attach,
+    }
+}
+
+const fn overlay(shape: Shape, attach: &'static str) -> Variant {
     Variant {
-        shape: Shape::Ptp,
-        attach: "clsact",
-    },
-    Variant {
-        shape: BRIDGE,
-        attach: "tcx",
-    },
-    Variant {
-        shape: BRIDGE,
-        attach: "clsact",
-    },
-    Variant {
-        shape: FILTERED_BRIDGE,
-        attach: "tcx",
-    },
-    Variant {
-        shape: FILTERED_BRIDGE,
-        attach: "clsact",
-    },
+        overlay: true,
+        ..variant(shape, attach)
+    }
+}
+
+/// Every way on nodes that route to each other's pods, and pods of both kinds behind an overlay.
+pub(crate) const ALL: [Variant; 8] = [
+    variant(Shape::Ptp, "tcx"),
+    variant(Shape::Ptp, "clsact"),
+    variant(BRIDGE, "tcx"),
+    variant(BRIDGE, "clsact"),
+    variant(FILTERED_BRIDGE, "tcx"),
+    variant(FILTERED_BRIDGE, "clsact"),
+    overlay(FILTERED_BRIDGE, "clsact"),
+    overlay(Shape::Ptp, "tcx"),
 ];
 
+/// Those behind an overlay.
+pub(crate) const OVERLAYS: [Variant; 2] = [ALL[6], ALL[7]];
+
 /// Two that differ in everything, for what takes long.
-pub(crate) const FEW: [Variant; 2] = [ALL[0], ALL[5]];
+pub(crate) const FEW: [Variant; 2] = [ALL[0], ALL[6]];
 
 /// Runs a test in each variant; a failure tells which.
 pub(crate) fn each(variants: &[Variant], test: impl Fn(Variant) -> Result<()>) -> Result<()> {
@@ -106,10 +123,10 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// Pods `client`, `near` and `other` on node1 and `far` and `spare` on node2, each with its name as label `app`, and the
-    /// Services of [`SERVICES`].
+    /// Pods `client`, `near` and `other` on node1 and `far` and `spare` on node2, each with its name as label `app`, the
+    /// Services of [`SERVICES`], and a machine `outside`.
     pub(crate) fn new(variant: Variant) -> Result<Self> {
-        let mut spec = variant.nodes();
+        let mut spec = variant.nodes().host("outside");
         for (name, node) in [
             ("client", "node1"),
             ("near", "node1"),
@@ -204,18 +221,21 @@ impl Fixture {
         Ok(())
     }
 
-    /// Fails unless `client` gets nothing at all from any of the addresses.
+    /// Fails unless `client` gets nothing at all from any of the addresses. Asks them at once: silence takes its time.
     pub(crate) fn ensure_silence(
         &self,
         client: &str,
         protocol: Protocol,
         to: [SocketAddr; 2],
     ) -> Result<()> {
-        for to in to {
-            let outcome = Probe::tcp(to)
-                .protocol(protocol)
-                .timeout(SILENCE)
-                .run(&self.place(client));
+        let place = &self.place(client);
+        let probes = to.map(|to| Probe::tcp(to).protocol(protocol).timeout(SILENCE));
+        let outcomes = thread::scope(|scope| {
+            probes
+                .map(|probe| scope.spawn(move || probe.run(place)))
+                .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        });
+        for (to, outcome) in to.into_iter().zip(outcomes) {
             ensure!(
                 outcome == Outcome::Timeout,
                 "{client} -> {to} {protocol:?}: {outcome:?}"

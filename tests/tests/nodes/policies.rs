@@ -49,7 +49,8 @@ fn policies_hold_on_the_same_node_and_across_nodes() -> Result<()> {
         fixture.cluster.delete("allow.yaml")?;
         fixture.cluster.delete("deny.yaml")?;
         fixture.cluster.settle()?;
-        fixture.ensure_reaches("client", Udp, fixture.server("far"), &["far"])
+        fixture.ensure_reaches("client", Udp, fixture.server("far"), &["far"])?;
+        variant.ensure_nothing_dropped(fixture.cluster.topology())
     })
 }
 

@@ -26,7 +26,8 @@ fn services_lead_to_their_backends() -> Result<()> {
         }
         servers_see_the_client(&fixture)?;
         refusals_come_at_once(&fixture)?;
-        new_connections_spread(&fixture)
+        new_connections_spread(&fixture)?;
+        variant.ensure_nothing_dropped(fixture.cluster.topology())
     })
 }
 
