@@ -131,3 +131,49 @@ impl Backends {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn active(fingerprints: impl IntoIterator<Item = u32>) -> BTreeMap<u32, u32> {
+        let all = fingerprints.into_iter();
+        all.map(|fingerprint| (fingerprint, BACKEND_ACTIVE))
+            .collect()
+    }
+
+    /// One plan's worth of changes; whether there was room, and whether it must wait.
+    fn plan(backends: &mut Backends, desired: &BTreeMap<u32, u32>) -> (bool, bool) {
+        let mut steps = Vec::new();
+        let room = backends.arrive(desired, &mut steps);
+        let waits = backends.needs_wait();
+        backends.leave(desired, &mut steps);
+        (room, waits)
+    }
+
+    #[test]
+    fn ids_are_taken_from_the_gone_only_when_there_are_no_others() {
+        let mut backends = Backends::default();
+        assert_eq!(plan(&mut backends, &active(1..=BACKENDS)), (true, false));
+        let one_less = active(2..=BACKENDS);
+        assert_eq!(plan(&mut backends, &one_less), (true, false));
+        assert_eq!(backends.id(1), 0, "it may return");
+
+        let one_else = active(2..=BACKENDS + 1);
+        assert_eq!(
+            plan(&mut backends, &one_else),
+            (true, true),
+            "programs may still read what the id stood for"
+        );
+        assert_eq!(backends.id(BACKENDS + 1), 0);
+        assert!(!backends.ids.contains_key(&1));
+    }
+
+    #[test]
+    fn a_backend_too_many_is_refused() {
+        let mut backends = Backends::default();
+        assert_eq!(plan(&mut backends, &active(1..=BACKENDS)), (true, false));
+        // Swapped within one plan: the id that becomes free rests until the next.
+        assert!(!backends.arrive(&active(2..=BACKENDS + 1), &mut Vec::new()));
+    }
+}
