@@ -18,27 +18,34 @@ use crate::maps::{
 
 /// A program's context, of the kernel's type for its hook. The maps are the same at all hooks.
 #[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(crate) struct Context<K>(*mut K);
+pub(crate) struct Context<K> {
+    raw: *mut K,
+    /// Read once: what one generation's tables refer to means something else in another's.
+    generation: u32,
+}
 
 impl<K> Context<K> {
     /// Takes the pointer that the kernel called the program with.
     #[inline(always)]
     pub(crate) fn new(context: *mut K) -> Self {
-        Self(context)
+        let selected = CONTROL.get(control::SELECTED);
+        Self {
+            raw: context,
+            generation: selected.map_or(0, |selected| *selected as u32 & 1),
+        }
     }
 
     /// The pointer, for helpers.
     #[inline(always)]
     pub(crate) fn raw(self) -> *mut K {
-        self.0
+        self.raw
     }
 
     /// Reads a field.
     #[inline(always)]
     pub(crate) fn field<T: Copy>(self, field: impl FnOnce(*mut K) -> *mut T) -> T {
         // SAFETY: the kernel gave us this context; the verifier checks every field access.
-        unsafe { *field(self.0) }
+        unsafe { *field(self.raw) }
     }
 }
 
@@ -50,12 +57,12 @@ impl<K> Maps for Context<K> {
 
     #[inline(always)]
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
-        FRONTEND.get_value_ptr_mut(generation(), key).map(copy)
+        FRONTEND.get_value_ptr_mut(self.generation, key).map(copy)
     }
 
     #[inline(always)]
     fn slot(&self, index: u32) -> Option<Slot> {
-        SLOT.get_value(generation(), &index).copied()
+        SLOT.get_value(self.generation, &index).copied()
     }
 
     #[inline(always)]
@@ -65,29 +72,29 @@ impl<K> Maps for Context<K> {
 
     #[inline(always)]
     fn endpoint(&self, key: &EndpointKey) -> Option<Endpoint> {
-        ENDPOINT.get_value_ptr_mut(generation(), key).map(copy)
+        ENDPOINT.get_value_ptr_mut(self.generation, key).map(copy)
     }
 
     #[inline(always)]
     fn class(&self, address: &Address) -> Option<Class> {
-        CLASS.get_value_ptr_mut(generation(), address).map(copy)
+        CLASS.get_value_ptr_mut(self.generation, address).map(copy)
     }
 
     #[inline(always)]
     fn prefix(&self, key: &PrefixKey) -> Option<Class> {
         PREFIX
-            .get_value_ptr_mut(generation(), &Key::new(key.bits, key.address))
+            .get_value_ptr_mut(self.generation, &Key::new(key.bits, key.address))
             .map(copy)
     }
 
     #[inline(always)]
     fn verdict(&self, key: &VerdictKey) -> Option<Segment> {
-        VERDICT.get_value_ptr_mut(generation(), key).map(copy)
+        VERDICT.get_value_ptr_mut(self.generation, key).map(copy)
     }
 
     #[inline(always)]
     fn range(&self, index: u32) -> Option<Range> {
-        RANGE.get_value(generation(), &index).copied()
+        RANGE.get_value(self.generation, &index).copied()
     }
 
     #[inline(always)]
@@ -131,14 +138,6 @@ impl<K> Maps for Context<K> {
             increment(control::EVENTS_LOST);
         }
     }
-}
-
-/// The generation in force.
-#[inline(always)]
-fn generation() -> u32 {
-    CONTROL
-        .get(control::SELECTED)
-        .map_or(0, |selected| *selected as u32 & 1)
 }
 
 /// Adds 1 to a word of the control array.

@@ -29,6 +29,8 @@ pub struct Packet {
     pub options: usize,
     /// Identification, offset in units of eight bytes, and whether more follow.
     pub fragment: Option<(u32, u16, bool)>,
+    /// Time to live, or hop limit.
+    pub hops: u8,
 }
 
 /// Transport header and payload; payloads are lengths in bytes where their content does not matter.
@@ -76,6 +78,7 @@ impl Packet {
             content,
             options: 0,
             fragment: None,
+            hops: 64,
         }
     }
 
@@ -93,7 +96,7 @@ impl Packet {
                 ip.extend(((header + transport.len()) as u16).to_be_bytes());
                 ip.extend((id as u16).to_be_bytes());
                 ip.extend((offset | u16::from(more) << 13).to_be_bytes());
-                ip.extend([64, number, 0, 0]);
+                ip.extend([self.hops, number, 0, 0]);
                 ip.extend(source.octets());
                 ip.extend(destination.octets());
                 // No-operation options.
@@ -123,7 +126,7 @@ impl Packet {
                 }
                 frame.extend([0x60, 0, 0, 0]);
                 frame.extend(((extensions.len() + transport.len()) as u16).to_be_bytes());
-                frame.extend([next, 64]);
+                frame.extend([next, self.hops]);
                 frame.extend(source.octets());
                 frame.extend(destination.octets());
                 frame.extend(extensions);

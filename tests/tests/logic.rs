@@ -1,141 +1,26 @@
 //! Packet decisions as behaviour, one scenario a test, on the simulator: no root, no kernel.
 
+#[path = "logic/bypass.rs"]
+mod bypass;
+#[path = "logic/node.rs"]
+mod node;
+
 use std::net::IpAddr;
 
 use proptest::prelude::*;
-use weir::compile::compile;
-use weir::model::{Policy, Protocol, Rule, Snapshot};
-use weir::plan::{MemoryMaps, Planner};
+use weir::model::{Protocol, Rule};
+use weir::plan::MemoryMaps;
 use weir_common::abi::{Hook, Verdict};
 use weir_common::logic::HAIRPIN_V4;
 use weir_common::reason::Reason;
 use weir_tests::fixture::{address, policy, snapshot, to};
-use weir_tests::packets::{Content, Packet, answer, checksum_error, tcp};
+use weir_tests::packets::{Content, Packet, answer, tcp};
 use weir_tests::simulator::{Simulator, Step};
 
-const POD_A: &str = "10.0.1.1";
-const POD_B: &str = "10.0.1.2";
-const REMOTE: &str = "10.0.2.1";
-const NODE: &str = "172.30.0.1";
-const SERVICE_B: &str = "10.96.0.11";
-const SERVICE_SELF: &str = "10.96.0.12";
-const SERVICE_NONE: &str = "10.96.0.13";
-/// Devices of the pods, and of the uplink.
-const A: u32 = 11;
-const B: u32 = 12;
-const UPLINK: u32 = 2;
-const SECOND: u32 = 250;
-
-/// A node with a clock.
-struct Node {
-    simulator: Simulator,
-    planner: Planner,
-    clock: u32,
-}
-
-impl Node {
-    fn new(policies: Vec<Policy>) -> Self {
-        let mut node = Self {
-            simulator: Simulator::new(MemoryMaps::new(), SECOND),
-            planner: Planner::new(),
-            clock: 1000,
-        };
-        node.apply(&snapshot([A, B], policies));
-        node
-    }
-
-    fn apply(&mut self, snapshot: &Snapshot) {
-        let plan = self.planner.plan(&compile(snapshot)).expect("plan");
-        self.simulator.maps.execute(&plan).expect("execute");
-    }
-
-    fn enforce(&mut self, policies: Vec<Policy>) {
-        self.apply(&snapshot([A, B], policies));
-    }
-
-    fn run(
-        &self,
-        hook: Hook,
-        ifindex: u32,
-        ingress_ifindex: u32,
-        packet: &[u8],
-    ) -> (Verdict, Reason, Vec<u8>) {
-        let step = Step {
-            hook,
-            ifindex,
-            ingress_ifindex,
-            clock: self.clock,
-            random: 0,
-        };
-        let (verdict, reason, packet) = self.simulator.run(step, packet);
-        assert_eq!(checksum_error(&packet), None);
-        (verdict, Reason::from_u8(reason).expect("reason"), packet)
-    }
-
-    /// A packet leaves a pod.
-    fn leave(&self, device: u32, packet: &[u8]) -> (Reason, Vec<u8>) {
-        let (verdict, reason, packet) = self.run(Hook::FromPod, device, device, packet);
-        assert_eq!(
-            verdict != Verdict::Pass,
-            reason.is_drop() || verdict == Verdict::Return
-        );
-        (reason, packet)
-    }
-
-    /// A packet that came in by `from` enters a pod.
-    fn enter(&self, device: u32, from: u32, packet: &[u8]) -> (Reason, Vec<u8>) {
-        let (_, reason, packet) = self.run(Hook::ToPod, device, from, packet);
-        (reason, packet)
-    }
-}
-
-fn tcp_packet(source: (&str, u16), destination: (&str, u16), flags: u8) -> Vec<u8> {
-    let content = Content::Tcp {
-        source: source.1,
-        destination: destination.1,
-        flags,
-        payload: 0,
-    };
-    Packet::new(address(source.0), address(destination.0), content).bytes()
-}
-
-fn udp_packet(source: (&str, u16), destination: (&str, u16)) -> Vec<u8> {
-    let content = Content::Udp {
-        source: source.1,
-        destination: destination.1,
-        payload: 10,
-        checksum: true,
-    };
-    Packet::new(address(source.0), address(destination.0), content).bytes()
-}
-
-fn deny_all(pod: &str) -> Policy {
-    policy(&format!("deny-{pod}"), pod, Some(vec![]), Some(vec![]))
-}
-
-fn allow_egress_to_b() -> Policy {
-    policy(
-        "a",
-        "a",
-        None,
-        Some(vec![to(
-            "b",
-            &[(Protocol::Tcp, 8080, 8080), (Protocol::Udp, 8080, 8080)],
-        )]),
-    )
-}
-
-/// Source and destination address and port of an IPv4 frame without options.
-fn ends(frame: &[u8]) -> [(IpAddr, u16); 2] {
-    let at = |ip: usize, port: usize| {
-        let octets: [u8; 4] = frame[ip..ip + 4].try_into().expect("four bytes");
-        (
-            IpAddr::from(octets),
-            u16::from_be_bytes([frame[port], frame[port + 1]]),
-        )
-    };
-    [at(26, 34), at(30, 36)]
-}
+use node::{
+    A, B, NODE, Node, POD_A, POD_B, REMOTE, SECOND, SERVICE_B, SERVICE_NONE, SERVICE_SELF, UPLINK,
+    allow_egress_to_b, deny_all, ends, tcp_packet, udp_packet,
+};
 
 #[test]
 fn a_service_connection_is_translated_there_and_back() {

@@ -379,6 +379,7 @@ impl Traffic {
             },
         };
         let mut packet = Packet::new(source, destination, content);
+        packet.hops = self.random.pick(&[64, 64, 255, 1]);
         if self.random.one_in(8) {
             packet.options = self.random.pick(&[8, 16, 40]);
         }

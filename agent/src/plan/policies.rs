@@ -147,11 +147,12 @@ impl Policies {
             index: control::VERSION,
             value: *version,
         });
+        // Programs that read the version before it changed still use what is deleted, or rewritten by the next plan; nor may what
+        // they allow be of the new epoch.
+        steps.push(Step::Wait);
         if narrows() {
             steps.push(Step::BumpEpoch);
         }
-        // Programs that read the version before it changed still use what is deleted, or rewritten by the next plan.
-        steps.push(Step::Wait);
         self.delete(&target, desired, steps);
         Ok(())
     }

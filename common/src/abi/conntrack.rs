@@ -373,7 +373,9 @@ pub struct FragmentKey {
     pub destination: Address,
     /// Identification field.
     pub id: u32,
-    /// IP protocol number.
+    /// Device that it passed: nobody speaks for another pod.
+    pub ifindex: u32,
+    /// IPv4: IP protocol number (RFC 791). IPv6: 0 (RFC 8200 tells datagrams apart without).
     pub protocol: u8,
     /// Hook that saw it: both see a datagram between two pods of the node.
     pub hook: u8,
@@ -393,4 +395,6 @@ pub struct FragmentPorts {
     pub destination: u16,
     /// Clock of the first fragment, in the kernel's ticks.
     pub seen: u32,
+    /// Protocol of the transport header, which IPv6 tells in the first fragment only.
+    pub protocol: u32,
 }

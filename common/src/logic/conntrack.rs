@@ -4,7 +4,8 @@ use super::context::Context;
 use super::parse::Headers;
 use super::wire::{protocol, tcp};
 use crate::abi::{
-    End, FlowRef, Hook, ROLE_OPENER, ROLE_RESPONDER, RULE_HAIRPIN, RULE_NODE, Side, control,
+    End, FlowRef, Hook, ROLE_OPENER, ROLE_RESPONDER, RULE_HAIRPIN, RULE_NODE, RULE_NONE, Side,
+    control,
 };
 
 /// Seconds without a packet after which an entry of these TCP flags (of both ends together) or this protocol no longer counts.
@@ -61,7 +62,17 @@ pub(super) const fn opening_role(hook: Hook) -> u32 {
     }
 }
 
-/// Whether the local end's approval lets this packet pass as it is: right epoch, same device, still the same connection.
+/// Whether an approval is one, of the pod behind the hook's device and under the present policies.
+#[inline(always)]
+pub(super) fn holds<C: Context>(ctx: C, end: &End) -> bool {
+    if end.role == 0 || end.rule == RULE_NONE || end.ifindex != ctx.ifindex() {
+        return false;
+    }
+    // No policy change takes from a pod what it says to itself.
+    end.epoch == ctx.control(control::EPOCH) as u32 || end.rule == RULE_HAIRPIN
+}
+
+/// Whether the local end's approval lets this packet pass as it is: it holds, and this is still the same connection.
 #[inline(always)]
 pub(super) fn is_approved<C: Context>(
     ctx: C,
@@ -71,11 +82,7 @@ pub(super) fn is_approved<C: Context>(
     end: &End,
     now: u32,
 ) -> bool {
-    if end.role == 0 || end.ifindex != ctx.ifindex() {
-        return false;
-    }
-    // No policy change takes from a pod what it says to itself.
-    if end.epoch != ctx.control(control::EPOCH) as u32 && end.rule != RULE_HAIRPIN {
+    if !holds(ctx, end) {
         return false;
     }
     if is_syn(headers) && (end.role != opening_role(hook) || is_over(flow)) {

@@ -158,6 +158,17 @@ pub enum Translation {
     ToItself,
 }
 
+/// Which of a pod's rows judge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Direction {
+    /// What comes to it.
+    #[default]
+    Ingress,
+    /// What it sends.
+    Egress,
+}
+
 /// Working memory of one packet: an element of a per-CPU map, since the stack is too small. It holds what the last packet left
 /// there; every field is written before it is read.
 #[repr(C)]
@@ -182,6 +193,8 @@ pub struct Scratch {
     pub service: u64,
     /// The pod at this device.
     pub endpoint: Endpoint,
+    /// Which way that pod is being judged.
+    pub direction: Direction,
     /// An entry about to be inserted.
     pub flow: Flow,
     /// An event about to be sent.

@@ -10,7 +10,7 @@ const TIMEOUT_SECONDS: u32 = 30;
 /// Notes the ports of a first fragment, or fills in those of a later one; false if its first fragment was not seen.
 #[inline(never)]
 pub(super) fn resolve<C: Context>(ctx: C, s: &mut Scratch) -> bool {
-    let key = key_of(&s.headers, s.hook as u8);
+    let key = key_of(&s.headers, s.hook as u8, ctx.ifindex());
     match s.headers.fragment {
         FIRST_FRAGMENT => {
             if !ctx.dry_run() {
@@ -18,6 +18,7 @@ pub(super) fn resolve<C: Context>(ctx: C, s: &mut Scratch) -> bool {
                     source: s.headers.source_port,
                     destination: s.headers.destination_port,
                     seen: ctx.now(),
+                    protocol: u32::from(s.headers.protocol),
                 };
                 ctx.insert_fragment(&key, &ports);
             }
@@ -30,6 +31,7 @@ pub(super) fn resolve<C: Context>(ctx: C, s: &mut Scratch) -> bool {
             {
                 s.headers.source_port = ports.source;
                 s.headers.destination_port = ports.destination;
+                s.headers.protocol = ports.protocol as u8;
                 true
             }
             _ => false,
@@ -39,12 +41,13 @@ pub(super) fn resolve<C: Context>(ctx: C, s: &mut Scratch) -> bool {
 }
 
 #[inline(always)]
-fn key_of(headers: &Headers, hook: u8) -> FragmentKey {
+fn key_of(headers: &Headers, hook: u8, ifindex: u32) -> FragmentKey {
     FragmentKey {
         source: headers.source,
         destination: headers.destination,
         id: headers.fragment_id,
-        protocol: headers.protocol,
+        ifindex,
+        protocol: if headers.v6 == 1 { 0 } else { headers.protocol },
         hook,
         reserved: [0; 2],
     }

@@ -1,11 +1,12 @@
 //! Packets that leave a pod: sender checked, Services translated, egress judged.
 
 use super::conntrack::{is_approved, is_live, is_over, is_syn, note};
-use super::context::{Context, Scratch, Translation, Tuple};
+use super::context::{Context, Direction, Scratch, Translation, Tuple};
 use super::entry::{approval, insert, insert_frontend_side};
+use super::icmp;
 use super::known::{Renewal, known, meet, passing, renew};
 use super::outcome::{Outcome, account, sample};
-use super::parse::Headers;
+use super::parse::{FLOW, Headers};
 use super::policy::{bound, find_endpoint, judge};
 use super::receive::{receive, unjudged};
 use super::reject::reject;
@@ -13,8 +14,8 @@ use super::rewrite::{Which, rewrite, swap_ethernet};
 use super::service::{NOT_A_SERVICE, TO_ITSELF, TRANSLATED, hairpin_address, is_served, translate};
 use super::wire::protocol;
 use crate::abi::{
-    Address, FRONTEND_SIDE, FlowRef, HAIRPIN, Hook, NAT, ROLE_OPENER, ROLE_RESPONDER, RULE_HAIRPIN,
-    RULE_NODE, RULE_NONE, RULE_NOT_ISOLATED,
+    Address, EndpointKey, FRONTEND_SIDE, FlowRef, HAIRPIN, Hook, NAT, ROLE_OPENER, ROLE_RESPONDER,
+    RULE_HAIRPIN, RULE_NODE, RULE_NONE, RULE_NOT_ISOLATED,
 };
 use crate::reason::Reason;
 
@@ -34,6 +35,9 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
     if received != Outcome::UNDECIDED {
         return received;
     }
+    if s.headers.kind != FLOW {
+        return decide_error(ctx, s);
+    }
     if let Some(flow) = meet(ctx, s) {
         let now = ctx.now();
         let source = s.tuple.source();
@@ -44,7 +48,11 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
             }
         } else {
             let end = flow.end(source);
-            if flow.flags() & (NAT | HAIRPIN) == NAT && flow.opener() == source {
+            if flow.flags() & (NAT | HAIRPIN) == NAT
+                && flow.opener() == source
+                && is_live(ctx, flow, s.headers.protocol, now)
+                && !(is_syn(&s.headers) && is_over(flow))
+            {
                 // These ends already talk through a Service; the answers would go to that connection.
                 return unjudged(s, Reason::TupleClash);
             }
@@ -115,6 +123,22 @@ fn established_to_service<C: Context>(
     Outcome::pass(Reason::Established)
 }
 
+/// An ICMP error: the flow that it is about approves it, if the pod speaks for itself.
+#[inline(never)]
+fn decide_error<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
+    s.met = 0;
+    s.judged = s.tuple;
+    let checked = check_sender(ctx, s);
+    if checked != Outcome::UNDECIDED {
+        return checked;
+    }
+    let related = icmp::decide(ctx, s, HOOK);
+    if related != Outcome::UNDECIDED {
+        return related;
+    }
+    decide_new(ctx, s)
+}
+
 /// First packet of a flow, or one whose approval no longer counts.
 #[inline(never)]
 fn decide_new<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
@@ -160,7 +184,14 @@ fn check_sender<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
     }
     // The API does not know link-local addresses; the device says whose they are.
     let found = find_endpoint(ctx, s, &source, source.is_link_local_v6());
-    if !found || (s.endpoint.ifindex != 0 && s.endpoint.ifindex != ctx.ifindex()) {
+    let own = match s.endpoint.ifindex {
+        // Where that pod is has not been found out yet; but it is not where another one is.
+        0 => ctx
+            .endpoint(&EndpointKey::device(ctx.ifindex()))
+            .is_none_or(|behind| behind.id == s.endpoint.id),
+        ifindex => ifindex == ctx.ifindex(),
+    };
+    if !found || !own {
         return Outcome::drop(Reason::SpoofedSource);
     }
     Outcome::UNDECIDED
@@ -188,10 +219,10 @@ fn judge_role<C: Context>(ctx: C, s: &mut Scratch, role: u32, rule: u32) -> u32 
             return RULE_NODE;
         }
         let bound = bound(h.protocol, h.source_port, h.has_ports());
-        return judge(ctx, s, &peer, true, bound);
+        return judge(ctx, s, &peer, Direction::Ingress, bound);
     }
     let bound = bound(h.protocol, h.destination_port, h.has_ports());
-    judge(ctx, s, &peer, false, bound)
+    judge(ctx, s, &peer, Direction::Egress, bound)
 }
 
 /// Judges and opens a flow to the judged destination.
@@ -204,7 +235,7 @@ fn open<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
         s.judged.key.ports[destination],
     );
     let bound = bound(s.headers.protocol, port, s.headers.has_ports());
-    if judge(ctx, s, &peer, false, bound) == RULE_NONE {
+    if judge(ctx, s, &peer, Direction::Egress, bound) == RULE_NONE {
         return Outcome::drop(Reason::PolicyDenied);
     }
     if !enter(ctx, s) {

@@ -1,23 +1,36 @@
 //! ICMP errors about flows: let through on the flow's approval, translated with it.
 
 use super::checksum::{add, difference, difference16};
-use super::conntrack::is_live;
+use super::conntrack::{holds, is_live};
 use super::context::{Context, Scratch, Tuple};
+use super::outcome::Outcome;
 use super::parse::{Headers, LATER_FRAGMENT, PARSED, parse_quoted};
+use super::receive::unjudged;
 use super::rewrite::{Which, port_offset, rewrite, store_address};
 use super::wire::Icmp;
 use crate::abi::{Address, BACKEND_SIDE, FRONTEND_SIDE, HAIRPIN, Hook, NAT};
+use crate::reason::Reason;
 
 /// No flow is known that the error is about: judge it like any other packet.
-pub(super) const UNRELATED: u32 = 0;
+const UNRELATED: u32 = 0;
 /// The error may pass; it is translated.
-pub(super) const RELATED: u32 = 1;
+const RELATED: u32 = 1;
 /// It may pass, but could not be translated.
-pub(super) const FAILED: u32 = 2;
+const FAILED: u32 = 2;
+
+/// Decides about an ICMP error by the flow that it is about; `UNDECIDED` if there is none.
+#[inline(always)]
+pub(super) fn decide<C: Context>(ctx: C, s: &mut Scratch, hook: Hook) -> Outcome {
+    match relate(ctx, s, hook) {
+        UNRELATED => Outcome::UNDECIDED,
+        RELATED => Outcome::pass(Reason::Related),
+        _ => unjudged(s, Reason::RewriteFailed),
+    }
+}
 
 /// Handles an ICMP error: quoted packet's source is the end that the error goes to.
 #[inline(never)]
-pub(super) fn relate<C: Context>(ctx: C, s: &mut Scratch, hook: Hook) -> u32 {
+fn relate<C: Context>(ctx: C, s: &mut Scratch, hook: Hook) -> u32 {
     let quoted_at = s.headers.transport + Icmp::LENGTH;
     let v6 = s.headers.v6 == 1;
     if parse_quoted(ctx, &mut s.inner, quoted_at, v6) != PARSED
@@ -26,6 +39,10 @@ pub(super) fn relate<C: Context>(ctx: C, s: &mut Scratch, hook: Hook) -> u32 {
         return UNRELATED;
     }
     let inner = &s.inner;
+    // RFC 1122 section 3.2.2: an error goes to the source of what it quotes. Nobody may send elsewhere on a flow's approval.
+    if s.headers.destination != inner.source {
+        return UNRELATED;
+    }
     s.judged = Tuple::new(
         &inner.source,
         inner.source_port,
@@ -99,8 +116,7 @@ fn may_pass<C: Context>(
     s: &Scratch,
     pod: crate::abi::Side,
 ) -> bool {
-    let end = flow.end(pod);
-    end.role != 0 && end.ifindex == ctx.ifindex() && is_live(ctx, flow, s.inner.protocol, ctx.now())
+    holds(ctx, &flow.end(pod)) && is_live(ctx, flow, s.inner.protocol, ctx.now())
 }
 
 /// Makes the peer in the quoted packet, and in the error itself where it stands there too, the one in `s.slot`.

@@ -56,7 +56,7 @@ pub(super) enum Renewal {
     Denied,
     /// It was approved before and is again.
     Continued(Reason),
-    /// This pod's side approved it for the first time.
+    /// This pod's side approved it for the first time, or again after a denial.
     Opened,
 }
 
@@ -77,7 +77,9 @@ pub(super) fn renew<C: Context>(
     let role = if again { end.role } else { opening_role(hook) };
     if judge_role(ctx, s, role, end.rule) == RULE_NONE {
         if again && !ctx.dry_run() {
-            flow.set_end(local, End::default());
+            // The role stays: which end opened the flow is not to be found out from what comes next.
+            let rule = RULE_NONE;
+            flow.set_end(local, End { rule, ..end });
         }
         return Renewal::Denied;
     }
@@ -85,7 +87,7 @@ pub(super) fn renew<C: Context>(
         flow.set_end(local, approval(ctx, s, role));
     }
     note(ctx, flow, hook, &s.headers, source, ctx.now());
-    if again {
+    if again && end.rule != RULE_NONE {
         Renewal::Continued(passing(hook, role))
     } else {
         Renewal::Opened

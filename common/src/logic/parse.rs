@@ -2,8 +2,8 @@
 
 use super::context::Packet;
 use super::wire::{
-    ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Extension, IPV6, Icmp, Ipv4, Ipv6, Ports,
-    Tcp, Udp, protocol,
+    ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, Ethernet, Extension, IPV6, Icmp,
+    Ipv4, Ipv6, Ports, Tcp, Udp, protocol,
 };
 use crate::abi::Address;
 use crate::reason::Reason;
@@ -53,6 +53,8 @@ pub struct Headers {
     pub(super) transport: u32,
     /// 1 for IPv6.
     pub(super) v6: u32,
+    /// IPv6: how many more hops it may take.
+    pub(super) hop_limit: u32,
     /// Length of the packet when it arrived.
     pub length: u32,
 }
@@ -100,6 +102,8 @@ fn parse_once<P: Packet>(packet: P, headers: &mut Headers) -> u32 {
     match ethernet.kind {
         ETHERTYPE_IPV4 => parse_v4(packet, headers, ETHERNET, false),
         ETHERTYPE_IPV6 => parse_v6(packet, headers, ETHERNET, false),
+        // The kernel has taken one tag off. Below a second it would find IP again, which we have not read (CVE-2021-27853).
+        kind if ETHERTYPE_VLAN.contains(&kind) => Reason::BadHeader as u32,
         _ => Reason::NotIp as u32,
     }
 }
@@ -181,6 +185,7 @@ fn parse_v6<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bo
     headers.fragment = WHOLE;
     headers.fragment_id = 0;
     headers.v6 = 1;
+    headers.hop_limit = u32::from(ip.hop_limit);
     headers.network = offset;
     headers.transport = offset + IPV6;
     headers.protocol = ip.next;
@@ -277,7 +282,12 @@ fn parse_icmp<P: Packet>(packet: P, headers: &mut Headers) -> u32 {
         (
             icmp.kind >= 1 && icmp.kind <= 4,
             matches!(icmp.kind, 128 | 129),
-            matches!(icmp.kind, 130..=137 | 143),
+            // Only on their own link, which is what these hop limits say; with others they are packets like any.
+            match icmp.kind {
+                133..=137 => headers.hop_limit == 255,
+                130..=132 | 143 => headers.hop_limit == 1,
+                _ => false,
+            },
         )
     } else {
         (

@@ -1,6 +1,6 @@
 //! What the rules of a pod say to a peer.
 
-use super::context::{Context, Scratch};
+use super::context::{Context, Direction, Scratch};
 use crate::abi::{
     Address, CLASS_UNSET, CLASS_WORLD, Class, Endpoint, EndpointKey, PrefixKey, ROW_ABSENT,
     ROW_OPEN, RULE_NONE, RULE_NOT_ISOLATED, Range, VerdictKey, control, range_bound,
@@ -46,17 +46,27 @@ pub(super) fn find_endpoint<C: Context>(
 
 /// Judges a connection of the pod in `s.endpoint` with `peer` by its ingress or egress row; leaves the rule in `s.rule`, and
 /// gives it: `RULE_NONE` is a denial. `port` is the port at the destination of the connection, 0 for protocols without ports.
-#[inline(never)]
+#[inline(always)]
 pub(super) fn judge<C: Context>(
     ctx: C,
     s: &mut Scratch,
     peer: &Address,
-    ingress: bool,
+    direction: Direction,
     bound: u32,
 ) -> u32 {
+    s.direction = direction;
+    judge_peer(ctx, s, peer, bound)
+}
+
+/// The direction stands in the scratch: a fifth argument would be one too many for a function called, and see `translation` there.
+#[inline(never)]
+fn judge_peer<C: Context>(ctx: C, s: &mut Scratch, peer: &Address, bound: u32) -> u32 {
     let version = version(ctx);
     let rows = s.endpoint.rows(version);
-    let row = if ingress { rows.ingress } else { rows.egress };
+    let row = match s.direction {
+        Direction::Ingress => rows.ingress,
+        Direction::Egress => rows.egress,
+    };
     s.rule = if row == ROW_OPEN {
         RULE_NOT_ISOLATED
     } else {

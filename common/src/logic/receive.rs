@@ -1,15 +1,13 @@
-//! What both hooks do first: parse, and find what needs no verdict of its own.
+//! What both hooks do first: read the packet.
 
 use super::context::{Context, Scratch, Tuple};
 use super::fragment;
-use super::icmp::{self, relate};
 use super::outcome::Outcome;
-use super::parse::{FLOW, PARSED, WHOLE, parse};
+use super::parse::{PARSED, WHOLE, parse};
 use crate::abi::{Hook, RULE_NONE};
 use crate::reason::Reason;
 
-/// Reads the packet into `s.headers` and `s.tuple`. `UNDECIDED` if it must be judged, which ICMP errors are only when they belong
-/// to no flow.
+/// Reads the packet into `s.headers` and `s.tuple`. `UNDECIDED` if there is something to decide.
 #[inline(always)]
 pub(super) fn receive<C: Context>(ctx: C, s: &mut Scratch, hook: Hook) -> Outcome {
     s.hook = hook as u32;
@@ -29,14 +27,7 @@ pub(super) fn receive<C: Context>(ctx: C, s: &mut Scratch, hook: Hook) -> Outcom
         h.destination_port,
         h.protocol,
     );
-    if h.kind == FLOW {
-        return Outcome::UNDECIDED;
-    }
-    match relate(ctx, s, hook) {
-        icmp::UNRELATED => Outcome::UNDECIDED,
-        icmp::RELATED => Outcome::pass(Reason::Related),
-        _ => unjudged(s, Reason::RewriteFailed),
-    }
+    Outcome::UNDECIDED
 }
 
 /// Drops a packet before a pod was found for it: what the last packet left in the scratch must not be reported with this one.

@@ -1,10 +1,12 @@
 //! Packets that enter a pod: ingress judged, translations undone.
 
 use super::conntrack::{is_approved, note};
-use super::context::{Context, Scratch, Translation};
+use super::context::{Context, Direction, Scratch, Translation};
 use super::entry::insert;
+use super::icmp;
 use super::known::{Renewal, known, meet, passing, renew};
 use super::outcome::{Outcome, account, sample};
+use super::parse::FLOW;
 use super::policy::{bound, find_endpoint, judge};
 use super::receive::{receive, unjudged};
 use super::rewrite::{Which, rewrite};
@@ -33,6 +35,12 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
     let received = receive(ctx, s, HOOK);
     if received != Outcome::UNDECIDED {
         return received;
+    }
+    if s.headers.kind != FLOW {
+        let related = icmp::decide(ctx, s, HOOK);
+        if related != Outcome::UNDECIDED {
+            return related;
+        }
     }
     if let Some(flow) = meet(ctx, s)
         && flow.flags() & (BACKEND_SIDE | HAIRPIN) == BACKEND_SIDE
@@ -98,7 +106,7 @@ fn judge_role<C: Context>(ctx: C, s: &mut Scratch, role: u32, _: u32) -> u32 {
     }
     let h = &s.headers;
     let (peer, bound) = (h.source, bound(h.protocol, h.source_port, h.has_ports()));
-    judge(ctx, s, &peer, false, bound)
+    judge(ctx, s, &peer, Direction::Egress, bound)
 }
 
 /// NetworkPolicy API: traffic from the pod's own node is always allowed. That is what was born on this host, and nothing that
@@ -114,7 +122,7 @@ fn judge_ingress<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
         h.source,
         bound(h.protocol, h.destination_port, h.has_ports()),
     );
-    judge(ctx, s, &peer, true, bound)
+    judge(ctx, s, &peer, Direction::Ingress, bound)
 }
 
 #[inline(never)]

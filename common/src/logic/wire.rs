@@ -55,6 +55,9 @@ pub(super) struct Ethernet {
 
 /// Ethernet types, as loaded.
 pub(super) const ETHERTYPE_IPV4: u16 = 0x0800u16.to_be();
+/// Tags of IEEE 802.1Q and 802.1ad, and the one that came before these.
+pub(super) const ETHERTYPE_VLAN: [u16; 3] =
+    [0x8100u16.to_be(), 0x88a8u16.to_be(), 0x9100u16.to_be()];
 pub(super) const ETHERTYPE_IPV6: u16 = 0x86ddu16.to_be();
 
 #[repr(C)]

@@ -1,0 +1,194 @@
+//! Ways around a policy that are closed, each as somebody might try it.
+
+use std::net::IpAddr;
+
+use weir_common::reason::Reason;
+use weir_tests::fixture::{address, policy, snapshot, to};
+use weir_tests::packets::{Content, Packet, answer, tcp};
+
+use crate::node::{
+    A, B, Node, POD_A, POD_B, REMOTE, SECOND, SERVICE_B, UPLINK, allow_egress_to_b, deny_all,
+    tcp_packet, udp_packet,
+};
+
+#[test]
+fn a_connection_that_was_cut_stays_cut_whatever_its_ends_send() {
+    let data = tcp_packet((POD_A, 4000), (POD_B, 8080), tcp::ACK);
+    let back = tcp_packet((POD_B, 8080), (POD_A, 4000), tcp::ACK);
+    for cut in [
+        policy("b", "b", Some(vec![]), None),
+        policy("a", "a", None, Some(vec![])),
+    ] {
+        let mut node = Node::new(vec![]);
+        let syn = tcp_packet((POD_A, 4000), (POD_B, 8080), tcp::SYN);
+        node.enter(B, A, &node.leave(A, &syn).1);
+        node.enter(A, B, &node.leave(B, &answer(&syn).expect("answer")).1);
+        node.enforce(vec![cut.clone()]);
+        for _ in 0..3 {
+            let there = [node.leave(A, &data).0, node.enter(B, A, &data).0];
+            assert!(there.contains(&Reason::PolicyDenied), "{cut:?}: {there:?}");
+            let here = [node.leave(B, &back).0, node.enter(A, B, &back).0];
+            assert!(here.contains(&Reason::PolicyDenied), "{cut:?}: {here:?}");
+        }
+    }
+}
+
+#[test]
+fn a_tag_within_a_tag_hides_no_packet() {
+    let node = Node::new(vec![deny_all("a"), deny_all("b")]);
+    let plain = udp_packet((POD_A, 4000), (POD_B, 53));
+    for kind in [0x8100_u16, 0x88a8, 0x9100] {
+        let tag = [&kind.to_be_bytes()[..], &[0, 0]].concat();
+        let tagged = [&plain[..12], &tag, &plain[12..]].concat();
+        assert_eq!(node.leave(A, &tagged).0, Reason::BadHeader);
+        assert_eq!(node.enter(B, A, &tagged).0, Reason::BadHeader);
+    }
+}
+
+/// An ICMP error from `from` to `to` about a UDP datagram from `quoted.0` to `quoted.1`.
+fn error(from: &str, to: &str, quoted: ((&str, u16), (&str, u16))) -> Vec<u8> {
+    let content = Content::Icmp {
+        kind: 3,
+        code: 3,
+        rest: 0,
+        payload: udp_packet(quoted.0, quoted.1)[14..42].to_vec(),
+    };
+    Packet::new(address(from), address(to), content).bytes()
+}
+
+#[test]
+fn errors_go_where_the_flow_goes_and_nowhere_else() {
+    let names = [to("c", &[])];
+    let mut node = Node::new(vec![policy("a", "a", None, Some(names.to_vec()))]);
+    assert_eq!(
+        node.leave(A, &udp_packet((POD_A, 4000), (REMOTE, 53))).0,
+        Reason::PolicyAllowed
+    );
+    let received = ((REMOTE, 53), (POD_A, 4000));
+    assert_eq!(
+        node.leave(A, &error(POD_A, REMOTE, received)).0,
+        Reason::Related
+    );
+    assert_eq!(
+        node.leave(A, &error(POD_A, "10.0.2.9", received)).0,
+        Reason::PolicyDenied
+    );
+    assert_eq!(
+        node.leave(A, &error(POD_B, REMOTE, received)).0,
+        Reason::SpoofedSource
+    );
+    // Nor on the approval of a flow that has been cut.
+    node.enforce(vec![deny_all("a")]);
+    assert_eq!(
+        node.leave(A, &error(POD_A, REMOTE, received)).0,
+        Reason::PolicyDenied
+    );
+    assert_eq!(
+        node.enter(
+            A,
+            UPLINK,
+            &error(REMOTE, POD_A, ((POD_A, 4000), (REMOTE, 53)))
+        )
+        .0,
+        Reason::PolicyDenied
+    );
+}
+
+#[test]
+fn a_finished_service_connection_is_in_nobodys_way() {
+    let mut node = Node::new(vec![allow_egress_to_b()]);
+    let syn = tcp_packet((POD_A, 4000), (SERVICE_B, 80), tcp::SYN);
+    let (_, sent) = node.leave(A, &syn);
+    let direct = tcp_packet((POD_A, 4000), (POD_B, 8080), tcp::SYN);
+    // Alive, it would get the answers.
+    assert_eq!(node.leave(A, &direct).0, Reason::TupleClash);
+    node.enter(B, A, &sent);
+    let reset = tcp_packet((POD_A, 4000), (SERVICE_B, 80), tcp::RST);
+    node.leave(A, &reset);
+    assert_eq!(node.leave(A, &direct).0, Reason::PolicyAllowed);
+
+    node.leave(A, &udp_packet((POD_A, 4000), (SERVICE_B, 80)));
+    let direct = udp_packet((POD_A, 4000), (POD_B, 8080));
+    assert_eq!(node.leave(A, &direct).0, Reason::TupleClash);
+    node.clock += 200 * SECOND;
+    assert_eq!(node.leave(A, &direct).0, Reason::PolicyAllowed);
+}
+
+#[test]
+fn nobody_speaks_for_a_pod_that_has_not_been_found_yet() {
+    let mut node = Node::new(vec![]);
+    let mut cluster = snapshot([A, B], vec![]);
+    cluster.devices.devices.remove(&address(POD_B));
+    node.apply(&cluster);
+    let stolen = udp_packet((POD_B, 4000), (REMOTE, 53));
+    assert_eq!(node.leave(A, &stolen).0, Reason::SpoofedSource);
+    // Its own device is not known as another pod's.
+    assert_eq!(node.leave(B, &stolen).0, Reason::NotIsolated);
+}
+
+#[test]
+fn one_pods_fragments_say_nothing_of_anothers() {
+    let node = Node::new(vec![allow_egress_to_b()]);
+    let part = |source: &str, port, offset, more| {
+        let content = Content::Udp {
+            source: port,
+            destination: 8080,
+            payload: 64,
+            checksum: true,
+        };
+        let mut packet = Packet::new(address(source), address(POD_B), content);
+        packet.fragment = Some((7, offset, more));
+        packet.bytes()
+    };
+    // B pretends to be A: its first fragment is refused, and must not stand for that of A.
+    assert_eq!(
+        node.leave(B, &part(POD_A, 9, 0, true)).0,
+        Reason::SpoofedSource
+    );
+    assert_eq!(
+        node.leave(A, &part(POD_A, 4000, 9, false)).0,
+        Reason::UnknownFragment
+    );
+}
+
+#[test]
+fn fragments_of_ipv6_are_of_one_datagram_whatever_header_comes_next() {
+    let node = Node::new(vec![]);
+    let part = |next: u8, offset, more| {
+        let content = Content::Udp {
+            source: 4000,
+            destination: 53,
+            payload: 64,
+            checksum: true,
+        };
+        let mut packet = Packet::new(address("fd00:1::1"), address("fd00:2::1"), content);
+        packet.fragment = Some((7, offset, more));
+        let mut bytes = packet.bytes();
+        // The fragment header's next header.
+        bytes[14 + 40] = next;
+        bytes
+    };
+    assert_eq!(node.leave(A, &part(17, 0, true)).0, Reason::NotIsolated);
+    assert_eq!(node.leave(A, &part(60, 9, false)).0, Reason::Established);
+}
+
+#[test]
+fn neighbour_discovery_is_what_has_not_been_forwarded() {
+    let node = Node::new(vec![deny_all("a")]);
+    let message = |kind, hops| {
+        let content = Content::Icmp {
+            kind,
+            code: 0,
+            rest: 0,
+            payload: vec![0; 16],
+        };
+        let destination: IpAddr = address("fd00:2::1");
+        let mut packet = Packet::new(address("fd00:1::1"), destination, content);
+        packet.hops = hops;
+        packet.bytes()
+    };
+    for (kind, own) in [(133, 255), (135, 255), (136, 255), (130, 1), (143, 1)] {
+        assert_eq!(node.leave(A, &message(kind, own)).0, Reason::Neighbor);
+        assert_eq!(node.leave(A, &message(kind, 64)).0, Reason::PolicyDenied);
+    }
+}
