@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{BPFFS, RUN_DIR, RunConfig};
+use crate::config::{BPFFS, Effective, RUN_DIR};
 
 /// Services and NetworkPolicy of a Kubernetes node in eBPF.
 #[derive(Debug, Parser)]
@@ -24,7 +24,10 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the agent
-    Run(Box<RunConfig>),
+    Run(Box<Effective>),
+    /// Options of `weir run`: print them, check them
+    #[command(subcommand)]
+    Config(Box<ConfigCommand>),
     /// Show what the agent is doing: watches, devices, maps, skipped objects
     Status {
         /// Output and agent
@@ -93,6 +96,31 @@ pub enum Command {
         #[arg(short, long, value_enum, default_value_t)]
         output: OutputFormat,
     },
+}
+
+/// `weir config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print a configuration file with the defaults, or with what counts
+    Print {
+        /// Print what `weir run` would go by, given the same flags, environment and file, and who said so
+        #[arg(long)]
+        effective: bool,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t, requires = "effective")]
+        output: DocumentFormat,
+        /// Flags of `weir run`
+        #[command(flatten)]
+        given: Effective,
+    },
+    /// Say what `weir run` would refuse, given the same flags, environment and file
+    Check {
+        /// Flags of `weir run`
+        #[command(flatten)]
+        given: Effective,
+    },
+    /// Print the reference page of all options
+    Reference,
 }
 
 /// `weir service`.
@@ -203,6 +231,16 @@ pub enum OutputFormat {
     /// For people.
     #[default]
     Table,
+    /// For programs.
+    Json,
+}
+
+/// How to print a document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DocumentFormat {
+    /// With comments.
+    #[default]
+    Yaml,
     /// For programs.
     Json,
 }

@@ -9,19 +9,20 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::args::{
-    Command, ConntrackCommand, ListCommand, LiveQuery, MapCommand, OutputFormat, Query, Scope,
-    ServiceCommand,
+    Command, ConfigCommand, ConntrackCommand, DocumentFormat, ListCommand, LiveQuery, MapCommand,
+    OutputFormat, Query, Scope, ServiceCommand,
 };
 use super::{Outcome, colour, offline, print, write_out};
 use crate::admin::{self, Client, FlowRow, MapDump, PodRow, PolicyRow, Status};
-use crate::config::{LogFormat, RunConfig, admin_socket};
+use crate::config::{self, Effective, LogFormat, RunConfig, admin_socket};
 use crate::datapath;
 use crate::explain::{self, Explanation, Question, Translation, Verdict};
 use crate::flows::{self, Record};
 
 pub(super) fn execute(command: Command) -> Result<Outcome> {
     match command {
-        Command::Run(config) => return run(*config),
+        Command::Run(given) => return run(*given),
+        Command::Config(command) => configuration(*command)?,
         Command::Status { query } => status(&query)?,
         Command::Service(ServiceCommand::List { scope, query }) => services(&scope, &query)?,
         Command::Endpoint(ListCommand::List { scope, query }) => endpoints(&scope, &query)?,
@@ -55,9 +56,16 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
     Ok(Outcome::Yes)
 }
 
-fn run(config: RunConfig) -> Result<Outcome> {
-    config.validate()?;
+fn run(given: Effective) -> Result<Outcome> {
+    given.validate()?;
+    let Effective {
+        config, ignored, ..
+    } = given;
     init_logging(&config)?;
+    for ignored in ignored {
+        let (file, field, value) = (ignored.place.location(), ignored.place.field, ignored.value);
+        tracing::warn!(file, field, %value, reason = ignored.reason, "a field has no effect");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -77,6 +85,26 @@ fn init_logging(config: &RunConfig) -> Result<()> {
         LogFormat::Json => builder.json().try_init(),
     };
     result.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+}
+
+fn configuration(command: ConfigCommand) -> Result<()> {
+    let text = match command {
+        ConfigCommand::Check { given } => {
+            given.validate()?;
+            return Ok(());
+        }
+        ConfigCommand::Reference => config::reference(),
+        ConfigCommand::Print {
+            effective,
+            output,
+            given,
+        } => match output {
+            _ if !effective => config::defaults(),
+            DocumentFormat::Yaml => given.to_yaml(),
+            DocumentFormat::Json => print::json("EffectiveConfiguration", &given.to_json())?,
+        },
+    };
+    Ok(write_out(&text)?)
 }
 
 fn status(query: &Query) -> Result<()> {

@@ -7,11 +7,13 @@ pub mod print;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches};
 
 pub use args::{Cli, Command, OutputFormat, Query};
@@ -60,7 +62,46 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap:
     if called == Some(OsStr::new("kubectl-weir")) {
         command = command.bin_name("kubectl weir");
     }
-    Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
+    let matches = command
+        .try_get_matches_from_mut(&arguments)
+        .map_err(|error| with_variables(error, &command, &arguments))?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// clap names a flag also where its environment variable gave the value: tell the variable.
+fn with_variables(
+    mut error: clap::Error,
+    command: &clap::Command,
+    arguments: &[OsString],
+) -> clap::Error {
+    let message = error.to_string();
+    let tip = |option: &clap::Arg| {
+        let flag = format!("--{}", option.get_long()?);
+        let variable = option.get_env()?;
+        let value = std::env::var_os(variable)?;
+        let by_flag = arguments.iter().any(|one| gives(one, &flag));
+        let (variable, value) = (variable.display(), value.display());
+        (message.contains(&format!("'{flag} ")) && !by_flag)
+            .then(|| format!("{flag} is given by the environment: {variable}={value}"))
+    };
+    let tips: BTreeSet<String> = options(command).filter_map(tip).collect();
+    if !tips.is_empty() {
+        let tips = tips.into_iter().map(Into::into).collect();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+    }
+    error
+}
+
+/// The options of a command and of those below it.
+fn options(command: &clap::Command) -> Box<dyn Iterator<Item = &clap::Arg> + '_> {
+    let below = command.get_subcommands().flat_map(options);
+    Box::new(command.get_opts().chain(below))
+}
+
+/// Whether an argument is this flag, with or without its value.
+fn gives(argument: &OsStr, flag: &str) -> bool {
+    let rest = argument.to_str().and_then(|text| text.strip_prefix(flag));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
 }
 
 /// An error with its causes, without those that its own text already tells.

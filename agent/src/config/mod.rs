@@ -1,6 +1,16 @@
-//! What the agent is told: one struct from flags and environment, checked before anything is touched.
+//! What the agent is told: one struct from flags, environment and a file, checked before anything is touched.
+//!
+//! An option is a field of [`RunConfig`] and nothing else: its key in a file is the field's name in camelCase, and its
+//! environment variable is its flag's name after `WEIR_`.
 
 mod cgroup;
+mod definition;
+mod document;
+mod effective;
+mod error;
+mod file;
+mod kube_proxy;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -12,13 +22,24 @@ use clap::Args;
 use crate::model::AttachMode;
 
 pub use cgroup::cgroup_mount;
+pub use definition::{Definition, definitions};
+pub use document::defaults;
+pub use effective::{Effective, Setting, Source};
+pub use error::ConfigError;
+pub use file::{Ignored, Place};
+pub use reference::reference;
+
+/// `apiVersion` of a configuration file.
+pub const API_VERSION: &str = "weir/v1alpha1";
+/// `kind` of a configuration file.
+pub const KIND: &str = "WeirConfiguration";
 
 /// Where a run directory is unless told otherwise.
 pub const RUN_DIR: &str = "/run/weir";
 /// Where pins are unless told otherwise.
 pub const BPFFS: &str = "/sys/fs/bpf/weir";
 
-/// Options of `weir run`. A flag counts more than its environment variable, that more than the default.
+/// Options of `weir run`. A flag counts more than its environment variable, that more than the file, that more than the default.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct RunConfig {
     /// kubeconfig file; without it and without --manifests the pod's service account is used
@@ -135,49 +156,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// What is wrong with a configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// cgroup2 is nowhere mounted.
-    #[error(
-        "no cgroup2 hierarchy is mounted: run `mount -t cgroup2 none /sys/fs/cgroup`, or name one with --cgroup-root"
-    )]
-    NoCgroup,
-    /// The directory given is in no cgroup2 hierarchy.
-    #[error(
-        "--cgroup-root {} is in no cgroup2 hierarchy: name a directory below a mount of type cgroup2", .0.display()
-    )]
-    NotCgroup(PathBuf),
-    /// The mounts cannot be read.
-    #[error("cannot read {path} to find cgroup2 ({source}): is /proc mounted?")]
-    Mounts {
-        /// The file.
-        path: &'static str,
-        /// The reason.
-        source: std::io::Error,
-    },
-    /// The node has no name.
-    #[error("cannot tell this node's name ({0}): give it with --node-name")]
-    NodeName(String),
-    /// The manifest directory is not there.
-    #[error("--manifests {} is no directory that can be read: create it first", .0.display())]
-    Manifests(PathBuf),
-    /// The kubeconfig is not there.
-    #[error("--kubeconfig {} is no file that can be read", .0.display())]
-    Kubeconfig(PathBuf),
-    /// An API server without scheme.
-    #[error("--api-server {0:?} is no URL: write https://HOST:PORT")]
-    ApiServer(String),
-    /// The log filter cannot be read.
-    #[error("--log-level {level:?} cannot be read: {message}")]
-    LogLevel {
-        /// As given.
-        level: String,
-        /// What is wrong.
-        message: String,
-    },
-}
-
 impl RunConfig {
     /// Checks everything that can be checked without a kernel or an API server.
     ///
@@ -197,6 +175,9 @@ impl RunConfig {
         let is_url = |url: &&String| !url.starts_with("https://") && !url.starts_with("http://");
         if let Some(url) = self.api_servers.iter().find(is_url) {
             return Err(ConfigError::ApiServer(url.clone()));
+        }
+        if self.cgroup_root.is_some() {
+            self.cgroup_root()?;
         }
         let directives: Result<tracing_subscriber::EnvFilter, _> = self.log_level.parse();
         directives.map(drop).map_err(|error| ConfigError::LogLevel {
