@@ -89,7 +89,7 @@ fn line(key: &str, value: &Value) -> String {
     } else {
         serde_saphyr::to_string(value).ok()
     };
-    match plain.as_deref().map(str::trim_end) {
+    match plain.as_deref().and_then(|text| text.strip_suffix('\n')) {
         Some(text) if !text.contains('\n') => format!("{key}: {text}"),
         _ => format!("{key}: {value}"),
     }

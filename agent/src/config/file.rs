@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use serde_saphyr::Spanned;
+use serde_saphyr::{Spanned, UserMessageFormatter};
 
 use super::definition::definitions;
 use super::{API_VERSION, ConfigError, KIND, kube_proxy};
@@ -73,7 +73,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
         serde_saphyr::from_str_with_options(text, options).map_err(|error| {
             ConfigError::Syntax {
                 path: path.to_owned(),
-                message: error.to_string(),
+                message: error.render_with_formatter(&UserMessageFormatter),
             }
         })?;
     let mut take = |key: &str| match fields.remove(key).map(|field| field.value) {

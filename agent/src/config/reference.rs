@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::kube_proxy::{self, FIELDS, Fate};
-use super::{API_VERSION, KIND, definitions};
+use super::{API_VERSION, Definition, KIND, definitions};
 
 /// The page in Markdown, from the definitions alone.
 #[must_use]
@@ -66,25 +66,37 @@ the log and by `weir config print --effective`, which also turns such a file int
 
     weir config print --effective --config kube-proxy.yaml > weir.yaml
 
-| field | becomes | else |
-| --- | --- | --- |
+| field | what becomes of it |
+| --- | --- |
 ",
         kube_proxy::KIND,
         kube_proxy::API_VERSION,
     );
-    let options = definitions();
-    for field in FIELDS {
-        let (becomes, reason) = match field.fate {
-            Fate::Ignored(reason) => (String::new(), format!("ignored: {reason}")),
-            Fate::Sets { option, .. } => {
-                let option = options.iter().find(|one| one.id() == option);
-                let key = option.map(super::Definition::key).unwrap_or_default();
-                (format!("`{key}`"), String::new())
-            }
-        };
-        let _ = writeln!(page, "| `{}` | {becomes} | {reason} |", field.path);
+    for (fate, fields) in fates() {
+        let _ = writeln!(page, "| {} | {fate} |", fields.join(", "));
     }
     page
+}
+
+/// kube-proxy's fields by what becomes of them, in their order.
+fn fates() -> Vec<(String, Vec<String>)> {
+    let options = definitions();
+    let mut fates: Vec<(String, Vec<String>)> = Vec::new();
+    for field in FIELDS {
+        let fate = match field.fate {
+            Fate::Ignored(reason) => format!("ignored: {reason}"),
+            Fate::Sets { option, .. } => {
+                let option = options.iter().find(|one| one.id() == option);
+                format!("`{}`", option.map(Definition::key).unwrap_or_default())
+            }
+        };
+        let path = format!("`{}`", field.path);
+        match fates.iter_mut().find(|(known, _)| *known == fate) {
+            Some((_, fields)) => fields.push(path),
+            None => fates.push((fate, vec![path])),
+        }
+    }
+    fates
 }
 
 /// A pipe would end the cell.

@@ -1,3 +1,7 @@
+mod documents;
+mod files;
+mod kube_proxy;
+
 use std::path::PathBuf;
 
 use clap::Parser;
