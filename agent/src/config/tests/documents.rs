@@ -5,6 +5,9 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use serde_json::Value;
 
 use crate::config::definition::{Definition, definitions, from_flags};
 use crate::config::{Effective, RunConfig, Setting, Source, defaults, file, reference};
@@ -63,59 +66,54 @@ fn the_reference_page_is_that_of_the_definitions() {
     );
 }
 
-/// Values that an option takes, by what it looks like.
+/// Texts of which every option that takes not just any text takes one.
+const SAMPLES: [&str; 9] = [
+    "tcx",
+    "json",
+    "host",
+    "all",
+    "none",
+    "10.0.0.0/8",
+    "[fd00::1]:80",
+    "30s",
+    "0.5",
+];
+
+/// Values that an option takes, or none.
 fn values(option: &Definition) -> BoxedStrategy<Vec<OsString>> {
     // What YAML can print, as JSON too (no other control characters), without the end of a list's item.
     let printable = "[\n\t -+\\--~\u{a0}-\u{d7ff}\u{e000}-\u{fefe}\u{10000}-\u{10ffff}]{1,12}";
-    let text = || prop_oneof![printable, "[ -+\\--~]{1,100}"].boxed();
-    let one = |text: BoxedStrategy<String>| text.prop_map(|text| vec![text.into()]).boxed();
-    let name = option.expected();
-    let given = match name.as_str() {
-        "a whole number" => one((1024_u32..=16_777_216)
-            .prop_map(|one| one.to_string())
-            .boxed()),
-        "a text (ADDRESS:PORT)" => one(any::<std::net::SocketAddr>()
-            .prop_map(|one| one.to_string())
-            .boxed()),
-        "a text (MODE)" => one(prop_oneof!["auto", "tcx", "clsact"].boxed()),
-        list if list.starts_with("a list") => {
-            let items = prop::collection::vec(text().prop_map(OsString::from), 1..4);
-            items.boxed()
-        }
-        choices if choices.starts_with("one of ") => {
-            let choices: Vec<String> = choices["one of ".len()..]
-                .split(", ")
-                .map(str::to_owned)
-                .collect();
-            one(prop::sample::select(choices).boxed())
-        }
-        truth if truth.starts_with("true") => {
-            one(any::<bool>().prop_map(|one| one.to_string()).boxed())
-        }
-        _ => one(text()),
+    let texts = prop_oneof![
+        printable,
+        "[ -+\\--~]{1,100}",
+        prop::sample::select(&SAMPLES[..]).prop_map(str::to_owned),
+    ];
+    let option = option.clone();
+    let given = match option.write(&option.defaults()) {
+        Value::Array(_) => prop::collection::vec(texts.prop_map(Value::from), 1..4)
+            .prop_map(Value::from)
+            .boxed(),
+        Value::Number(_) => (0..=16_777_216_u32).prop_map(Value::from).boxed(),
+        Value::Bool(_) => any::<bool>().prop_map(Value::from).boxed(),
+        _ => texts.prop_map(Value::from).boxed(),
     };
-    prop_oneof![Just(Vec::new()), given].boxed()
+    let taken = move |value: &Value| option.read(value).ok().flatten();
+    prop_oneof![
+        Just(Vec::new()),
+        given.prop_map(move |value| taken(&value).unwrap_or_default())
+    ]
+    .boxed()
 }
 
-/// Every option with values; those that exclude each other are not both given.
-fn settings() -> impl Strategy<Value = Vec<Setting>> {
+/// A configuration with options from their environment variables.
+fn configurations() -> impl Strategy<Value = Effective> {
     let each: Vec<_> = definitions().iter().map(values).collect();
-    (each, any::<bool>()).prop_map(|(values, manifests)| {
-        let with_values = definitions().into_iter().zip(values);
-        let left_out = |id: &str| match id {
-            "manifests" => !manifests,
-            "kubeconfig" | "api_servers" => manifests,
-            _ => false,
-        };
-        let setting = |(option, mut values): (Definition, Vec<OsString>)| {
-            if left_out(option.id()) {
-                values.clear();
-            }
-            let source = if values.is_empty() {
-                values = option.defaults();
-                Source::Default
+    each.prop_filter_map("options that exclude each other", |values| {
+        let setting = |(option, values): (Definition, Vec<OsString>)| {
+            let (values, source) = if values.is_empty() {
+                (option.defaults(), Source::Default)
             } else {
-                Source::Environment(option.environment())
+                (values, Source::Environment(option.environment()))
             };
             Setting {
                 option,
@@ -123,20 +121,33 @@ fn settings() -> impl Strategy<Value = Vec<Setting>> {
                 source,
             }
         };
-        with_values.map(setting).collect()
+        let settings: Vec<_> = definitions().into_iter().zip(values).map(setting).collect();
+        let given = settings.iter().filter(|one| one.source != Source::Default);
+        let flags = given.flat_map(|one| one.option.flags(&one.values));
+        Some(Effective {
+            config: from_flags(flags).ok()?,
+            settings,
+            ignored: Vec::new(),
+        })
     })
 }
 
+#[test]
+fn generated_configurations_set_every_option() {
+    for option in definitions() {
+        let mut runner = TestRunner::deterministic();
+        let set = (0..500).any(|_| {
+            let values = values(&option).new_tree(&mut runner).unwrap().current();
+            !values.is_empty() && values != option.defaults()
+        });
+        assert!(set, "add a value that {} takes to SAMPLES", option.flag());
+    }
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
-    fn what_is_printed_gives_the_same_configuration(settings in settings()) {
-        let given = settings.iter().filter(|one| one.source != Source::Default);
-        let flags = given.flat_map(|one| one.option.flags(&one.values));
-        let effective = Effective {
-            config: from_flags(flags).unwrap(),
-            settings,
-            ignored: Vec::new(),
-        };
+    fn what_is_printed_gives_the_same_configuration(effective in configurations()) {
         prop_assert_eq!(&read(&effective.to_yaml()), &effective.config);
         let json = effective.to_json();
         prop_assert_eq!(&read(&json["configuration"].to_string()), &effective.config);
