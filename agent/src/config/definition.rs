@@ -4,6 +4,7 @@ use std::any::TypeId;
 use std::error::Error;
 use std::ffi::OsString;
 
+use clap::builder::{OsStr, PossibleValue};
 use clap::{Arg, ArgAction, Args, Command, FromArgMatches};
 use serde_json::Value;
 
@@ -93,14 +94,14 @@ impl Definition {
     /// Value if nobody gives one; empty if there is none.
     pub(super) fn defaults(&self) -> Vec<OsString> {
         let values = self.0.get_default_values();
-        values.iter().map(|value| value.to_os_string()).collect()
+        values.iter().map(OsStr::to_os_string).collect()
     }
 
     /// What a value looks like.
     #[must_use]
     pub fn expected(&self) -> String {
         let choices: Vec<_> = self.0.get_possible_values();
-        let choices: Vec<_> = choices.iter().map(|choice| choice.get_name()).collect();
+        let choices: Vec<_> = choices.iter().map(PossibleValue::get_name).collect();
         let hint = self.0.get_value_names().unwrap_or_default().join(" ");
         match self.form() {
             Form::Boolean => "true or false".to_owned(),

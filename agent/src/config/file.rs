@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use serde_saphyr::{Spanned, UserMessageFormatter};
 
-use super::definition::definitions;
+use super::definition::{Definition, definitions};
 use super::{API_VERSION, ConfigError, KIND, kube_proxy};
 
 /// Where something is said.
@@ -103,7 +103,7 @@ fn own(path: &Path, fields: &Fields) -> Result<File, ConfigError> {
             field: key.clone(),
         };
         let Some(option) = options.iter().find(|option| option.key() == *key) else {
-            let keys: Vec<String> = options.iter().map(|option| option.key()).collect();
+            let keys: Vec<String> = options.iter().map(Definition::key).collect();
             let hint = nearest(key, &keys);
             return Err(ConfigError::UnknownKey { place, hint });
         };

@@ -23,14 +23,14 @@ pub(in crate::config) struct Field {
     pub fate: Fate,
 }
 
+/// The value for Weir's option, or why the field has no effect.
+type How = fn(&Given) -> Result<Value, &'static str>;
+
 /// What becomes of a field that is set.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::config) enum Fate {
-    /// It sets an option, named by its field, to a value that may hang on other fields; null leaves the option alone.
-    Sets {
-        option: &'static str,
-        how: fn(&Given) -> Value,
-    },
+    /// It sets an option, named by its field, to a value that may hang on other fields.
+    Sets { option: &'static str, how: How },
     /// It has no effect, and why.
     Ignored(&'static str),
 }
@@ -43,7 +43,7 @@ impl Field {
     pub(super) fn is_set(&self, value: &Value) -> Result<bool, &'static str> {
         let given = self.form.canonical(value)?;
         let is = |unset: &&str| given.as_ref() == Some(&self.form.canonical_text(unset));
-        Ok(given.is_some() && !self.unset.iter().any(|unset| is(&unset)))
+        Ok(given.is_some() && !self.unset.iter().any(is))
     }
 }
 
@@ -52,7 +52,7 @@ const fn sets(
     form: Form,
     unset: &'static [&'static str],
     option: &'static str,
-    how: fn(&Given) -> Value,
+    how: How,
 ) -> Field {
     let fate = Fate::Sets { option, how };
     Field {
@@ -107,7 +107,7 @@ pub(in crate::config) const FIELDS: &[Field] = &[
         Text,
         EMPTY,
         "kubeconfig",
-        |given| given["clientConnection.kubeconfig"].clone(),
+        |given| Ok(given["clientConnection.kubeconfig"].clone()),
     ),
     ignored("clientConnection.acceptContentTypes", Text, EMPTY, CLIENT),
     ignored(
@@ -119,7 +119,7 @@ pub(in crate::config) const FIELDS: &[Field] = &[
     ignored("clientConnection.qps", Number, &["0", "5"], CLIENT),
     ignored("clientConnection.burst", Integer, &["0", "10"], CLIENT),
     sets("logging.format", Text, EMPTY, "log_format", |given| {
-        given["logging.format"].clone()
+        Ok(given["logging.format"].clone())
     }),
     ignored(
         "logging.flushFrequency",
@@ -139,7 +139,7 @@ pub(in crate::config) const FIELDS: &[Field] = &[
     ignored("logging.options.json.splitStream", Boolean, FALSE, LOG),
     ignored("logging.options.json.infoBufferSize", Quantity, &["0"], LOG),
     sets("hostnameOverride", Text, EMPTY, "node_name", |given| {
-        lower_case(&given["hostnameOverride"])
+        Ok(lower_case(&given["hostnameOverride"]))
     }),
     ignored(
         "bindAddress",
@@ -152,14 +152,14 @@ pub(in crate::config) const FIELDS: &[Field] = &[
         Text,
         EMPTY,
         "healthz_address",
-        |given| with_port(&given["healthzBindAddress"], 10256),
+        |given| Ok(with_port(&given["healthzBindAddress"], 10256)),
     ),
     sets(
         "metricsBindAddress",
         Text,
         EMPTY,
         "metrics_address",
-        |given| with_port(&given["metricsBindAddress"], 10249),
+        |given| Ok(with_port(&given["metricsBindAddress"], 10249)),
     ),
     ignored(
         "bindAddressHardFail",
@@ -258,12 +258,13 @@ pub(in crate::config) const FIELDS: &[Field] = &[
 ];
 
 /// klog's verbosity: kube-proxy says little at 2, what it changes at 4, every packet rule from 6 on.
-fn log_level(given: &Given) -> Value {
-    match given["logging.verbosity"].as_u64() {
-        None | Some(0..=3) => "info".into(),
-        Some(4..=5) => "debug".into(),
-        Some(_) => "trace".into(),
-    }
+fn log_level(given: &Given) -> Result<Value, &'static str> {
+    let level = match given["logging.verbosity"].as_u64() {
+        None | Some(0..=3) => "info",
+        Some(4..=5) => "debug",
+        Some(_) => "trace",
+    };
+    Ok(level.into())
 }
 
 /// As kube-proxy makes a node's name of it.
@@ -282,22 +283,20 @@ fn with_port(address: &Value, port: u16) -> Value {
 }
 
 /// What kube-proxy makes the kernel's limit: so many for each CPU, and no less than the minimum; 0 for each CPU is no limit
-/// of its own.
-fn flow_capacity(given: &Given) -> Value {
-    let number = |path, default: u64| given.get(path).map_or(Some(default), Value::as_u64);
-    match (
-        number("conntrack.maxPerCore", 32 * 1024),
-        number("conntrack.min", 128 * 1024),
-    ) {
-        (Some(0), _) => Value::Null,
-        (Some(per_cpu), Some(least)) => least.max(per_cpu.saturating_mul(cpus())).into(),
-        // Negative: let the option refuse it.
-        _ => (-1).into(),
+/// of its own. Less than 0 is left for the option to refuse.
+fn flow_capacity(given: &Given) -> Result<Value, &'static str> {
+    let number = |path, default| given.get(path).and_then(Value::as_i64).unwrap_or(default);
+    let per_cpu = number("conntrack.maxPerCore", 32 * 1024);
+    let least = number("conntrack.min", 128 * 1024);
+    match per_cpu.min(least) {
+        negative if negative < 0 => Ok(negative.into()),
+        _ if per_cpu == 0 => Err("with maxPerCore 0 kube-proxy leaves the limit as it is"),
+        _ => Ok(least.max(per_cpu.saturating_mul(cpus())).into()),
     }
 }
 
 /// CPUs that this process may use.
-fn cpus() -> u64 {
+fn cpus() -> i64 {
     let set = rustix::thread::sched_getaffinity(None);
-    set.map_or(1, |set| u64::from(set.count()))
+    set.map_or(1, |set| i64::from(set.count()))
 }

@@ -32,8 +32,8 @@ impl Form {
         let text = match (self, value) {
             (_, Value::Null) => return Ok(None),
             (Self::Text | Self::Quantity, Value::String(text)) => Some(text.clone()),
-            (Self::Integer | Self::Quantity, Value::Number(number)) if !number.is_f64() => {
-                Some(number.to_string())
+            (Self::Integer | Self::Quantity, Value::Number(number)) => {
+                number.as_i64().map(|number| number.to_string())
             }
             (Self::Number, Value::Number(number)) => number.as_f64().map(|one| one.to_string()),
             (Self::Boolean, Value::Bool(truth)) => Some(truth.to_string()),

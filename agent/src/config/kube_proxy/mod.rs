@@ -37,31 +37,32 @@ pub(super) fn import(path: &Path, document: &Fields) -> Result<File, ConfigError
             continue;
         };
         let place = place(path, field.path);
-        let (id, translated) = match field.fate {
-            Fate::Sets { option, how } => (option, how(&given)),
-            Fate::Ignored(reason) => {
-                file.ignored.push(Ignored {
-                    place,
-                    value: value.clone(),
-                    reason,
-                });
-                continue;
-            }
+        let outcome = match field.fate {
+            Fate::Ignored(reason) => Err(reason),
+            Fate::Sets { option, how } => how(&given).map(|translated| (option, translated)),
         };
-        let read = options
-            .iter()
-            .find(|option| option.id() == id)
-            .map(|option| option.read(&translated));
-        match read {
-            Some(Ok(Some(values))) => {
-                // Of two fields that make one value, the first is named.
-                file.values.entry(id.to_owned()).or_insert((values, place));
+        match outcome {
+            Err(reason) => file.ignored.push(Ignored {
+                place,
+                value: value.clone(),
+                reason,
+            }),
+            Ok((id, translated)) => {
+                let Some(option) = options.iter().find(|option| option.id() == id) else {
+                    continue;
+                };
+                match option.read(&translated) {
+                    // Of two fields that make one value, the first is named.
+                    Ok(values) => {
+                        let values = (values.unwrap_or_default(), place);
+                        file.values.entry(id.to_owned()).or_insert(values);
+                    }
+                    Err(why) => {
+                        let found = value.to_string();
+                        return Err(ConfigError::Value { place, found, why });
+                    }
+                }
             }
-            Some(Err(why)) => {
-                let found = value.to_string();
-                return Err(ConfigError::Value { place, found, why });
-            }
-            Some(Ok(None)) | None => {}
         }
     }
     Ok(file)

@@ -211,6 +211,7 @@ fn values_mean_what_they_mean_to_kube_proxy() {
     ] {
         let file = import(text).unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(options(&file).get(option).copied(), value, "{text}");
+        assert_eq!(file.ignored.is_empty(), value.is_some(), "{text}");
     }
 }
 
@@ -267,7 +268,7 @@ fn mistakes_name_the_field() {
         ),
         (
             "conntrack: {min: -5}",
-            "conntrack.min cannot be -5: -1 is not in 1024..=16777216",
+            "conntrack.min cannot be -5: -5 is not in 1024..=16777216",
         ),
     ] {
         let error = import(text).expect_err(text);
