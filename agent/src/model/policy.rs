@@ -3,7 +3,7 @@
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectName, Protocol, Selector};
+use super::{ObjectName, Operator, Protocol, Requirement, Selector};
 
 /// Direction of a rule, seen from the selected pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -59,6 +59,26 @@ pub struct Rule {
     pub peers: Vec<Peer>,
     /// `ports`; empty means every port of every protocol.
     pub ports: Vec<PolicyPort>,
+}
+
+impl Rule {
+    /// The rule that nothing matches.
+    #[must_use]
+    pub fn nobody() -> Self {
+        let nothing = Requirement {
+            key: String::new(),
+            operator: Operator::In([].into()),
+        };
+        Self {
+            peers: vec![Peer::Pods {
+                namespaces: None,
+                pods: Some(Selector {
+                    requirements: vec![nothing],
+                }),
+            }],
+            ports: Vec::new(),
+        }
+    }
 }
 
 /// NetworkPolicyPeer.

@@ -2,6 +2,7 @@
 
 mod backends;
 mod display;
+mod excess;
 mod memory;
 mod narrows;
 mod planner;
@@ -11,6 +12,7 @@ mod sizes;
 mod space;
 mod step;
 
+pub use excess::{Refused, refuse_excess};
 pub use memory::{Canonical, CanonicalFrontend, CanonicalRow, MemoryError, MemoryMaps};
 pub use planner::Planner;
 pub use sizes::{BACKENDS, PlanError};

@@ -10,7 +10,7 @@ use super::policies::Policies;
 use super::services::Services;
 use super::sizes::{PlanError, backends_too_large, sizes};
 use super::step::{Plan, Step};
-use crate::compile::Tables;
+use crate::compile::{ServiceTables, Tables};
 
 /// A table of the selected generation has no room left: a larger generation is needed.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +79,19 @@ impl Planner {
         next.tables = Some(Arc::new(desired.clone()));
         *self = next;
         Ok(Plan { steps })
+    }
+
+    /// The steps that bring Services in line and leave policies as they are: what is possible when [`Self::plan`] is not. None if
+    /// there is nothing to leave.
+    pub fn plan_services(&mut self, services: &ServiceTables) -> Plan {
+        let Some(former) = self.tables.clone() else {
+            return Plan::default();
+        };
+        let desired = Tables {
+            services: services.clone(),
+            policies: former.policies.clone(),
+        };
+        self.plan(&desired).unwrap_or_default()
     }
 
     fn incremental(&mut self, desired: &Tables) -> Result<Vec<Step>, Full> {

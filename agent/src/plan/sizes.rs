@@ -22,6 +22,11 @@ fn bounds(table: Table) -> (u32, u32) {
     }
 }
 
+/// Most entries that a table can have.
+pub(super) fn limit(table: Table) -> usize {
+    bounds(table).1 as usize
+}
+
 /// Why there is no plan. The kernel keeps what it has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {

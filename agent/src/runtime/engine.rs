@@ -13,10 +13,10 @@ use crate::compile::{self, Tables};
 use crate::datapath;
 use crate::flows::Directory;
 use crate::metrics::Stage;
-use crate::model::{Change, DeviceFacts, Event, Pod, Snapshot};
+use crate::model::{Change, DeviceFacts, Event, Kind, Pod, Snapshot};
 use crate::netlink::Local;
-use crate::plan::{PlanError, Planner};
-use crate::state::State;
+use crate::plan::{PlanError, Planner, Refused, refuse_excess};
+use crate::state::{Rejected, State};
 
 /// Why the kernel is not in line.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,8 @@ pub(super) struct Engine {
     shared: Arc<Shared>,
     /// What differs since the tables were compiled.
     change: Change,
+    /// Services that no map can hold.
+    refused: Vec<Rejected>,
 }
 
 impl Engine {
@@ -63,6 +65,7 @@ impl Engine {
                 services: true,
                 policies: true,
             },
+            refused: Vec::new(),
         })
     }
 
@@ -78,12 +81,19 @@ impl Engine {
             let change = self.state.apply(event);
             any |= self.note(change);
         }
-        let rejections = self.state.rejections().into();
         self.shared.publish(|published| {
             published.listed.extend(listed);
-            published.rejections = rejections;
         });
+        self.publish_rejections();
         any
+    }
+
+    fn publish_rejections(&self) {
+        let mut rejections = self.state.rejections();
+        rejections.extend(self.refused.iter().cloned());
+        let rejections = rejections.into();
+        self.shared
+            .publish(|published| published.rejections = rejections);
     }
 
     /// Takes in what leads where; whether there is anything to do for it.
@@ -133,6 +143,7 @@ impl Engine {
         self.shared.publish(|published| {
             published.last_sync = done.or(published.last_sync);
             published.last_error = last_error;
+            published.last_attempt = Some(Instant::now());
             if done.is_some() {
                 published.waiting_since = None;
             }
@@ -140,13 +151,29 @@ impl Engine {
         result
     }
 
+    /// Programs are attached whatever became of the tables: a pod without them is open.
     fn try_sync(&mut self) -> Result<(), SyncError> {
         self.compile();
+        let written = self.write();
+        let attached = self
+            .attach()
+            .inspect_err(|_| self.shared.tally.failed(Stage::Attach));
+        written.and(attached)
+    }
+
+    /// Brings the maps in line. Policies that do not fit leave the former ones in force, and Services are carried out all the same.
+    fn write(&mut self) -> Result<(), SyncError> {
         let start = Instant::now();
-        let plan = self
-            .planner
-            .plan(&self.tables)
-            .inspect_err(|_| self.shared.tally.failed(Stage::Plan))?;
+        let (plan, refused) = match self.planner.plan(&self.tables) {
+            Ok(plan) => (plan, None),
+            Err(error) => {
+                self.shared.tally.failed(Stage::Plan);
+                (
+                    self.planner.plan_services(&self.tables.services),
+                    Some(error),
+                )
+            }
+        };
         self.shared.tally.took(Stage::Plan, start.elapsed());
         if !plan.is_empty() {
             let start = Instant::now();
@@ -162,8 +189,7 @@ impl Engine {
             self.shared.publish(|published| published.syncs += 1);
             tracing::debug!(steps = plan.steps.len(), "wrote maps");
         }
-        self.attach()
-            .inspect_err(|_| self.shared.tally.failed(Stage::Attach))
+        refused.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Compiles what changed.
@@ -176,6 +202,9 @@ impl Engine {
         let snapshot = self.state.snapshot();
         if change.services {
             self.tables.services = compile::services(snapshot);
+            let refused = refuse_excess(&mut self.tables.services);
+            self.refused = refused.into_iter().map(too_large).collect();
+            self.publish_rejections();
         }
         if change.policies {
             self.tables.policies = compile::policies(snapshot);
@@ -204,9 +233,9 @@ impl Engine {
         let mut datapath = self.shared.datapath_mut();
         let attached = datapath.attached()?;
         let pods = local_pods(snapshot);
-        let decision = self.devices.decide(&attached, &snapshot.devices, &pods);
+        let wanted = self.devices.wanting(&attached, &snapshot.devices, &pods);
         let mut errors = Vec::new();
-        for &device in &decision.attach {
+        for &device in &wanted {
             let name = names.get(&device).copied().unwrap_or_default();
             match datapath.attach(device) {
                 Ok(()) => {
@@ -218,17 +247,7 @@ impl Engine {
                 Err(error) => errors.push(format!("device {name}: {error}")),
             }
         }
-        for &device in &decision.detach {
-            match datapath.detach(device) {
-                Ok(()) => {
-                    self.devices.detached(device);
-                    tracing::info!(ifindex = device, "detached");
-                }
-                Err(error) if error.is_device_gone() => self.devices.detached(device),
-                Err(error) => errors.push(format!("device {device}: {error}")),
-            }
-        }
-        let attached = if decision.attach.is_empty() && decision.detach.is_empty() {
+        let attached = if wanted.is_empty() {
             attached
         } else {
             datapath.attached()?
@@ -242,6 +261,18 @@ impl Engine {
         } else {
             Err(SyncError::Attach(errors))
         }
+    }
+}
+
+fn too_large(refused: Refused) -> Rejected {
+    Rejected {
+        kind: Kind::Service.as_str(),
+        name: refused.service.to_string(),
+        message: format!(
+            "its ports and endpoints are {} map entries, more than there is room for beside the other Services; it is not served: \
+             use fewer ports, or several Services",
+            refused.entries
+        ),
     }
 }
 

@@ -137,10 +137,11 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> Health {
     Health::new(&published, keeps_up, Some(eligible), Timestamp::now())
 }
 
-/// For the kubelet: whether a restart may help. A node that drains, or an API server that is away, is no reason.
+/// For the kubelet: whether a restart may help. A node that drains, an API server that is away, a Service that is too large or a
+/// device that refuses programs is no reason.
 async fn livez(State(shared): State<Arc<Shared>>) -> Health {
-    let keeps_up = shared.keeps_up(PATIENCE, Instant::now());
-    Health::new(&shared.published(), keeps_up, None, Timestamp::now())
+    let alive = shared.is_alive(PATIENCE, Instant::now());
+    Health::new(&shared.published(), alive, None, Timestamp::now())
 }
 
 /// For rolling updates: whether this node does what the API says.

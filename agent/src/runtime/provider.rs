@@ -154,6 +154,17 @@ impl Shared {
         let waiting = self.published().waiting_since;
         waiting.is_none_or(|since| now.saturating_duration_since(since) <= limit)
     }
+
+    /// Whether the agent is at work: a change may wait, but not without an attempt.
+    pub(super) fn is_alive(&self, limit: std::time::Duration, now: Instant) -> bool {
+        let published = self.published();
+        let last = published.waiting_since.max(
+            published
+                .last_attempt
+                .filter(|_| published.waiting_since.is_some()),
+        );
+        last.is_none_or(|moment| now.saturating_duration_since(moment) <= limit)
+    }
 }
 
 fn fills(datapath: &KernelDatapath) -> Result<BTreeMap<&'static str, Fill>, datapath::Error> {

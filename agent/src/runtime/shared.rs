@@ -50,6 +50,8 @@ pub(super) struct Published {
     pub(super) last_sync: Option<Moment>,
     /// Since when a change waits for the kernel.
     pub(super) waiting_since: Option<Instant>,
+    /// When bringing the kernel in line was last tried.
+    pub(super) last_attempt: Option<Instant>,
     /// Why the last attempt failed.
     pub(super) last_error: Option<String>,
     /// Devices with programs.

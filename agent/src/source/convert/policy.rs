@@ -12,6 +12,9 @@ use crate::model::{
 use crate::source::{Fault, Problem};
 
 /// Converts a NetworkPolicy.
+///
+/// A peer or port that cannot be used allows nothing, and is told; the pods stay isolated. Only where it is not known which pods
+/// are meant, or in which direction, is the whole policy of no use.
 pub fn network_policy(object: api::NetworkPolicy) -> Conversion {
     let name = fields::namespaced(Kind::NetworkPolicy, &object.metadata)?;
     let reject = |fault: Fault| fault.of(Kind::NetworkPolicy, &name);
@@ -29,18 +32,21 @@ pub fn network_policy(object: api::NetworkPolicy) -> Conversion {
         .unwrap_or_default()
         .into_iter()
         .map(|rule| (rule.to, rule.ports));
-    let ingress = rules(ingress, "spec.ingress", "from").map_err(reject)?;
-    let egress = rules(egress, "spec.egress", "to").map_err(reject)?;
+    let has_egress = egress.len() > 0;
+    let mut flaws = Vec::new();
+    let ingress = rules(ingress, "spec.ingress", "from", &mut flaws);
+    let egress = rules(egress, "spec.egress", "to", &mut flaws);
     let (isolates_ingress, isolates_egress) =
-        policy_types(spec.policy_types.unwrap_or_default(), !egress.is_empty()).map_err(reject)?;
+        policy_types(spec.policy_types.unwrap_or_default(), has_egress).map_err(reject)?;
 
-    Ok(Some(Converted::whole(Object::Policy(Policy {
+    let object = Object::Policy(Policy {
         uid: object.metadata.uid.unwrap_or_default(),
         pod_selector,
         ingress: isolates_ingress.then_some(ingress),
         egress: isolates_egress.then_some(egress),
         name,
-    }))))
+    });
+    Ok(Some(Converted { object, flaws }))
 }
 
 /// Whether ingress and egress are isolated. Without policyTypes, ingress is, and egress if there are rules for it.
@@ -71,24 +77,41 @@ fn rules(
     rules: impl Iterator<Item = ApiRule>,
     field: &str,
     peers_field: &str,
-) -> Result<Vec<Rule>, Fault> {
+    flaws: &mut Vec<Fault>,
+) -> Vec<Rule> {
     rules
         .enumerate()
         .map(|(rule, (peers, ports))| {
-            let peers = peers.unwrap_or_default().into_iter().enumerate();
-            let ports = ports.unwrap_or_default().into_iter().enumerate();
-            Ok(Rule {
-                peers: peers
-                    .map(|(index, item)| {
-                        peer(item, &format!("{field}[{rule}].{peers_field}[{index}]"))
-                    })
-                    .collect::<Result<_, Fault>>()?,
-                ports: ports
-                    .map(|(index, item)| port(item, &format!("{field}[{rule}].ports[{index}]")))
-                    .collect::<Result<_, Fault>>()?,
-            })
+            let at = format!("{field}[{rule}]");
+            let peers = usable(peers, &format!("{at}.{peers_field}"), peer, flaws);
+            let ports = usable(ports, &format!("{at}.ports"), port, flaws);
+            peers.zip(ports)
+        })
+        // A rule of no use keeps its place: rules are known by their index.
+        .map(|usable| match usable {
+            Some((peers, ports)) => Rule { peers, ports },
+            None => Rule::nobody(),
         })
         .collect()
+}
+
+/// The items that can be used. An empty list stands for everything, so that one of which nothing remains is `None`.
+fn usable<Item, Converted>(
+    items: Option<Vec<Item>>,
+    field: &str,
+    convert: impl Fn(Item, &str) -> Result<Converted, Fault>,
+    flaws: &mut Vec<Fault>,
+) -> Option<Vec<Converted>> {
+    let items = items.unwrap_or_default();
+    let wanted = items.len();
+    let mut converted = Vec::with_capacity(wanted);
+    for (index, item) in items.into_iter().enumerate() {
+        match convert(item, &format!("{field}[{index}]")) {
+            Ok(item) => converted.push(item),
+            Err(flaw) => flaws.push(flaw),
+        }
+    }
+    (wanted == 0 || !converted.is_empty()).then_some(converted)
 }
 
 fn peer(peer: api::NetworkPolicyPeer, field: &str) -> Result<Peer, Fault> {

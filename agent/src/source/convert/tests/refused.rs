@@ -1,6 +1,7 @@
 //! Objects that are rejected, and those that are not ours.
 
 use super::*;
+use crate::model::Rule;
 
 #[test]
 fn bad_objects_are_rejected_by_field_and_remedy() {
@@ -185,9 +186,40 @@ fn bad_objects_are_rejected_by_field_and_remedy() {
     ];
     for (kind, mut object, wanted) in cases {
         object["metadata"]["namespace"] = "n".into();
-        let rejection = convert(kind, object.clone()).expect_err(&object.to_string());
-        assert_eq!(rejection.to_string(), wanted);
+        let told = match convert(kind, object.clone()) {
+            Err(rejection) => rejection.to_string(),
+            // Left out of an object that is used all the same.
+            Ok(Some(converted)) => format!("{} n/a: {}", kind.as_str(), converted.flaws[0]),
+            Ok(None) => panic!("{object}"),
+        };
+        assert_eq!(told, wanted);
     }
+}
+
+#[test]
+fn a_part_of_a_policy_that_cannot_be_used_allows_nothing_and_isolates_all_the_same() {
+    let policy = |object: Value| match convert(Kind::NetworkPolicy, object) {
+        Ok(Some(Converted {
+            object: Object::Policy(policy),
+            flaws,
+        })) => (policy, flaws.len()),
+        other => panic!("{other:?}"),
+    };
+    let bad = json!({"ipBlock": {"cidr": "10.0.0.0/33"}});
+    let good = json!({"podSelector": {}});
+    let rules = |rule: Value| spec(json!({"podSelector": {}, "ingress": [rule]}));
+    // Nothing is left of the list, which would otherwise mean everybody.
+    let (only_bad, flaws) = policy(rules(json!({"from": [bad]})));
+    assert_eq!((only_bad.ingress, flaws), (Some(vec![Rule::nobody()]), 1));
+    let (one_good, flaws) = policy(rules(json!({"from": [bad, good]})));
+    assert_eq!(flaws, 1);
+    assert_eq!(one_good, policy(rules(json!({"from": [good]}))).0);
+    let (no_port, flaws) = policy(rules(json!({"from": [good], "ports": [{"port": 0}]})));
+    assert_eq!((no_port.ingress, flaws), (Some(vec![Rule::nobody()]), 1));
+    // Egress is isolated by a rule of no use, too.
+    let egress = spec(json!({"podSelector": {}, "egress": [{"to": [bad]}]}));
+    let (egress, flaws) = policy(egress);
+    assert_eq!((egress.egress, flaws), (Some(vec![Rule::nobody()]), 1));
 }
 
 #[test]

@@ -1,0 +1,128 @@
+//! Services that no map could hold: one object too large must not keep the others from being served.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weir_common::abi::BACKEND_ACTIVE;
+
+use super::sizes::limit;
+use super::step::Table;
+use crate::compile::ServiceTables;
+use crate::model::ObjectName;
+
+/// A Service that is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The Service.
+    pub service: ObjectName,
+    /// Map entries that it would need.
+    pub entries: usize,
+}
+
+/// Takes whole Services out, those with most entries first, until every map can hold the rest. What is taken out is not served
+/// at all: half a Service would be worse.
+pub fn refuse_excess(services: &mut ServiceTables) -> Vec<Refused> {
+    let mut refused = Vec::new();
+    while !fits(services) {
+        let Some(largest) = largest(services) else {
+            break;
+        };
+        remove(services, &largest.service);
+        refused.push(largest);
+    }
+    refused
+}
+
+fn fits(services: &ServiceTables) -> bool {
+    let sets: BTreeSet<_> = services
+        .frontends
+        .values()
+        .flat_map(|entry| [&entry.internal, &entry.external])
+        .collect();
+    services.frontends.len() <= limit(Table::Frontend)
+        && sets.iter().map(|set| set.len()).sum::<usize>() <= limit(Table::Slot)
+        && services.backends.len() <= limit(Table::Backend)
+}
+
+/// Of several of one size the one whose name comes last.
+fn largest(services: &ServiceTables) -> Option<Refused> {
+    let mut entries: BTreeMap<&ObjectName, usize> = BTreeMap::new();
+    for entry in services.frontends.values() {
+        *entries.entry(&entry.origin).or_default() +=
+            1 + entry.internal.len() + entry.external.len();
+    }
+    let largest = entries.into_iter().max_by_key(|(_, entries)| *entries);
+    largest.map(|(service, entries)| Refused {
+        service: service.clone(),
+        entries,
+    })
+}
+
+fn remove(services: &mut ServiceTables, name: &ObjectName) {
+    services.frontends.retain(|_, entry| entry.origin != *name);
+    let led_to: BTreeSet<u32> = services
+        .frontends
+        .values()
+        .flat_map(|entry| entry.internal.iter().chain(&entry.external))
+        .map(|backend| backend.fingerprint)
+        .collect();
+    // What drains belongs to whom it may.
+    services
+        .backends
+        .retain(|fingerprint, state| *state != BACKEND_ACTIVE || led_to.contains(fingerprint));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use weir_common::abi::FrontendKey;
+
+    use super::*;
+    use crate::compile::{Backend, FrontendEntry};
+
+    fn add(services: &mut ServiceTables, name: &str, ports: u16, backends: u32) {
+        for port in 0..ports {
+            let set: Vec<Backend> = (0..backends)
+                .map(|number| Backend {
+                    address: [10, 0, 0, 1].into(),
+                    port,
+                    fingerprint: services.backends.len() as u32 + number,
+                })
+                .collect();
+            let active = set.iter().map(|one| (one.fingerprint, BACKEND_ACTIVE));
+            services.backends.extend(active);
+            let key = FrontendKey {
+                address: IpAddr::from([10, 96, 0, name.len() as u8]).into(),
+                port,
+                protocol: 6,
+                reserved: 0,
+            };
+            let entry = FrontendEntry {
+                origin: ObjectName::new("shop", name),
+                port_name: String::new(),
+                service: 1,
+                flags: 0,
+                affinity_seconds: 0,
+                internal: set,
+                external: Vec::new(),
+            };
+            services.frontends.insert(key, entry);
+        }
+    }
+
+    #[test]
+    fn the_largest_go_until_the_rest_fits() {
+        let mut services = ServiceTables::default();
+        add(&mut services, "web", 2, 10);
+        let small = services.clone();
+        assert_eq!(refuse_excess(&mut services), []);
+        assert_eq!(services, small);
+
+        add(&mut services, "giant", 5_000, 30);
+        let refused = refuse_excess(&mut services);
+        assert_eq!(services, small, "others are as they were");
+        let names: Vec<_> = refused.iter().map(|one| one.service.to_string()).collect();
+        assert_eq!(names, ["shop/giant"]);
+        assert_eq!(refused[0].entries, 5_000 * 31);
+    }
+}
