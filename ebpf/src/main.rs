@@ -8,15 +8,17 @@ mod context;
 mod log;
 mod maps;
 mod skb;
+mod sock_addr;
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
-use aya_ebpf::macros::classifier;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::macros::{cgroup_sock_addr, classifier};
+use aya_ebpf::programs::{SockAddrContext, TcContext};
 use weir_common::abi::{Hook, Verdict};
 use weir_common::logic::{self, Outcome};
 
 use crate::skb::Skb;
+use crate::sock_addr::SockAddr;
 
 /// Ingress of the host end of a pod's veth.
 #[classifier]
@@ -44,6 +46,59 @@ fn to_pod(ctx: TcContext) -> i32 {
         }
         None => TC_ACT_SHOT,
     }
+}
+
+#[cgroup_sock_addr(connect4)]
+fn connect4(ctx: SockAddrContext) -> i32 {
+    let mut socket = SockAddr::<false>::new(ctx);
+    sock_addr::answer(logic::connect(&mut socket))
+}
+
+#[cgroup_sock_addr(connect6)]
+fn connect6(ctx: SockAddrContext) -> i32 {
+    let mut socket = SockAddr::<true>::new(ctx);
+    if !socket.is_v6() {
+        return sock_addr::PASS;
+    }
+    sock_addr::answer(logic::connect(&mut socket))
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    let mut socket = SockAddr::<false>::new(ctx);
+    sock_addr::answer(logic::send(&mut socket))
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    let mut socket = SockAddr::<true>::new(ctx);
+    sock_addr::answer(logic::send(&mut socket))
+}
+
+// The kernel takes no other answer than this one from those that follow.
+
+#[cgroup_sock_addr(recvmsg4)]
+fn recvmsg4(ctx: SockAddrContext) -> i32 {
+    logic::restore(&mut SockAddr::<false>::new(ctx));
+    sock_addr::PASS
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+fn recvmsg6(ctx: SockAddrContext) -> i32 {
+    logic::restore(&mut SockAddr::<true>::new(ctx));
+    sock_addr::PASS
+}
+
+#[cgroup_sock_addr(getpeername4)]
+fn getpeername4(ctx: SockAddrContext) -> i32 {
+    logic::restore(&mut SockAddr::<false>::new(ctx));
+    sock_addr::PASS
+}
+
+#[cgroup_sock_addr(getpeername6)]
+fn getpeername6(ctx: SockAddrContext) -> i32 {
+    logic::restore(&mut SockAddr::<true>::new(ctx));
+    sock_addr::PASS
 }
 
 /// For a test run: writes jiffies and CLOCK_MONOTONIC nanoseconds into the first sixteen bytes of the packet, from which the

@@ -2,12 +2,14 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{
+    Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage,
+};
 use aya_ebpf::macros::btf_map;
 use weir_common::abi::{
     Address, BackendState, Class, Counter, Endpoint, EndpointKey, Event, Flow, FlowKey,
-    FragmentKey, FragmentPorts, Frontend, FrontendKey, GENERATIONS, Hook, Range, Segment, Slot,
-    VerdictKey, control,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey, GENERATIONS, Hook, Pairs, Range, Segment,
+    Slot, VerdictKey, control,
 };
 use weir_common::logic::Scratch;
 use weir_common::reason::Reason;
@@ -28,20 +30,22 @@ pub(crate) static FLOW: LruHashMap<FlowKey, Flow, 262_144> = LruHashMap::new();
 #[btf_map(name = "fragment")]
 pub(crate) static FRAGMENT: LruHashMap<FragmentKey, FragmentPorts, 8_192> = LruHashMap::new();
 #[btf_map(name = "backend")]
-pub(crate) static BACKEND: Array<BackendState, 1_048_576, MMAPABLE> = Array::new();
+static BACKEND: Array<BackendState, 1_048_576, MMAPABLE> = Array::new();
 #[btf_map(name = "events")]
 pub(crate) static EVENTS: RingBuf<Event, 1_048_576> = RingBuf::new();
+#[btf_map(name = "socket")]
+pub(crate) static SOCKET: SkStorage<Pairs> = SkStorage::new();
 #[btf_map(name = "scratch")]
 static SCRATCH: PerCpuArray<Scratch, { Hook::COUNT as usize }> = PerCpuArray::new();
 
 // One map per generation. The agent makes them, of any size; the size here is that of a template.
 #[btf_map(name = "frontend")]
-pub(crate) static FRONTEND: ArrayOfMaps<
+static FRONTEND: ArrayOfMaps<
     HashMap<FrontendKey, Frontend, 1, NO_PREALLOC>,
     { GENERATIONS as usize },
 > = ArrayOfMaps::new();
 #[btf_map(name = "slot")]
-pub(crate) static SLOT: ArrayOfMaps<Array<Slot, 1, INNER_ARRAY>, { GENERATIONS as usize }> =
+static SLOT: ArrayOfMaps<Array<Slot, 1, INNER_ARRAY>, { GENERATIONS as usize }> =
     ArrayOfMaps::new();
 #[btf_map(name = "endpoint")]
 pub(crate) static ENDPOINT: ArrayOfMaps<
@@ -74,6 +78,15 @@ static REPLAY: Global<u32> = Global::new(0);
 /// CONFIG_HZ of the running kernel.
 #[unsafe(no_mangle)]
 static TICKS_PER_SECOND: Global<u32> = Global::new(250);
+/// Cookie of the node's network namespace, whose sockets are the node's own processes'; 0 if the kernel does not tell.
+#[unsafe(no_mangle)]
+static NODE_NETNS: Global<u64> = Global::new(0);
+/// 1 if pods' sockets are served, too.
+#[unsafe(no_mangle)]
+static SERVES_PODS: Global<u32> = Global::new(0);
+/// 1 if the kernel lets a socket program choose the error of the system call.
+#[unsafe(no_mangle)]
+static CHOOSES_ERROR: Global<u32> = Global::new(0);
 
 #[inline(always)]
 pub(crate) fn dry_run() -> bool {
@@ -88,6 +101,51 @@ pub(crate) fn replay() -> bool {
 #[inline(always)]
 pub(crate) fn ticks_per_second() -> u32 {
     TICKS_PER_SECOND.load()
+}
+
+#[inline(always)]
+pub(crate) fn node_netns() -> u64 {
+    NODE_NETNS.load()
+}
+
+#[inline(always)]
+pub(crate) fn serves_pods() -> bool {
+    SERVES_PODS.load() != 0
+}
+
+#[inline(always)]
+pub(crate) fn chooses_error() -> bool {
+    CHOOSES_ERROR.load() != 0
+}
+
+/// The generation in force. Read once for each packet or call: what one generation's tables refer to means something else in another's.
+#[inline(always)]
+pub(crate) fn selected() -> u32 {
+    CONTROL
+        .get(control::SELECTED)
+        .map_or(0, |selected| *selected as u32 & 1)
+}
+
+/// Copies a map value, which may be reused at any time.
+#[inline(always)]
+pub(crate) fn copy<T: Copy>(value: *mut T) -> T {
+    // SAFETY: map memory stays readable for the run of the program.
+    unsafe { *value }
+}
+
+#[inline(always)]
+pub(crate) fn frontend(generation: u32, key: &FrontendKey) -> Option<Frontend> {
+    FRONTEND.get_value_ptr_mut(generation, key).map(copy)
+}
+
+#[inline(always)]
+pub(crate) fn slot(generation: u32, index: u32) -> Option<Slot> {
+    SLOT.get_value(generation, &index).copied()
+}
+
+#[inline(always)]
+pub(crate) fn backend(id: u32) -> Option<BackendState> {
+    BACKEND.get(id).copied()
 }
 
 /// Working memory of this CPU and hook. Hooks have their own: a packet can meet the second while the first handles another.

@@ -8,8 +8,8 @@ use aya::programs::Program;
 /// Most instructions that the verifier may walk through: half of the kernel's limit, so that no kernel comes close to it.
 const INSTRUCTIONS: u32 = 500_000;
 
-/// Switches of the programs, see `ebpf/src/maps.rs`.
-const SWITCHES: [&str; 2] = ["DRY_RUN", "REPLAY"];
+/// Switches of the programs, see `ebpf/src/maps.rs`: two of those for packets, each with one of those for sockets.
+const SWITCHES: [[&str; 2]; 2] = [["DRY_RUN", "SERVES_PODS"], ["REPLAY", "CHOOSES_ERROR"]];
 
 #[test]
 fn every_variant_of_every_program_is_accepted() {
@@ -25,9 +25,13 @@ fn every_variant_of_every_program_is_accepted() {
             .map(|switch| variant >> switch & 1)
             .collect();
         let mut loader = EbpfLoader::new();
-        for (name, value) in SWITCHES.iter().zip(&values) {
-            loader.override_global(name, value, true);
+        for (names, value) in SWITCHES.iter().zip(&values) {
+            for name in names {
+                loader.override_global(name, value, true);
+            }
         }
+        let netns = u64::from(variant);
+        loader.override_global("NODE_NETNS", &netns, true);
         // The capacity of the largest maps says nothing here.
         loader
             .map_max_entries("flow", 64)
@@ -51,6 +55,6 @@ fn every_variant_of_every_program_is_accepted() {
             assert!(verified < INSTRUCTIONS, "{name} is close to too complex");
             programs += 1;
         }
-        assert!(programs >= 4, "only {programs} programs");
+        assert!(programs >= 12, "only {programs} programs");
     }
 }

@@ -9,6 +9,7 @@ mod conntrack;
 mod event;
 mod policy;
 mod service;
+mod socket;
 
 pub use address::{Address, PrefixKey};
 pub use conntrack::{
@@ -25,6 +26,7 @@ pub use service::{
     AFFINITY, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_GONE, BackendState, DROP_EXTERNAL,
     DROP_INTERNAL, Frontend, FrontendKey, Slot, WILDCARD,
 };
+pub use socket::{Pair, Pairs};
 
 /// Number of this layout; part of the pin path.
 pub const LAYOUT: u32 = 1;

@@ -65,16 +65,20 @@ pub trait Env {
     fn dry_run(&self) -> bool;
 }
 
-/// The maps. Lookups copy, for an element may be reused while we look at it; flows are the exception.
-pub trait Maps {
-    /// A word of the control array.
-    fn control(&self, index: u32) -> u64;
+/// The maps of Services. Lookups copy, for an element may be reused while we look at it.
+pub trait Services {
     /// A Service frontend.
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend>;
     /// A backend of a set.
     fn slot(&self, index: u32) -> Option<Slot>;
     /// What became of a backend.
     fn backend(&self, id: u32) -> Option<BackendState>;
+}
+
+/// The maps. Lookups copy as those of Services do; flows are the exception.
+pub trait Maps: Services {
+    /// A word of the control array.
+    fn control(&self, index: u32) -> u64;
     /// A local pod.
     fn endpoint(&self, key: &EndpointKey) -> Option<Endpoint>;
     /// Class of exactly this address.

@@ -19,15 +19,17 @@ mod receive;
 mod reject;
 mod rewrite;
 mod service;
+mod socket;
 mod to_pod;
 mod wire;
 
 pub use checksum::{difference, fold, replace};
 pub use conntrack::timeout_seconds;
-pub use context::{Context, Env, Maps, Packet, Scratch, Tuple};
+pub use context::{Context, Env, Maps, Packet, Scratch, Services, Tuple};
 pub use from_pod::from_pod;
 pub use outcome::Outcome;
 pub use parse::Headers;
 pub use service::{HAIRPIN_V4, HAIRPIN_V6};
+pub use socket::{Answer, Socket, connect, restore, send};
 pub use to_pod::to_pod;
 pub use wire::protocol;

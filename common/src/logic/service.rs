@@ -1,7 +1,7 @@
 //! From a frontend to a backend.
 
 use super::conntrack::{is_live, is_over, is_syn};
-use super::context::{Context, Scratch, Tuple};
+use super::context::{Context, Scratch, Services, Tuple};
 use super::parse::Headers;
 use super::wire::protocol;
 use crate::abi::{
@@ -47,40 +47,70 @@ pub(super) fn translate<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
         };
     }
     let h = &s.headers;
+    let port = if h.has_ports() { h.destination_port } else { 0 };
+    let Some(frontend) = find(&ctx, &h.destination, port, h.protocol) else {
+        return NOT_A_SERVICE;
+    };
+    match refusal(&frontend) {
+        Some(reason) => reason as u32,
+        None => select(ctx, s, &frontend),
+    }
+}
+
+/// The frontend at an address and port; where no Service port claims the port (0 is none), the wildcard of the address.
+#[inline(always)]
+pub(super) fn find<M: Services>(
+    maps: &M,
+    address: &Address,
+    port: u16,
+    protocol: u8,
+) -> Option<Frontend> {
     let mut key = FrontendKey {
-        address: h.destination,
-        port: h.destination_port,
-        protocol: h.protocol,
+        address: *address,
+        port,
+        protocol,
         reserved: 0,
     };
-    let named = if h.has_ports() {
-        ctx.frontend(&key)
-    } else {
-        None
-    };
-    let frontend = match named {
-        Some(frontend) => frontend,
-        None => {
-            key.port = 0;
-            key.protocol = 0;
-            match ctx.frontend(&key) {
-                Some(frontend) => frontend,
-                None => return NOT_A_SERVICE,
-            }
-        }
-    };
+    if port != 0
+        && let Some(frontend) = maps.frontend(&key)
+    {
+        return Some(frontend);
+    }
+    key.port = 0;
+    key.protocol = 0;
+    maps.frontend(&key)
+}
+
+/// Why a frontend leads nowhere, if it does not.
+#[inline(always)]
+pub(super) fn refusal(frontend: &Frontend) -> Option<Reason> {
     if frontend.flags & WILDCARD != 0 {
-        return Reason::NoServicePort as u32;
+        Some(Reason::NoServicePort)
+    } else if frontend.internal_count != 0 {
+        None
+    } else if frontend.flags & DROP_INTERNAL != 0 {
+        Some(Reason::NoLocalEndpoint)
+    } else {
+        Some(Reason::NoEndpoint)
     }
-    if frontend.internal_count == 0 {
-        let local = frontend.flags & DROP_INTERNAL != 0;
-        return if local {
-            Reason::NoLocalEndpoint
-        } else {
-            Reason::NoEndpoint
-        } as u32;
+}
+
+/// One of `count`: maps [0, 2^32) to [0, count) without a division.
+#[inline(always)]
+pub(super) fn pick(random: u32, count: u32) -> u32 {
+    ((u64::from(random) * u64::from(count)) >> 32) as u32
+}
+
+/// State of the backend with an id, if that still is the one with this fingerprint.
+#[inline(always)]
+pub(super) fn state_of<M: Services>(maps: &M, backend: u32, fingerprint: u32) -> u32 {
+    match maps.backend(backend) {
+        Some(BackendState {
+            fingerprint: theirs,
+            state,
+        }) if theirs == fingerprint => state,
+        _ => BACKEND_GONE,
     }
-    select(ctx, s, &frontend)
 }
 
 /// Keeps the backend of the flow that the packet belongs to, if it still may.
@@ -132,13 +162,7 @@ pub(super) fn is_served<C: Context>(
     fingerprint: u32,
     headers: &Headers,
 ) -> bool {
-    let state = match ctx.backend(backend) {
-        Some(BackendState {
-            fingerprint: theirs,
-            state,
-        }) if theirs == fingerprint => state,
-        _ => BACKEND_GONE,
-    };
+    let state = state_of(&ctx, backend, fingerprint);
     match headers.protocol {
         protocol::TCP => state == BACKEND_ACTIVE || state == BACKEND_DRAINING || !is_syn(headers),
         _ => state == BACKEND_ACTIVE,
@@ -148,8 +172,7 @@ pub(super) fn is_served<C: Context>(
 #[inline(always)]
 fn select<C: Context>(ctx: C, s: &mut Scratch, frontend: &Frontend) -> u32 {
     let count = frontend.internal_count;
-    // Maps [0, 2^32) to [0, count) without a division.
-    let mut index = ((u64::from(ctx.random()) * u64::from(count)) >> 32) as u32;
+    let mut index = pick(ctx.random(), count);
     s.service = frontend.service;
     let mut tries = 0;
     while tries < TRIES {

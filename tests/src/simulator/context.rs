@@ -7,7 +7,7 @@ use weir_common::abi::{
     Address, BackendState, Class, Endpoint, EndpointKey, Event, Flow, FlowKey, FlowRef,
     FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment, Slot, VerdictKey,
 };
-use weir_common::logic::{Env, Maps};
+use weir_common::logic::{Env, Maps, Services};
 
 use super::tables::Simulator;
 
@@ -44,11 +44,7 @@ impl Env for Context<'_> {
     }
 }
 
-impl Maps for Context<'_> {
-    fn control(&self, index: u32) -> u64 {
-        self.0.maps.control(index)
-    }
-
+impl Services for Context<'_> {
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
         self.0.maps.frontend(key)
     }
@@ -59,6 +55,12 @@ impl Maps for Context<'_> {
 
     fn backend(&self, id: u32) -> Option<BackendState> {
         Some(self.0.maps.backend(id))
+    }
+}
+
+impl Maps for Context<'_> {
+    fn control(&self, index: u32) -> u64 {
+        self.0.maps.control(index)
     }
 
     fn endpoint(&self, key: &EndpointKey) -> Option<Endpoint> {
