@@ -9,18 +9,16 @@ use weir_common::abi::{
     FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment, Slot, VerdictKey,
     control,
 };
-use weir_common::logic::Maps;
+use weir_common::logic::{Maps, Services};
 
 use crate::maps::{
-    BACKEND, CLASS, CONTROL, COUNTER, ENDPOINT, EVENTS, FLOW, FRAGMENT, FRONTEND, PREFIX, RANGE,
-    SLOT, VERDICT,
+    self, CLASS, CONTROL, COUNTER, ENDPOINT, EVENTS, FLOW, FRAGMENT, PREFIX, RANGE, VERDICT, copy,
 };
 
 /// A program's context, of the kernel's type for its hook. The maps are the same at all hooks.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<K> {
     raw: *mut K,
-    /// Read once: what one generation's tables refer to means something else in another's.
     generation: u32,
 }
 
@@ -28,10 +26,9 @@ impl<K> Context<K> {
     /// Takes the pointer that the kernel called the program with.
     #[inline(always)]
     pub(crate) fn new(context: *mut K) -> Self {
-        let selected = CONTROL.get(control::SELECTED);
         Self {
             raw: context,
-            generation: selected.map_or(0, |selected| *selected as u32 & 1),
+            generation: maps::selected(),
         }
     }
 
@@ -49,25 +46,27 @@ impl<K> Context<K> {
     }
 }
 
-impl<K> Maps for Context<K> {
-    #[inline(always)]
-    fn control(&self, index: u32) -> u64 {
-        CONTROL.get(index).map_or(0, |word| *word)
-    }
-
+impl<K> Services for Context<K> {
     #[inline(always)]
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
-        FRONTEND.get_value_ptr_mut(self.generation, key).map(copy)
+        maps::frontend(self.generation, key)
     }
 
     #[inline(always)]
     fn slot(&self, index: u32) -> Option<Slot> {
-        SLOT.get_value(self.generation, &index).copied()
+        maps::slot(self.generation, index)
     }
 
     #[inline(always)]
     fn backend(&self, id: u32) -> Option<BackendState> {
-        BACKEND.get(id).copied()
+        maps::backend(id)
+    }
+}
+
+impl<K> Maps for Context<K> {
+    #[inline(always)]
+    fn control(&self, index: u32) -> u64 {
+        CONTROL.get(index).map_or(0, |word| *word)
     }
 
     #[inline(always)]
@@ -150,11 +149,4 @@ fn increment(index: u32) {
             asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) word, in(reg) 1u64, options(nostack));
         };
     }
-}
-
-/// Copies a map value, which may be reused at any time.
-#[inline(always)]
-fn copy<T: Copy>(value: *mut T) -> T {
-    // SAFETY: map memory stays readable for the run of the program.
-    unsafe { *value }
 }

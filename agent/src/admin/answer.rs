@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::SocketLb;
+
 /// Answer of `/v1/status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -24,6 +26,8 @@ pub struct Status {
     pub last_error: Option<String>,
     /// How programs are attached: tcx or clsact.
     pub attach_mode: String,
+    /// Whose sockets are served.
+    pub sockets: Sockets,
     /// What is watched.
     pub watches: Vec<Watch>,
     /// Devices with programs.
@@ -36,6 +40,18 @@ pub struct Status {
     pub features: Vec<FeatureState>,
     /// Objects and files that are skipped, and why.
     pub rejections: Vec<Rejection>,
+}
+
+/// Services for sockets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sockets {
+    /// Whose.
+    pub served: SocketLb,
+    /// Directory of their cgroup; `None` where nobody's are served.
+    pub cgroup: Option<String>,
+    /// Whether all programs are attached to it.
+    pub attached: bool,
 }
 
 /// A watched kind.

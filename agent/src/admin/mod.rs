@@ -12,7 +12,7 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use answer::{Device, FeatureState, MapFill, Rejection, Status, Watch};
+pub use answer::{Device, FeatureState, MapFill, Rejection, Sockets, Status, Watch};
 pub use client::{Client, ClientError};
 pub use dump::{Element, MapDump, RawMaps, canonical, raw};
 pub use lists::{FlowRow, PodRow, PolicyRow, flow_rows, pods, policies};

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::model::AttachMode;
+use crate::model::{AttachMode, SocketLb};
 
 pub use cgroup::cgroup_mount;
 pub use definition::{Definition, definitions};
@@ -72,6 +72,16 @@ pub struct RunConfig {
     /// Root of the cgroup2 hierarchy whose sockets are served [default: where cgroup2 is mounted]
     #[arg(long, env = "WEIR_CGROUP_ROOT", value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
+
+    /// Whose connections to Services are translated in the socket: host (the node's own processes and host-network pods, which
+    /// reach no Service otherwise), all (pods', too) or none
+    #[arg(
+        long,
+        env = "WEIR_SOCKET_LB",
+        value_name = "WHOSE",
+        default_value = "host"
+    )]
+    pub socket_lb: SocketLb,
 
     /// Directory for pins, in a BPF file system
     #[arg(long, env = "WEIR_BPFFS", value_name = "DIR", default_value = BPFFS)]

@@ -18,6 +18,7 @@ use super::object::{self, Capacities, Clock, Constants, Programs};
 use super::packet_log::PacketLog;
 use super::pins::Pins;
 use super::probe;
+use super::sockets::{self, SocketOptions, Sockets};
 use super::write::Generation;
 use crate::model::AttachMode;
 use crate::plan::Table;
@@ -35,6 +36,8 @@ pub struct Options {
     pub backend_capacity: u32,
     /// Load the programs so that equal packets give equal answers (no clock, no chance): for tests.
     pub replay: bool,
+    /// Whose sockets are served; `None` for nobody's.
+    pub sockets: Option<SocketOptions>,
 }
 
 impl Default for Options {
@@ -45,6 +48,7 @@ impl Default for Options {
             flow_capacity: 1 << 18,
             backend_capacity: 1 << 20,
             replay: false,
+            sockets: None,
         }
     }
 }
@@ -67,6 +71,7 @@ pub struct KernelDatapath {
     flow: Map,
     live: Programs,
     dry: Programs,
+    sockets: Option<Sockets>,
     tcx: bool,
     /// Devices that an earlier agent attached to in the way that this one does not use.
     leftovers: BTreeSet<u32>,
@@ -116,11 +121,16 @@ impl KernelDatapath {
                 dry_run,
                 replay: options.replay,
                 ticks_per_second: clock.rate,
+                ..Constants::default()
             };
             Programs::load(&pins, capacities, constants)
         };
         let live = load(false)?;
         let dry = load(true)?;
+        let sockets = options.sockets.as_ref();
+        let sockets = sockets
+            .map(|options| Sockets::load(&pins, capacities, options))
+            .transpose()?;
         let tcx = options.attach != AttachMode::Clsact && attach::has_tcx(&live);
         if options.attach == AttachMode::Tcx && !tcx {
             return Err(Error::NoTcx);
@@ -153,6 +163,7 @@ impl KernelDatapath {
             flow: pins.open_map("flow")?,
             live,
             dry,
+            sockets,
             tcx,
             leftovers,
             clock,
@@ -196,6 +207,32 @@ impl KernelDatapath {
             attach::attached_clsact()?.1
         };
         Ok(&attached | &self.leftovers)
+    }
+
+    /// Attaches the programs for sockets, or replaces those of an earlier agent without a gap; where nobody's sockets are served,
+    /// removes what it left.
+    pub fn attach_sockets(&self) -> Result<()> {
+        match &self.sockets {
+            Some(sockets) => sockets.attach(&self.pins),
+            None => sockets::detach(&self.pins),
+        }
+    }
+
+    /// Whether all programs for sockets are attached.
+    pub fn sockets_attached(&self) -> Result<bool> {
+        let sockets = self.sockets.as_ref();
+        sockets.map_or(Ok(false), |sockets| sockets.attached(&self.pins))
+    }
+
+    /// Whose sockets are served; `None` for nobody's.
+    #[must_use]
+    pub fn socket_options(&self) -> Option<&SocketOptions> {
+        self.sockets.as_ref().map(|sockets| &sockets.options)
+    }
+
+    /// The programs for sockets, if anybody's are served.
+    pub(super) const fn sockets(&self) -> Option<&Sockets> {
+        self.sockets.as_ref()
     }
 
     /// The programs that are attached to devices.

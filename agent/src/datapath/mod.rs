@@ -12,6 +12,7 @@ mod packet_log;
 mod pins;
 mod probe;
 mod shapes;
+mod sockets;
 mod write;
 
 pub use crate::model::AttachMode;
@@ -22,3 +23,4 @@ pub use kernel::{Floor, KernelDatapath, Occupancy, Options, RunOutput, cleanup};
 pub use object::is_embedded;
 pub use packet_log::PacketLog;
 pub use probe::{Feature, probe};
+pub use sockets::SocketOptions;

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{CgroupSockAddr, Program, ProgramError, ProgramFd, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use weir_common::abi::Hook;
 
@@ -39,6 +39,12 @@ pub(crate) struct Constants {
     pub(crate) replay: bool,
     /// Ticks of the kernel's clock per second.
     pub(crate) ticks_per_second: u32,
+    /// Cookie of the node's network namespace; 0 if it is not known.
+    pub(crate) node_netns: u64,
+    /// Serve pods' sockets, too.
+    pub(crate) serves_pods: bool,
+    /// Give system calls an error of our choice.
+    pub(crate) chooses_error: bool,
 }
 
 /// Capacities of the maps that exist once; only those that are not pinned yet are made with them.
@@ -79,6 +85,25 @@ impl Programs {
             Hook::ToPod => self.to_pod.as_fd(),
         }
     }
+}
+
+/// Loads the programs for sockets of these names.
+pub(crate) fn load_for_sockets<const N: usize>(
+    pins: &Pins,
+    capacities: Capacities,
+    constants: Constants,
+    names: [&'static str; N],
+) -> Result<[OwnedFd; N]> {
+    let mut object = open(pins, capacities, constants)?;
+    let mut programs = Vec::with_capacity(N);
+    for name in names {
+        let program: &mut CgroupSockAddr = named(&mut object, name)?;
+        program.load().map_err(|error| not_loaded(name, error))?;
+        programs.push(kept(name, program.fd())?);
+    }
+    programs
+        .try_into()
+        .map_err(|_| Error::BadObject("programs for sockets are missing".to_owned()))
 }
 
 /// Loads the program that does nothing.
@@ -155,11 +180,16 @@ fn open(pins: &Pins, capacities: Capacities, constants: Constants) -> Result<Ebp
     }
     let dry_run = u32::from(constants.dry_run);
     let replay = u32::from(constants.replay);
+    let serves_pods = u32::from(constants.serves_pods);
+    let chooses_error = u32::from(constants.chooses_error);
     let mut loader = EbpfLoader::new();
     loader
         .btf(None)
         .override_global("DRY_RUN", &dry_run, true)
         .override_global("REPLAY", &replay, true)
+        .override_global("NODE_NETNS", &constants.node_netns, true)
+        .override_global("SERVES_PODS", &serves_pods, true)
+        .override_global("CHOOSES_ERROR", &chooses_error, true)
         .map_max_entries("flow", capacities.flow)
         .map_max_entries("backend", capacities.backend);
     if constants.ticks_per_second != 0 {
@@ -193,12 +223,24 @@ fn kernel_error(error: &EbpfError) -> Option<io::Error> {
 }
 
 fn load_program(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd> {
-    let program: &mut SchedClassifier = object
+    let program: &mut SchedClassifier = named(object, name)?;
+    program.load().map_err(|error| not_loaded(name, error))?;
+    kept(name, program.fd())
+}
+
+fn named<'o, P>(object: &'o mut Ebpf, name: &str) -> Result<&'o mut P>
+where
+    &'o mut P: TryFrom<&'o mut Program, Error = ProgramError>,
+{
+    object
         .program_mut(name)
         .ok_or_else(|| Error::BadObject(format!("no program `{name}`")))?
         .try_into()
-        .map_err(|error: ProgramError| Error::BadObject(error.to_string()))?;
-    program.load().map_err(|error| match error {
+        .map_err(|error: ProgramError| Error::BadObject(error.to_string()))
+}
+
+fn not_loaded(name: &'static str, error: ProgramError) -> Error {
+    match error {
         ProgramError::LoadError {
             io_error,
             verifier_log,
@@ -211,11 +253,13 @@ fn load_program(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd> {
             capability => capability,
         },
         other => Error::BadObject(format!("program `{name}`: {other}")),
-    })?;
-    let fd = program
-        .fd()
-        .map_err(|error| Error::BadObject(format!("program `{name}`: {error}")))?;
-    fd.as_fd()
+    }
+}
+
+/// A descriptor that outlives the object.
+fn kept(name: &str, fd: Result<&ProgramFd, ProgramError>) -> Result<OwnedFd> {
+    fd.map_err(|error| Error::BadObject(format!("program `{name}`: {error}")))?
+        .as_fd()
         .try_clone_to_owned()
         .during(|| format!("keep program `{name}`"))
 }

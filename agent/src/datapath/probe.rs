@@ -28,7 +28,7 @@ pub fn probe(datapath: &KernelDatapath) -> Vec<Feature> {
         present,
         otherwise,
     };
-    vec![
+    let mut features = vec![
         feature(
             "tcx",
             attach::has_tcx(datapath.live()),
@@ -56,7 +56,22 @@ pub fn probe(datapath: &KernelDatapath) -> Vec<Feature> {
                 .is_ok(),
             "verdicts are explained from the tables, not by the programs themselves",
         ),
-    ]
+    ];
+    if let Some(sockets) = datapath.sockets() {
+        features.extend([
+            feature(
+                "netns_cookie",
+                sockets.knows_node,
+                "the node's own processes do not reach Services (Linux 5.14 can)",
+            ),
+            feature(
+                "socket_error",
+                sockets.chooses_error,
+                "processes on the node get EPERM instead of ECONNREFUSED from a Service without endpoints",
+            ),
+        ]);
+    }
+    features
 }
 
 /// A kind of map that Weir cannot do without.

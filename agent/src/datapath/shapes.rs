@@ -2,8 +2,8 @@
 
 use weir_common::abi::{
     Address, BackendState, Class, Counter, Endpoint, EndpointKey, Flow, FlowKey, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey, GENERATIONS, Hook, PrefixKey, Range, Segment, Slot,
-    VerdictKey, control,
+    FragmentPorts, Frontend, FrontendKey, GENERATIONS, Hook, Pairs, PrefixKey, Range, Segment,
+    Slot, VerdictKey, control,
 };
 use weir_common::reason::Reason;
 
@@ -11,8 +11,8 @@ use super::bpf::{Shape, map_type};
 use crate::plan::Table;
 
 /// Pinned maps that exist once.
-pub(crate) const SHARED: [&str; 6] = [
-    "control", "counter", "flow", "fragment", "backend", "events",
+pub(crate) const SHARED: [&str; 7] = [
+    "control", "counter", "flow", "fragment", "backend", "events", "socket",
 ];
 
 /// Shape of a pinned map; `None` for its entries where they are the operator's choice.
@@ -40,6 +40,11 @@ pub(crate) fn shared(name: &str) -> Option<(Shape, bool)> {
             map_type::ARRAY,
             0,
             Shape::MMAPABLE,
+        )),
+        "socket" => fixed(shape::<u32, Pairs>(
+            map_type::SK_STORAGE,
+            0,
+            Shape::NO_PREALLOC,
         )),
         "events" => sized(shape::<(), ()>(map_type::RINGBUF, 0, 0)),
         _ => Table::GENERATION

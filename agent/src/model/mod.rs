@@ -8,6 +8,7 @@ mod policy;
 mod selector;
 mod service;
 mod snapshot;
+mod socket_lb;
 mod workload;
 
 pub use attach::AttachMode;
@@ -20,4 +21,5 @@ pub use service::{
     Endpoint, EndpointSlice, Protocol, Service, ServicePort, SlicePort, TrafficPolicy,
 };
 pub use snapshot::Snapshot;
+pub use socket_lb::SocketLb;
 pub use workload::{ContainerPort, Namespace, Node, Pod};

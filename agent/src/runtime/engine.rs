@@ -38,6 +38,8 @@ pub(super) struct Engine {
     tables: Tables,
     planner: Planner,
     devices: Devices,
+    /// Whether this process's programs for sockets are in place.
+    sockets: bool,
     shared: Arc<Shared>,
     /// What differs since the tables were compiled.
     change: Change,
@@ -59,6 +61,7 @@ impl Engine {
             tables: Tables::default(),
             planner,
             devices: Devices::default(),
+            sockets: false,
             shared,
             // Nothing has been compiled yet.
             change: Change {
@@ -220,7 +223,8 @@ impl Engine {
         let _ = self.shared.compiled.set(());
     }
 
-    /// Programs onto devices: endpoints are in the maps by now, so that no packet meets a program that does not know its pod.
+    /// Programs onto devices and the cgroup: endpoints are in the maps by now, so that no packet meets a program that does not
+    /// know its pod.
     fn attach(&mut self) -> Result<(), SyncError> {
         let start = Instant::now();
         let snapshot = self.state.snapshot();
@@ -245,6 +249,12 @@ impl Engine {
                 // Its pod ended meanwhile, which netlink is about to tell.
                 Err(error) if error.is_device_gone() => {}
                 Err(error) => errors.push(format!("device {name}: {error}")),
+            }
+        }
+        if !self.sockets {
+            match datapath.attach_sockets() {
+                Ok(()) => self.sockets = true,
+                Err(error) => errors.push(format!("sockets: {error}")),
             }
         }
         let attached = if wanted.is_empty() {

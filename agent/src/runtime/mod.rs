@@ -14,6 +14,7 @@ mod upkeep;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +29,8 @@ use self::shared::Shared;
 use self::tasks::Tasks;
 use crate::admin;
 use crate::config::{ConfigError, RunConfig};
-use crate::datapath::{self, EventReader, KernelDatapath, Options};
-use crate::model::{DeviceFacts, Event};
+use crate::datapath::{self, EventReader, KernelDatapath, Options, SocketOptions};
+use crate::model::{DeviceFacts, Event, SocketLb};
 use crate::netlink::{self, Local, Owners};
 use crate::plan::{BACKENDS, Plan, Step};
 use crate::source::kube::{KubeError, KubeOptions, KubeSource};
@@ -135,7 +136,7 @@ impl Source {
 pub async fn run(config: RunConfig) -> Result<(), RunError> {
     let node = config.node_name()?;
     // Before anything is touched: a node without cgroup2 cannot run pods as the agent expects them.
-    config.cgroup_root()?;
+    let cgroup = config.cgroup_root()?;
     let source = Source::new(&config).await?;
     let watches = match &source {
         Source::Kube(source) => Some(source.states()),
@@ -146,7 +147,7 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
     let mut terminate = on(SignalKind::terminate())?;
     let mut interrupt = on(SignalKind::interrupt())?;
 
-    let mut datapath = open(&config)?;
+    let mut datapath = open(&config, cgroup)?;
     let packet_log = datapath.take_packet_log();
     let reader = EventReader::new(datapath.events()?).map_err(|source| RunError::Serve {
         what: "flow events",
@@ -159,6 +160,7 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
         node,
         bpffs = %config.bpffs.display(),
         attach = %shared.datapath().attach_mode(),
+        socket_lb = %config.socket_lb,
         "weir {} started",
         env!("CARGO_PKG_VERSION")
     );
@@ -240,13 +242,19 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
 }
 
 /// Opens the data path.
-fn open(config: &RunConfig) -> Result<KernelDatapath, datapath::Error> {
+fn open(config: &RunConfig, cgroup: PathBuf) -> Result<KernelDatapath, datapath::Error> {
+    let pods = match config.socket_lb {
+        SocketLb::Host => Some(false),
+        SocketLb::All => Some(true),
+        SocketLb::None => None,
+    };
     let mut datapath = KernelDatapath::open(&Options {
         bpffs: config.bpffs.clone(),
         attach: config.attach,
         flow_capacity: config.flow_capacity,
         backend_capacity: BACKENDS,
         replay: false,
+        sockets: pods.map(|pods| SocketOptions { cgroup, pods }),
     })?;
     datapath.execute(&Plan {
         steps: vec![Step::Control {

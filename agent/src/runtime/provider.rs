@@ -7,11 +7,13 @@ use std::time::Instant;
 use weir_common::abi::{Flow, FlowKey, control};
 
 use super::shared::{Published, Shared};
-use crate::admin::{Device, FeatureState, MapFill, Provider, RawMaps, Rejection, Status, Watch};
+use crate::admin::{
+    Device, FeatureState, MapFill, Provider, RawMaps, Rejection, Sockets, Status, Watch,
+};
 use crate::datapath::{self, KernelDatapath};
 use crate::flows::Record;
 use crate::metrics::{Fill, Sample};
-use crate::model::{Kind, Snapshot};
+use crate::model::{Kind, Snapshot, SocketLb};
 use crate::plan::Table;
 
 /// All tables.
@@ -46,6 +48,7 @@ impl Provider for Shared {
                 .map(|moment| moment.instant.elapsed().as_secs_f64()),
             last_error: published.last_error.clone(),
             attach_mode: datapath.attach_mode().to_string(),
+            sockets: sockets(&datapath),
             watches: Kind::ALL
                 .into_iter()
                 .map(|kind| Watch {
@@ -179,6 +182,22 @@ fn fills(datapath: &KernelDatapath) -> Result<BTreeMap<&'static str, Fill>, data
         }
     }
     Ok(fills)
+}
+
+fn sockets(datapath: &KernelDatapath) -> Sockets {
+    let options = datapath.socket_options();
+    Sockets {
+        served: match options {
+            None => SocketLb::None,
+            Some(options) if options.pods => SocketLb::All,
+            Some(_) => SocketLb::Host,
+        },
+        cgroup: options.map(|options| options.cgroup.display().to_string()),
+        attached: datapath.sockets_attached().unwrap_or_else(|error| {
+            tracing::warn!("cannot tell whether sockets are served: {error}");
+            false
+        }),
+    }
 }
 
 fn count(snapshot: &Snapshot, kind: Kind) -> usize {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::Version;
 use super::table::{cell, table, yes};
-use crate::admin::{FlowRow, MapDump, PodRow, PolicyRow, Status};
+use crate::admin::{FlowRow, MapDump, PodRow, PolicyRow, Sockets, Status};
 use crate::explain::Translation;
 
 /// `weir service list`.
@@ -160,6 +160,16 @@ pub fn version(version: &Version) -> String {
     format!("weir {} (map layout {})\n", version.version, version.layout)
 }
 
+fn sockets(sockets: &Sockets) -> String {
+    match &sockets.cgroup {
+        None => sockets.served.to_string(),
+        Some(cgroup) => {
+            let not = if sockets.attached { "" } else { "NOT " };
+            format!("{}, {not}attached to {cgroup}", sockets.served)
+        }
+    }
+}
+
 /// `weir status`.
 #[must_use]
 pub fn status(status: &Status) -> String {
@@ -179,6 +189,7 @@ pub fn status(status: &Status) -> String {
             format!("{} (policy epoch {})", status.generation, status.epoch),
         ),
         ("Attached by", status.attach_mode.clone()),
+        ("Sockets", sockets(&status.sockets)),
         ("Events lost", status.events_lost.to_string()),
     ] {
         // Writing to a String cannot fail.

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::{explanation, flows, json, pods, policies, services, status};
-use crate::admin::{self, Device, FeatureState, FlowRow, MapFill, Rejection, Status, Watch};
+use crate::admin::{
+    self, Device, FeatureState, FlowRow, MapFill, Rejection, Sockets, Status, Watch,
+};
 use crate::explain::{Question, explain, services as translations};
-use crate::model::{DeviceFacts, PodDevice, Snapshot};
+use crate::model::{DeviceFacts, PodDevice, Snapshot, SocketLb};
 use crate::source::manifests;
 use crate::state::State;
 
@@ -201,6 +203,11 @@ fn the_state_of_an_agent() {
         last_sync_seconds: Some(1.25),
         last_error: Some(text("cannot write table `class`")),
         attach_mode: text("tcx"),
+        sockets: Sockets {
+            served: SocketLb::Host,
+            cgroup: Some(text("/sys/fs/cgroup")),
+            attached: true,
+        },
         watches: vec![Watch {
             kind: text("Service"),
             synced: true,

@@ -16,6 +16,7 @@ pub(crate) mod map_type {
     pub(crate) const LRU_HASH: u32 = 9;
     pub(crate) const LPM_TRIE: u32 = 11;
     pub(crate) const ARRAY_OF_MAPS: u32 = 12;
+    pub(crate) const SK_STORAGE: u32 = 24;
     pub(crate) const RINGBUF: u32 = 27;
 }
 

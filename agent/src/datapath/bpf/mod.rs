@@ -3,6 +3,7 @@
 //! Attribute structs are declared here as the kernel's `union bpf_attr` lays them out (include/uapi/linux/bpf.h), each no longer
 //! than the fields used: the kernel takes a missing tail as zeroes.
 
+mod cgroup;
 mod map;
 mod object;
 
@@ -11,6 +12,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 pub use object::TestRun;
 
+pub(crate) use cgroup::{CgroupLink, SocketHook, cgroup_link, create_cgroup_link, netns_cookie};
 pub(crate) use map::{Map, Shape, is_unsupported, map_type};
 pub(crate) use object::{
     AttachPoint, LinkInfo, create_tcx_link, link_info, open_pin, pin, program_info, test_run,
