@@ -10,6 +10,8 @@ mod bad_input;
 mod dns;
 #[path = "nodes/fixture.rs"]
 mod fixture;
+#[path = "nodes/host.rs"]
+mod host;
 #[path = "nodes/lifecycle.rs"]
 mod lifecycle;
 #[path = "nodes/overlay.rs"]
@@ -20,3 +22,5 @@ mod policies;
 mod restarts;
 #[path = "nodes/services.rs"]
 mod services;
+#[path = "nodes/sockets.rs"]
+mod sockets;

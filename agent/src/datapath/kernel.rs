@@ -440,7 +440,11 @@ pub fn cleanup(bpffs: &Path) -> Result<()> {
     for ifindex in attach::attached_clsact()?.0 {
         attach::detach_clsact(ifindex)?;
     }
-    pins.map_or(Ok(()), Pins::remove_all)
+    let Some(pins) = pins else {
+        return Ok(());
+    };
+    sockets::detach(&pins)?;
+    pins.remove_all()
 }
 
 fn run_over(programs: &Programs, hook: Hook, run: &TestRun<'_>) -> Result<RunOutput> {

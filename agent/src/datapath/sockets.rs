@@ -129,7 +129,16 @@ impl Sockets {
 /// Detaches an earlier agent's programs; that there are none is no error.
 pub(crate) fn detach(pins: &Pins) -> Result<()> {
     for (_, name) in HOOKS.into_iter().rev() {
-        pins::remove(&pins.links().join(name))?;
+        let path = pins.links().join(name);
+        match open_link(&path) {
+            Ok(Some((link, _))) => {
+                bpf::detach_link(link.as_fd())
+                    .during(|| format!("detach `{name}` from its cgroup"))?;
+                pins::remove(&path)?;
+            }
+            Ok(None) | Err(Error::ForeignPin { .. }) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }

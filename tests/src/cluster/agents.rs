@@ -65,6 +65,17 @@ impl Cluster {
         Ok(())
     }
 
+    /// Kills the agent of `node` and starts one with more options, which count more than the cluster's own.
+    pub fn replace_agent(&mut self, node: &str, options: &[&str]) -> Result<()> {
+        self.agent(node).kill()?;
+        let mut arguments = self.agent_args(node);
+        arguments.extend(options.iter().map(|&option| option.to_owned()));
+        let agent = self.topology.spawn_weir(node, &self.binary, arguments)?;
+        self.agents.insert(node.to_owned(), agent);
+        self.wait_ready(node)?;
+        self.settle()
+    }
+
     /// The command line of the agent of `node`, without the program.
     #[must_use]
     pub fn agent_args(&self, node: &str) -> Vec<String> {

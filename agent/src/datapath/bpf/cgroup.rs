@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::object::{Info, TypeOf, info, type_of};
-use super::{Command, bpf_fd};
+use super::{Command, bpf, bpf_fd};
 
 /// `BPF_LINK_TYPE_CGROUP`.
 const LINK_TYPE_CGROUP: u32 = 3;
@@ -55,6 +55,12 @@ pub(crate) fn create_cgroup_link(
     };
     // SAFETY: LINK_CREATE's layout for cgroups, without addresses.
     unsafe { bpf_fd(Command::LinkCreate, &mut attributes) }
+}
+
+/// Detaches a link at once: one that loses its last descriptor or pin is detached some time later.
+pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: LINK_DETACH's layout, one descriptor.
+    unsafe { bpf(Command::LinkDetach, &mut link.as_raw_fd()) }.map(drop)
 }
 
 /// `struct bpf_link_info` for cgroups.

@@ -12,7 +12,9 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 pub use object::TestRun;
 
-pub(crate) use cgroup::{CgroupLink, SocketHook, cgroup_link, create_cgroup_link, netns_cookie};
+pub(crate) use cgroup::{
+    CgroupLink, SocketHook, cgroup_link, create_cgroup_link, detach_link, netns_cookie,
+};
 pub(crate) use map::{Map, Shape, is_unsupported, map_type};
 pub(crate) use object::{
     AttachPoint, LinkInfo, create_tcx_link, link_info, open_pin, pin, program_info, test_run,
@@ -36,6 +38,7 @@ enum Command {
     MapUpdateBatch = 26,
     LinkCreate = 28,
     LinkUpdate = 29,
+    LinkDetach = 34,
 }
 
 /// Calls bpf(2).
