@@ -16,6 +16,8 @@ const FAIL: i32 = 0;
 
 const AF_INET6: u32 = 10;
 const ECONNREFUSED: i32 = 111;
+/// State of a connected socket, also of UDP.
+const TCP_ESTABLISHED: u32 = 1;
 
 /// A socket in a system call with an address of one family. The kernel holds the socket's lock (`getpeername` before 5.18: it
 /// reads without), so that nobody else is at what the socket remembers.
@@ -143,6 +145,16 @@ impl<const V6: bool> Socket for SockAddr<V6> {
         // Cut to a byte, 262 (IPPROTO_MPTCP) is TCP, which it is on the wire.
         // SAFETY: projection to a field of the context.
         self.load(|call| unsafe { &raw mut (*call).protocol }) as u8
+    }
+
+    #[inline(always)]
+    fn is_connected(&self) -> bool {
+        // SAFETY: the kernel gave us this context, and the socket in it; the verifier checks both accesses.
+        let state = unsafe {
+            let socket = (&raw const (*self.0.sock_addr).__bindgen_anon_1.sk).read_volatile();
+            (&raw const (*socket).state).read_volatile()
+        };
+        state == TCP_ESTABLISHED
     }
 
     #[inline(always)]

@@ -1,12 +1,16 @@
 //! A corner of the running kernel for the data path: namespaces, a BPF file system and devices of a test's own.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::unistd::gettid;
 use weir::datapath::{self, AttachMode, KernelDatapath, Options};
+
+use crate::topology::{Cgroup, own_cgroup};
 
 /// Mount and network namespace of the calling thread, which end with it, and a BPF file system in them.
 pub struct Place {
@@ -94,6 +98,45 @@ impl Drop for Place {
         // A test that gave its capabilities away leaves it to the end of the namespace.
         let _ = umount2(self.bpffs.path(), MntFlags::MNT_DETACH);
     }
+}
+
+/// A cgroup that only the calling thread is in, and those that it starts, which must end before this.
+pub struct ThreadCgroup {
+    cgroup: Cgroup,
+    parent: PathBuf,
+}
+
+impl ThreadCgroup {
+    /// Moves the thread there.
+    ///
+    /// # Panics
+    /// When there is no cgroup2, or the kernel refuses what root may do.
+    #[must_use]
+    pub fn enter() -> Self {
+        let parent = own_cgroup().expect("the test's cgroup");
+        let cgroup = Cgroup::new("sockets").expect("a cgroup");
+        join(cgroup.path()).expect("join a cgroup");
+        Self { cgroup, parent }
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.cgroup.path()
+    }
+}
+
+impl Drop for ThreadCgroup {
+    fn drop(&mut self) {
+        if let Err(error) = join(&self.parent) {
+            eprintln!("cannot leave {}: {error}", self.path().display());
+        }
+    }
+}
+
+/// Moves the thread to a cgroup.
+fn join(cgroup: &Path) -> std::io::Result<()> {
+    fs::write(cgroup.join("cgroup.threads"), gettid().to_string())
 }
 
 /// Makes a veth in the thread's network namespace, its ends `name` and `name` with a `p`, and gives the index of the first.

@@ -1,7 +1,7 @@
 //! The kernels of Debian 12, beside the one that runs here: 6.1 has no tcx, 6.12 is what its backports bring.
 //!
 //! Each boots in a virtual machine, where the suites that need nothing but a kernel run as they are: every program passes the
-//! verifier, and parity with the simulator. Needs no root; QEMU and, the first time, Debian's archive.
+//! verifier, parity with the simulator, and sockets that reach Services. Needs no root; QEMU and, the first time, Debian's archive.
 
 // xtask: minutes=35 slow soak
 
@@ -13,7 +13,7 @@ use weir_tests::vm::{self, Job};
 
 /// Suites that run in the machines. The last makes devices by the hundred, for which an emulated machine needs minutes, and is
 /// left to `cargo xtask soak`.
-const SUITES: [&str; 3] = ["verifier", "parity", "datapath"];
+const SUITES: [&str; 4] = ["verifier", "parity", "sockets", "datapath"];
 /// Sequences of packets for parity: an emulated machine is slow.
 const SEQUENCES: u32 = 300;
 const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -46,7 +46,7 @@ fn passes_on(series: &str, attach: &str) {
         Ok(kernel) => kernel,
         Err(error) => return println!("SKIP: no kernel {series}: {error:#}"),
     };
-    let suites = &SUITES[..if weir_tests::soaks() { 3 } else { 2 }];
+    let suites = &SUITES[..if weir_tests::soaks() { 4 } else { 3 }];
     let job = Job {
         executables: suites.iter().copied().map(executable).collect(),
         arguments: vec!["--test-threads=1".to_owned(), "--show-output".to_owned()],

@@ -17,6 +17,8 @@ pub trait Socket: Services {
     fn set_address(&mut self, address: &Address, port: u16);
     /// IP protocol number.
     fn protocol(&self) -> u8;
+    /// Whether it is connected.
+    fn is_connected(&self) -> bool;
     /// Cookie of the socket's network namespace.
     fn netns(&self) -> u64;
     /// Cookie of the node's network namespace; 0 where it is not known.
@@ -112,8 +114,11 @@ fn translate<S: Socket>(socket: &mut S, client: Client, datagram: bool) -> Answe
     let (address, port) = socket.address();
     let protocol = socket.protocol();
     let Some(frontend) = find(socket, &address, port, protocol) else {
-        // Its answers come from where the process thinks they do.
-        if let Some(pairs) = socket.pairs() {
+        // Its answers come from where the process thinks they do. Not so where the kernel names the backend: it does, in `send` on
+        // a connected IPv6 socket whose peer has an IPv4 address.
+        if !(datagram && socket.is_connected())
+            && let Some(pairs) = socket.pairs()
+        {
             pairs.forget_backend(&address, port);
         }
         return Answer::Pass;

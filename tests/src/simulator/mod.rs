@@ -2,6 +2,8 @@
 
 mod context;
 mod packet;
+mod socket;
 mod tables;
 
+pub use socket::{SimulatedSocket, mapped};
 pub use tables::{Simulator, Step};

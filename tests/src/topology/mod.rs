@@ -26,6 +26,7 @@ pub use firewall::Drops;
 pub use node::{Host, Node, Pod, Transmitted};
 pub use overlay::{OVERLAY_MTU, TUNNEL_V4, TUNNEL_V6};
 pub use private::leftovers;
+pub(crate) use private::{Cgroup, own_cgroup};
 pub use spec::{
     DualStack, MAX_HOSTS, MAX_NODES, MAX_PODS_PER_NODE, NodeSpec, PodSpec, SERVICE_CIDR_V4,
     SERVICE_CIDR_V6, Shape, TopologySpec,
