@@ -10,7 +10,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use weir_tests::probe::Protocol::{self, Tcp, Udp, UdpUnconnected};
 use weir_tests::probe::{EchoServer, Outcome, Probe, connections};
 
-use crate::fixture::{FEW, Fixture, PORT, cluster_ips, each, vip};
+use crate::fixture::{FEW, Fixture, cluster_ips, each, service, vip};
 
 const PROTOCOLS: [Protocol; 3] = [Tcp, Udp, UdpUnconnected];
 /// A refusal takes a system call; waiting for one would take a time-out.
@@ -35,6 +35,7 @@ fn the_node_reaches_services() -> Result<()> {
         datagrams_keep_their_backend(&mut fixture)?;
         backends_may_be_nodes(&mut fixture)?;
         other_addresses_are_left_alone(&fixture)?;
+        policies_judge_the_node_as_ever(&mut fixture)?;
         local_traffic_stays(&mut fixture)
     })
 }
@@ -243,12 +244,39 @@ fn other_addresses_are_left_alone(fixture: &Fixture) -> Result<()> {
     Ok(())
 }
 
+/// What the node says to a Service is judged as what it says to the backend, and `explain` says so.
+fn policies_judge_the_node_as_ever(fixture: &mut Fixture) -> Result<()> {
+    fixture.apply(
+        "deny.yaml",
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny, namespace: default}\n\
+         spec: {podSelector: {matchLabels: {tier: back}}, policyTypes: [Ingress]}\n",
+    )?;
+    // A pod's own node may reach it, others may not.
+    for (service, allowed) in [("near", true), ("far", false)] {
+        for protocol in PROTOCOLS {
+            if allowed {
+                fixture.ensure_reaches("node1", protocol, vip(service, 80), &[service])?;
+            } else {
+                fixture.ensure_silence("node1", protocol, vip(service, 80))?;
+            }
+        }
+        let node = fixture.cluster.topology().node("node1").addresses();
+        let question = [node.v4.to_string(), format!("default/svc/{service}:80/TCP")];
+        let answer = fixture
+            .cluster
+            .ask("node1", &["explain", &question[0], &question[1]])?;
+        ensure!(answer.code == Some(i32::from(!allowed)), "{answer:?}");
+    }
+    fixture.cluster.delete("deny.yaml")?;
+    fixture.cluster.settle()
+}
+
 /// internalTrafficPolicy Local: the node's own endpoints, or an error as from a rule that drops what a process sends.
 fn local_traffic_stays(fixture: &mut Fixture) -> Result<()> {
     let [v4, v6] = cluster_ips(61);
     fixture.apply(
         "local.yaml",
-        &crate::fixture::service("local", "app", "far", 61)
+        &service("local", "app", "far", 61)
             .replace("spec:\n", "spec:\n  internalTrafficPolicy: Local\n"),
     )?;
     let to = [v4, v6].map(|ip| SocketAddr::new(ip, 80));
@@ -264,11 +292,5 @@ fn local_traffic_stays(fixture: &mut Fixture) -> Result<()> {
             );
         }
     }
-    ensure!(
-        fixture
-            .server("far")
-            .iter()
-            .all(|server| server.port() == PORT)
-    );
     Ok(())
 }
