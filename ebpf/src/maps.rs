@@ -7,9 +7,9 @@ use aya_ebpf::btf_maps::{
 };
 use aya_ebpf::macros::btf_map;
 use weir_common::abi::{
-    Address, BackendState, Class, Counter, Endpoint, EndpointKey, Event, Flow, FlowKey,
-    FragmentKey, FragmentPorts, Frontend, FrontendKey, GENERATIONS, Hook, Pairs, Range, Segment,
-    Slot, VerdictKey, control,
+    self, Address, BackendState, Class, Counter, Endpoint, EndpointKey, Event, Flow, FlowKey,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey, GENERATIONS, Hook, Pair, Pairs, Range,
+    Segment, Slot, VerdictKey, control,
 };
 use weir_common::logic::Scratch;
 use weir_common::reason::Reason;
@@ -35,6 +35,8 @@ static BACKEND: Array<BackendState, 1_048_576, MMAPABLE> = Array::new();
 pub(crate) static EVENTS: RingBuf<Event, 1_048_576> = RingBuf::new();
 #[btf_map(name = "socket")]
 pub(crate) static SOCKET: SkStorage<Pairs> = SkStorage::new();
+#[btf_map(name = "connected")]
+pub(crate) static CONNECTED: LruHashMap<u64, Pair, { abi::CONNECTED as usize }> = LruHashMap::new();
 #[btf_map(name = "scratch")]
 static SCRATCH: PerCpuArray<Scratch, { Hook::COUNT as usize }> = PerCpuArray::new();
 

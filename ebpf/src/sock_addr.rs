@@ -2,12 +2,14 @@
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_set_retval};
+use aya_ebpf::helpers::{
+    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval,
+};
 use aya_ebpf::programs::SockAddrContext;
-use weir_common::abi::{Address, BackendState, Frontend, FrontendKey, Pairs, Slot};
+use weir_common::abi::{Address, BackendState, Frontend, FrontendKey, Pair, Pairs, Slot};
 use weir_common::logic::{Answer, Services, Socket};
 
-use crate::maps::{self, SOCKET};
+use crate::maps::{self, CONNECTED, SOCKET};
 
 /// The system call goes on.
 pub(crate) const PASS: i32 = 1;
@@ -189,5 +191,13 @@ impl<const V6: bool> Socket for SockAddr<V6> {
     fn make_pairs(&mut self) -> Option<&mut Pairs> {
         // SAFETY: as above; storage without a value given starts as zeroes.
         unsafe { SOCKET.get_or_insert_ptr_mut(&self.context, None).as_mut() }
+    }
+
+    #[inline(always)]
+    fn note_connected(&self, pair: &Pair) {
+        // SAFETY: the context is the kernel's.
+        let cookie = unsafe { bpf_get_socket_cookie(self.0.as_ptr()) };
+        // Without a note the socket stays when its backend goes.
+        let _ = CONNECTED.insert(&cookie, pair, 0);
     }
 }

@@ -94,6 +94,9 @@ fn calls_go_to_backends_and_answers_come_from_services() {
                 socket.random = random;
                 let backend = socket.connect(to)?;
                 assert_eq!(socket.told(backend), to);
+                // TCP notices by itself when a backend goes.
+                let noted = socket.noted().map(|pair| pair.backend.into());
+                assert_eq!(noted, (protocol == UDP).then_some(backend.ip()));
                 Ok(backend)
             });
             assert_eq!(seen, backends.into(), "{to}, {protocol}");
@@ -103,6 +106,7 @@ fn calls_go_to_backends_and_answers_come_from_services() {
             socket.random = random;
             let backend = socket.send(to)?;
             assert_eq!(socket.told(backend), to);
+            assert_eq!(socket.noted(), None);
             Ok(backend)
         });
         assert_eq!(seen, backends.into(), "{to}");

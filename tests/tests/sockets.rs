@@ -3,7 +3,7 @@
 //! Needs root, cgroup2 and an agent built with the kernel programs (`cargo xtask build`); says SKIP otherwise.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 use weir::compile::compile;
 use weir::datapath::{self, AttachMode, KernelDatapath, Options, SocketOptions};
+use weir::model::ObjectName;
 use weir::plan::Planner;
 use weir_tests::fixture::snapshot;
 use weir_tests::kernel::{Place, ThreadCgroup};
@@ -22,6 +23,8 @@ const SERVICES: [(&str, &str); 2] = [
     ("10.96.0.11:80", "10.0.1.2:8080"),
     ("[fd96::11]:80", "[fd00:1::2]:8080"),
 ];
+/// Service `also-b`, with the same backend.
+const ALSO_B: &str = "10.96.0.14:80";
 /// Service `none`.
 const EMPTY: [&str; 2] = ["10.96.0.13:80", "[fd96::13]:80"];
 
@@ -196,6 +199,50 @@ fn other_namespaces_are_served_if_that_is_wanted() {
         TcpStream::connect(at(SERVICES[0].0)).is_err(),
         "still there"
     );
+}
+
+#[test]
+fn connected_sockets_end_with_their_backends() {
+    let Some(place) = Place::new() else { return };
+    let cgroup = ThreadCgroup::enter();
+    loopback();
+    let mut datapath = open(&place, sockets(cgroup.path(), false));
+    let connect = |from: IpAddr, to| {
+        let socket = UdpSocket::bind((from, 0)).expect("bind");
+        socket.connect(to).expect("connect");
+        socket
+    };
+    let [v4, v6] = [
+        Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    ];
+    let [(service4, backend4), (service6, _)] = SERVICES.map(|(a, b)| (at(a), at(b)));
+    let stale = [
+        connect(v4, service4),
+        connect(v6, service6),
+        connect(v6, mapped(service4)),
+    ];
+    // By its own name, and by the other Service that has this backend.
+    let healthy = [connect(v4, backend4), connect(v4, at(ALSO_B))];
+    assert_eq!(datapath.end_stale_sockets().expect("end"), 0);
+
+    let mut fewer = snapshot([11, 12], Vec::new());
+    fewer
+        .slices
+        .retain(|_, slice| slice.service != ObjectName::new("shop", "b"));
+    let mut planner = Planner::new();
+    planner.adopt_backends(&datapath.backends().expect("backends"));
+    let plan = planner.plan(&compile(&fewer)).expect("plan");
+    datapath.execute(&plan).expect("write");
+    assert_eq!(datapath.end_stale_sockets().expect("end"), stale.len());
+    for socket in stale {
+        let error = socket.recv(&mut [0; 8]).expect_err("the socket lives");
+        assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+    }
+    for socket in healthy {
+        assert!(socket.peer_addr().is_ok(), "the socket is not connected");
+    }
+    assert_eq!(datapath.end_stale_sockets().expect("end"), 0);
 }
 
 #[test]

@@ -88,10 +88,15 @@ const LIBRARIES: [(&str, &[&str]); 6] = [
     ),
     ("aya", &["agent/src/datapath", "common/src/abi"]),
     ("aya_log", &["agent/src/datapath"]),
-    // Classic filters are set by netlink messages: there, netlink is the way to the kernel that bpf(2) is elsewhere.
+    // Classic filters are set, and sockets are ended, by netlink messages: there, netlink is the way to the kernel that bpf(2) is
+    // elsewhere.
     (
         "rtnetlink",
-        &["agent/src/netlink", "agent/src/datapath/clsact"],
+        &[
+            "agent/src/netlink",
+            "agent/src/datapath/clsact",
+            "agent/src/datapath/sock_diag",
+        ],
     ),
     ("netlink_packet_route", &["agent/src/netlink"]),
 ];

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapData, RingBuf};
-use weir_common::abi::{BackendState, Counter, Flow, FlowKey, Hook, control};
+use weir_common::abi::{BACKEND_GONE, BackendState, Counter, Flow, FlowKey, Hook, Pair, control};
 use weir_common::reason::Reason;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -18,6 +18,7 @@ use super::object::{self, Capacities, Clock, Constants, Programs};
 use super::packet_log::PacketLog;
 use super::pins::Pins;
 use super::probe;
+use super::sock_diag::{self, Connected};
 use super::sockets::{self, SocketOptions, Sockets};
 use super::write::Generation;
 use crate::model::AttachMode;
@@ -222,6 +223,31 @@ impl KernelDatapath {
     pub fn sockets_attached(&self) -> Result<bool> {
         let sockets = self.sockets.as_ref();
         sockets.map_or(Ok(false), |sockets| sockets.attached(&self.pins))
+    }
+
+    /// Ends connected UDP sockets of the node that came by a Service to a backend that is gone, see [`sock_diag`]; gives how many.
+    pub fn end_stale_sockets(&self) -> Result<usize> {
+        if self.sockets.is_none() {
+            return Ok(0);
+        }
+        let connected = self.pins.open_map("connected")?;
+        let is_stale = |socket: Connected| {
+            let mut pair = Pair::default();
+            let mut state = BackendState::default();
+            let found = connected
+                .lookup(socket.cookie.as_bytes(), pair.as_mut_bytes())
+                .and_then(|known| {
+                    let backend = self
+                        .backend
+                        .lookup(pair.id.as_bytes(), state.as_mut_bytes())?;
+                    Ok(known && backend)
+                });
+            // It may have been connected elsewhere since. What cannot be read now is asked for with the next plan.
+            let same = (pair.backend, pair.backend_port) == (socket.address, socket.port);
+            let gone = state.fingerprint != pair.fingerprint || state.state == BACKEND_GONE;
+            found.unwrap_or(false) && same && gone
+        };
+        sock_diag::end_stale(is_stale).during(|| "end sockets whose backend is gone")
     }
 
     /// Whose sockets are served; `None` for nobody's.

@@ -12,6 +12,7 @@ mod packet_log;
 mod pins;
 mod probe;
 mod shapes;
+mod sock_diag;
 mod sockets;
 mod write;
 

@@ -1,9 +1,9 @@
 //! What every map looks like: the contract with the object file, checked against pins.
 
 use weir_common::abi::{
-    Address, BackendState, Class, Counter, Endpoint, EndpointKey, Flow, FlowKey, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey, GENERATIONS, Hook, Pairs, PrefixKey, Range, Segment,
-    Slot, VerdictKey, control,
+    Address, BackendState, CONNECTED, Class, Counter, Endpoint, EndpointKey, Flow, FlowKey,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey, GENERATIONS, Hook, Pair, Pairs, PrefixKey,
+    Range, Segment, Slot, VerdictKey, control,
 };
 use weir_common::reason::Reason;
 
@@ -11,8 +11,15 @@ use super::bpf::{Shape, map_type};
 use crate::plan::Table;
 
 /// Pinned maps that exist once.
-pub(crate) const SHARED: [&str; 7] = [
-    "control", "counter", "flow", "fragment", "backend", "events", "socket",
+pub(crate) const SHARED: [&str; 8] = [
+    "control",
+    "counter",
+    "flow",
+    "fragment",
+    "backend",
+    "events",
+    "socket",
+    "connected",
 ];
 
 /// Shape of a pinned map; `None` for its entries where they are the operator's choice.
@@ -46,6 +53,7 @@ pub(crate) fn shared(name: &str) -> Option<(Shape, bool)> {
             0,
             Shape::NO_PREALLOC,
         )),
+        "connected" => fixed(shape::<u64, Pair>(map_type::LRU_HASH, CONNECTED, 0)),
         "events" => sized(shape::<(), ()>(map_type::RINGBUF, 0, 0)),
         _ => Table::GENERATION
             .into_iter()

@@ -64,7 +64,7 @@ impl Sockets {
             let names = HOOKS.map(|(_, name)| name);
             object::load_for_sockets(pins, capacities, constants, names)
         };
-        // Before Linux 6.1 there is no bpf_set_retval for these programs, which the verifier tells.
+        // Older kernels have no bpf_set_retval for these programs, which the verifier tells.
         let (programs, chooses_error) = match load(true) {
             Err(Error::Verifier { .. }) => (load(false)?, false),
             programs => (programs?, true),

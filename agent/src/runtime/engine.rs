@@ -38,8 +38,6 @@ pub(super) struct Engine {
     tables: Tables,
     planner: Planner,
     devices: Devices,
-    /// Whether this process's programs for sockets are in place.
-    sockets: bool,
     shared: Arc<Shared>,
     /// What differs since the tables were compiled.
     change: Change,
@@ -61,7 +59,6 @@ impl Engine {
             tables: Tables::default(),
             planner,
             devices: Devices::default(),
-            sockets: false,
             shared,
             // Nothing has been compiled yet.
             change: Change {
@@ -189,10 +186,21 @@ impl Engine {
             }
             drop(datapath);
             self.shared.tally.took(Stage::Write, start.elapsed());
+            self.end_stale_sockets();
             self.shared.publish(|published| published.syncs += 1);
             tracing::debug!(steps = plan.steps.len(), "wrote maps");
         }
         refused.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Ends sockets that would stay silent: of the node's processes, to backends that are gone by now.
+    fn end_stale_sockets(&self) {
+        match self.shared.datapath().end_stale_sockets() {
+            Ok(0) => {}
+            Ok(ended) => tracing::info!(ended, "ended UDP sockets whose backend is gone"),
+            // The next plan tries again, and their processes can connect again any time.
+            Err(error) => tracing::warn!("{error}"),
+        }
     }
 
     /// Compiles what changed.
@@ -251,11 +259,8 @@ impl Engine {
                 Err(error) => errors.push(format!("device {name}: {error}")),
             }
         }
-        if !self.sockets {
-            match datapath.attach_sockets() {
-                Ok(()) => self.sockets = true,
-                Err(error) => errors.push(format!("sockets: {error}")),
-            }
+        if let Err(error) = datapath.attach_sockets() {
+            errors.push(format!("sockets: {error}"));
         }
         let attached = if wanted.is_empty() {
             attached

@@ -26,7 +26,7 @@ pub use service::{
     AFFINITY, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_GONE, BackendState, DROP_EXTERNAL,
     DROP_INTERNAL, Frontend, FrontendKey, Slot, WILDCARD,
 };
-pub use socket::{Pair, Pairs};
+pub use socket::{CONNECTED, Pair, Pairs};
 
 /// Number of this layout; part of the pin path.
 pub const LAYOUT: u32 = 1;

@@ -4,6 +4,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::Address;
 
+/// Entries of map `connected`: cookies of the node's connected UDP sockets, with their pairs. Those of ended sockets are evicted.
+pub const CONNECTED: u32 = 16_384;
+
 /// A Service address that a process named, and the backend that the kernel was given instead.
 #[repr(C)]
 #[derive(

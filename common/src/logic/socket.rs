@@ -31,6 +31,8 @@ pub trait Socket: Services {
     fn pairs(&mut self) -> Option<&mut Pairs>;
     /// The same, made where there is none; `None` if the kernel has no memory for it.
     fn make_pairs(&mut self) -> Option<&mut Pairs>;
+    /// Notes where a UDP socket is being connected to, for the agent to find it when the backend goes.
+    fn note_connected(&self, pair: &Pair);
 }
 
 /// What becomes of the call.
@@ -141,16 +143,20 @@ fn translate<S: Socket>(socket: &mut S, client: Client, datagram: bool) -> Answe
     let Some(slot) = socket.slot(frontend.internal_base.wrapping_add(index)) else {
         return Answer::Forbid;
     };
+    let pair = Pair {
+        service: address,
+        backend: slot.address,
+        service_port: port,
+        backend_port: slot.port,
+        id: slot.backend,
+        fingerprint: slot.fingerprint,
+    };
     // Without memory for it the connection works all the same; only the name of its peer is the backend's.
     if let Some(pairs) = socket.make_pairs() {
-        pairs.push(Pair {
-            service: address,
-            backend: slot.address,
-            service_port: port,
-            backend_port: slot.port,
-            id: slot.backend,
-            fingerprint: slot.fingerprint,
-        });
+        pairs.push(pair);
+    }
+    if protocol == protocol::UDP && !datagram {
+        socket.note_connected(&pair);
     }
     socket.set_address(&slot.address, slot.port);
     Answer::Pass

@@ -1,8 +1,9 @@
 //! Sockets whose system calls go through the socket logic.
 
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use weir_common::abi::{Address, BackendState, Frontend, FrontendKey, Pairs, Slot};
+use weir_common::abi::{Address, BackendState, Frontend, FrontendKey, Pair, Pairs, Slot};
 use weir_common::logic::{self, Answer, Services, Socket};
 
 use super::tables::Simulator;
@@ -23,6 +24,7 @@ pub struct SimulatedSocket<'s> {
     /// The random number of the next calls.
     pub random: u32,
     connected: bool,
+    noted: Cell<Option<Pair>>,
     address: (Address, u16),
     pairs: Option<Pairs>,
 }
@@ -40,6 +42,7 @@ impl<'s> SimulatedSocket<'s> {
             memory: true,
             random: 0,
             connected: false,
+            noted: Cell::new(None),
             address: (Address::UNSPECIFIED, 0),
             pairs: None,
         }
@@ -62,6 +65,12 @@ impl<'s> SimulatedSocket<'s> {
             node_netns: 0,
             ..self
         }
+    }
+
+    /// What the agent could find: where the socket was connected to last.
+    #[must_use]
+    pub fn noted(&self) -> Option<Pair> {
+        self.noted.get()
     }
 
     /// Ends the socket, so that the node can change; gives what it remembers.
@@ -181,5 +190,9 @@ impl Socket for SimulatedSocket<'_> {
             return None;
         }
         Some(self.pairs.get_or_insert_default())
+    }
+
+    fn note_connected(&self, pair: &Pair) {
+        self.noted.set(Some(*pair));
     }
 }

@@ -256,7 +256,8 @@ const SERVICES: [(&str, &str, &str, u8); 7] = [
     ("stable", "pair", "both", 16),
 ];
 
-fn services() -> String {
+/// All Services, in one file.
+pub(crate) fn services() -> String {
     SERVICES
         .iter()
         .map(|(name, label, value, end)| service(name, label, value, *end))

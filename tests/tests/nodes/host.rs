@@ -1,7 +1,7 @@
 //! Services, as the node's own processes see them.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use weir_tests::probe::Protocol::{self, Tcp, Udp, UdpUnconnected};
 use weir_tests::probe::{EchoServer, Outcome, Probe, connections};
 
-use crate::fixture::{FEW, Fixture, cluster_ips, each, service, vip};
+use crate::fixture::{FEW, Fixture, cluster_ips, each, service, services, vip};
 
 const PROTOCOLS: [Protocol; 3] = [Tcp, Udp, UdpUnconnected];
 /// A refusal takes a system call; waiting for one would take a time-out.
@@ -33,6 +33,7 @@ fn the_node_reaches_services() -> Result<()> {
         refusals_come_at_once(&fixture)?;
         new_connections_spread(&fixture)?;
         datagrams_keep_their_backend(&mut fixture)?;
+        sockets_leave_backends_that_are_gone(&mut fixture)?;
         backends_may_be_nodes(&mut fixture)?;
         other_addresses_are_left_alone(&fixture)?;
         policies_judge_the_node_as_ever(&mut fixture)?;
@@ -156,6 +157,41 @@ fn datagrams_keep_their_backend(fixture: &mut Fixture) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A connected socket calls no program when it sends: it is ended, so that its process connects again.
+fn sockets_leave_backends_that_are_gone(fixture: &mut Fixture) -> Result<()> {
+    let [v4, v6] = vip("near", 80);
+    let connect = |to: SocketAddr, from: SocketAddr| -> io::Result<UdpSocket> {
+        let socket = UdpSocket::bind(SocketAddr::new(unspecified(from), 0))?;
+        socket.connect(to)?;
+        socket.set_read_timeout(Some(LIMIT))?;
+        Ok(socket)
+    };
+    let place = fixture.place("node1");
+    let stale = [(v4, v4), (v6, v6), (mapped(v4), v6)]
+        .map(|(to, from)| place.run(|| connect(to, from)))
+        .into_iter()
+        .collect::<io::Result<Vec<_>>>()?;
+    // Not by a Service, and by another one.
+    let [direct, _] = fixture.server("near");
+    let [other, _] = vip("far", 80);
+    let healthy = [direct, other]
+        .map(|to| place.run(|| connect(to, to)))
+        .into_iter()
+        .collect::<io::Result<Vec<_>>>()?;
+    let elsewhere = services().replace("selector: {app: near}", "selector: {app: nobody}");
+    fixture.apply("services.yaml", &elsewhere)?;
+    for socket in stale {
+        let error = socket.send(b"a").and_then(|_| socket.recv(&mut [0; 8]));
+        let error = error.err().context("the socket lives")?;
+        ensure!(error.kind() == ErrorKind::ConnectionAborted, "{error}");
+    }
+    for socket in healthy {
+        socket.send(br#"{"number":0}"#)?;
+        socket.recv(&mut [0; 512])?;
+    }
+    fixture.apply("services.yaml", &services())
 }
 
 fn unspecified(like: SocketAddr) -> IpAddr {

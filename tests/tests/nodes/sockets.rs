@@ -1,5 +1,6 @@
 //! Whose sockets are served: `--socket-lb`, restarts and what cleaning up leaves.
 
+use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -69,6 +70,12 @@ fn modes_serve_whom_they_name() -> Result<()> {
         fixture.ensure_reaches("node2", Tcp, vip("near", 80), &["near"])?;
 
         fixture.cluster.replace_agent("node1", &[])?;
+        fixture.ensure_reaches("node1", Tcp, vip("near", 80), &["near"])?;
+        // What somebody takes away comes back with the next change.
+        let bpffs = fixture.cluster.topology().node("node1").agent_paths().bpffs;
+        fs::remove_file(bpffs.join("v1/links/connect4"))?;
+        fixture.cluster.settle()?;
+        ensure_status(&fixture, "node1", "host", true)?;
         fixture.ensure_reaches("node1", Tcp, vip("near", 80), &["near"])?;
         cleanup_leaves_nothing(&mut fixture)
     })
