@@ -88,7 +88,13 @@ pub(crate) fn object(toolchain: &Toolchain, kind: Object) -> Result<PathBuf> {
     ]);
     cargo
         .args(["--target", TARGET, "--target-dir"])
-        .arg(&target_dir);
+        .arg(&target_dir)
+        // The kernel shows them, as line information: they are the same wherever the object was built.
+        .args([
+            "-Ztrim-paths",
+            "--config",
+            "profile.release.trim-paths=\"all\"",
+        ]);
     if kind == Object::Log {
         cargo.args(["--features", "log"]);
     }

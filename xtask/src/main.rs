@@ -3,6 +3,7 @@
 mod build;
 mod ci;
 mod harness;
+mod image;
 mod layers;
 mod process;
 mod setup;
@@ -34,6 +35,11 @@ enum Command {
     Setup,
     /// Build the kernel programs, then the agent with them inside: target/release/weir
     Build(build::Options),
+    /// Build the container image: one static binary on an empty base, as an OCI archive, with a list of its contents
+    ///
+    /// Needs no container engine and no root. `ctr images import`, `docker load` and `skopeo copy oci-archive:` take the archive. The
+    /// same commit and toolchain give the same bytes. The C compiler is zig, from the Python package index by pip.
+    Image(image::Options),
     /// Run every suite and end with one line: `N passed, N failed`
     ///
     /// Unit and property tests need no root. The suites in tests/tests do, and are reported as skipped without it. A test
@@ -55,6 +61,7 @@ fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Setup => setup::everything(),
         Command::Build(options) => build::run(&options),
+        Command::Image(options) => image::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Soak => test::soak(),
         Command::Ci => ci::run(),
