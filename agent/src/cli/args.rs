@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{BPFFS, Effective, RUN_DIR};
+use crate::datapath::USUAL_MOUNT;
 
 /// Services and NetworkPolicy of a Kubernetes node in eBPF.
 #[derive(Debug, Parser)]
@@ -28,6 +29,12 @@ pub enum Command {
     /// Options of `weir run`: print them, check them
     #[command(subcommand)]
     Config(Box<ConfigCommand>),
+    /// Prepare the node for an agent with fewer rights: mount a BPF file system if there is none (needs CAP_SYS_ADMIN)
+    Init {
+        /// Where it is mounted
+        #[arg(long, value_name = "DIR", default_value = USUAL_MOUNT)]
+        mount: PathBuf,
+    },
     /// Show what the agent is doing: watches, devices, maps, skipped objects
     Status {
         /// Output and agent

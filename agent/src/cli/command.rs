@@ -23,6 +23,7 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
     match command {
         Command::Run(given) => return run(*given),
         Command::Config(command) => configuration(*command)?,
+        Command::Init { mount } => init(&mount)?,
         Command::Status { query } => status(&query)?,
         Command::Service(ServiceCommand::List { scope, query }) => services(&scope, &query)?,
         Command::Endpoint(ListCommand::List { scope, query }) => endpoints(&scope, &query)?,
@@ -72,6 +73,15 @@ fn run(given: Effective) -> Result<Outcome> {
         .context("cannot start the asynchronous runtime")?;
     runtime.block_on(crate::runtime::run(config))?;
     Ok(Outcome::Yes)
+}
+
+fn init(mount: &Path) -> Result<()> {
+    let done = if datapath::mount_bpffs(mount)? {
+        "mounted a BPF file system"
+    } else {
+        "there is a BPF file system"
+    };
+    Ok(write_out(&format!("{done} at {}\n", mount.display()))?)
 }
 
 /// Logs go to standard error: standard output belongs to answers.

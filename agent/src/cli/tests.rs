@@ -52,6 +52,7 @@ fn commands_are_read() {
     assert!(canonical);
     for line in [
         "weir run --manifests /m --node-name n1 --run-dir /r",
+        "weir init --mount /b",
         "weir status",
         "weir service list -A",
         "weir endpoint list",

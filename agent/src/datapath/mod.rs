@@ -23,5 +23,6 @@ pub use events::EventReader;
 pub use kernel::{Floor, KernelDatapath, Occupancy, Options, RunOutput, cleanup};
 pub use object::is_embedded;
 pub use packet_log::PacketLog;
+pub use pins::{USUAL_MOUNT, mount_bpffs};
 pub use probe::{Feature, probe};
 pub use sockets::SocketOptions;

@@ -25,7 +25,7 @@ use crate::plan::Table;
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// Where BPF file systems are mounted by convention.
-const USUAL_MOUNT: &str = "/sys/fs/bpf";
+pub const USUAL_MOUNT: &str = "/sys/fs/bpf";
 
 /// The directory, held against other agents as long as this lives.
 #[derive(Debug)]
@@ -289,6 +289,18 @@ fn mount_if_needed(directory: &Path) -> Result<()> {
         directory: directory.to_owned(),
         mount: mount.to_owned(),
     })
+}
+
+/// Mounts a BPF file system at `at` unless one is there already; whether it did.
+///
+/// # Errors
+/// The directory is not there, or mounting is not allowed (it takes CAP_SYS_ADMIN).
+pub fn mount_bpffs(at: &Path) -> Result<bool> {
+    if is_bpffs(at) {
+        return Ok(false);
+    }
+    mount(at).during(|| format!("mount a BPF file system at {}", at.display()))?;
+    Ok(true)
 }
 
 fn mount(at: &Path) -> io::Result<()> {
