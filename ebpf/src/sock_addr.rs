@@ -153,7 +153,7 @@ impl<const V6: bool> Socket for SockAddr<V6> {
     fn is_connected(&self) -> bool {
         // SAFETY: the kernel gave us this context, and the socket in it; the verifier checks both accesses.
         let state = unsafe {
-            let socket = (&raw const (*self.0.sock_addr).__bindgen_anon_1.sk).read_volatile();
+            let socket = (&raw const (*self.context.sock_addr).__bindgen_anon_1.sk).read_volatile();
             (&raw const (*socket).state).read_volatile()
         };
         state == TCP_ESTABLISHED
@@ -196,7 +196,7 @@ impl<const V6: bool> Socket for SockAddr<V6> {
     #[inline(always)]
     fn note_connected(&self, pair: &Pair) {
         // SAFETY: the context is the kernel's.
-        let cookie = unsafe { bpf_get_socket_cookie(self.0.as_ptr()) };
+        let cookie = unsafe { bpf_get_socket_cookie(self.context.as_ptr()) };
         // Without a note the socket stays when its backend goes.
         let _ = CONNECTED.insert(&cookie, pair, 0);
     }
