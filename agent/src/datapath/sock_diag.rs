@@ -91,7 +91,8 @@ impl From<&Found> for Connected {
     }
 }
 
-/// Ends the connected UDP sockets of this network namespace for which `is_stale` holds: their next call fails with ECONNABORTED.
+/// Ends the connected UDP sockets of this network namespace for which `is_stale` holds: reading fails with ECONNABORTED, sending with
+/// EDESTADDRREQ.
 /// Gives how many; none where the kernel was built without UDP sockets in sock_diag.
 pub(crate) fn end_stale(is_stale: impl Fn(Connected) -> bool) -> io::Result<usize> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;

@@ -9,10 +9,12 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 /// What the tests need that Debian builds as modules, in an order in which they can be loaded.
-const MODULES: [&str; 3] = [
+const MODULES: [&str; 5] = [
     "drivers/net/veth",
     "net/sched/sch_ingress",
     "net/sched/cls_bpf",
+    "net/ipv4/inet_diag",
+    "net/ipv4/udp_diag",
 ];
 
 /// An unpacked kernel.
@@ -39,6 +41,11 @@ impl Kernel {
         }
     }
 
+    /// Whether everything is there: an earlier version of this may have needed fewer modules.
+    fn is_complete(&self) -> bool {
+        self.modules.iter().all(|module| module.exists())
+    }
+
     pub(super) fn image(&self) -> PathBuf {
         self.directory.join("vmlinuz")
     }
@@ -60,7 +67,10 @@ pub fn kernel(series: &str) -> Result<Kernel> {
         cached.extend(entry?.file_name().into_string());
     }
     let prefix = format!("{series}.");
-    if let Some(release) = newest(cached.iter().filter(|name| name.starts_with(&prefix))) {
+    let complete = cached
+        .iter()
+        .filter(|name| name.starts_with(&prefix) && Kernel::cached(&cache, name).is_complete());
+    if let Some(release) = newest(complete) {
         return Ok(Kernel::cached(&cache, release));
     }
     let prefix = format!("linux-image-{prefix}");
@@ -110,6 +120,9 @@ fn fetch(cache: &Path, package: &str, release: &str) -> Result<()> {
             .with_context(|| format!("find {}", from.display()))?;
     }
     let place = cache.join(release);
+    if place.exists() {
+        fs::rename(&place, scratch.path().join("incomplete"))?;
+    }
     fs::rename(&kept, &place).with_context(|| format!("create {}", place.display()))
 }
 
