@@ -16,7 +16,7 @@ use crate::workspace;
 
 /// The zig that images are built with.
 pub(super) const VERSION: &str = "0.15.2";
-/// The musl inside that zig (its lib/libc/musl/VERSION).
+/// The musl inside that zig (its lib/libc/musl/src/internal/version.h).
 pub(super) const MUSL_VERSION: &str = "1.2.5";
 
 /// Programs as cargo and C build scripts want them: one word each.
