@@ -198,6 +198,6 @@ impl<const V6: bool> Socket for SockAddr<V6> {
         // SAFETY: the context is the kernel's.
         let cookie = unsafe { bpf_get_socket_cookie(self.context.as_ptr()) };
         // Without a note the socket stays when its backend goes.
-        let _ = CONNECTED.insert(&cookie, pair, 0);
+        let _ = CONNECTED.insert(cookie, pair, 0);
     }
 }
