@@ -36,7 +36,10 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
         return received;
     }
     if s.headers.kind != FLOW {
-        return decide_error(ctx, s);
+        let decided = decide_error(ctx, s);
+        if decided != Outcome::UNDECIDED {
+            return decided;
+        }
     }
     if let Some(flow) = meet(ctx, s) {
         let now = ctx.now();
@@ -123,20 +126,15 @@ fn established_to_service<C: Context>(
     Outcome::pass(Reason::Established)
 }
 
-/// An ICMP error: the flow that it is about approves it, if the pod speaks for itself.
+/// An ICMP error: the flow that it is about approves it, if the pod speaks for itself. `UNDECIDED` if there is no such flow.
 #[inline(never)]
 fn decide_error<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
-    s.met = 0;
     s.judged = s.tuple;
     let checked = check_sender(ctx, s);
     if checked != Outcome::UNDECIDED {
         return checked;
     }
-    let related = icmp::decide(ctx, s, HOOK);
-    if related != Outcome::UNDECIDED {
-        return related;
-    }
-    decide_new(ctx, s)
+    icmp::decide(ctx, s, HOOK)
 }
 
 /// First packet of a flow, or one whose approval no longer counts.
