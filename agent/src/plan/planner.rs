@@ -57,6 +57,12 @@ impl Planner {
         self.backends.distrust();
     }
 
+    /// Whether the maps are known to hold tables.
+    #[must_use]
+    pub fn has_tables(&self) -> bool {
+        self.live.is_some()
+    }
+
     /// The steps from what the maps hold to `desired`, none if they hold it.
     ///
     /// # Errors

@@ -113,7 +113,7 @@ pub(super) async fn cycle(
                 }
                 let result = tokio::task::block_in_place(|| engine.sync());
                 if let Err(error) = &result {
-                    tracing::error!("the kernel keeps its former state: {error}");
+                    tracing::error!("the kernel is not in line: {error}; trying again");
                 }
                 schedule.synced(Instant::now(), result.is_err());
                 false

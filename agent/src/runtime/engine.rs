@@ -30,6 +30,9 @@ pub(super) enum SyncError {
     /// Programs are missing on devices.
     #[error("{}", .0.join("; "))]
     Attach(Vec<String>),
+    /// Tables and programs failed, each for its own reason.
+    #[error("{0}; {1}")]
+    Both(Box<Self>, Box<Self>),
 }
 
 /// State and knowledge of the kernel.
@@ -151,14 +154,23 @@ impl Engine {
         result
     }
 
-    /// Programs are attached whatever became of the tables: a pod without them is open.
+    /// Programs are attached whatever became of this change: a pod without them is open. But not over maps that hold nothing: there
+    /// they know no pod, and would cut off all.
     fn try_sync(&mut self) -> Result<(), SyncError> {
         self.compile();
         let written = self.write();
+        if !self.planner.has_tables() {
+            return written;
+        }
         let attached = self
             .attach()
             .inspect_err(|_| self.shared.tally.failed(Stage::Attach));
-        written.and(attached)
+        match (written, attached) {
+            (Err(written), Err(attached)) => {
+                Err(SyncError::Both(Box::new(written), Box::new(attached)))
+            }
+            (written, attached) => written.and(attached),
+        }
     }
 
     /// Brings the maps in line. Policies that do not fit leave the former ones in force, and Services are carried out all the same.

@@ -160,13 +160,7 @@ impl Shared {
 
     /// Whether the agent is at work: a change may wait, but not without an attempt.
     pub(super) fn is_alive(&self, limit: std::time::Duration, now: Instant) -> bool {
-        let published = self.published();
-        let last = published.waiting_since.max(
-            published
-                .last_attempt
-                .filter(|_| published.waiting_since.is_some()),
-        );
-        last.is_none_or(|moment| now.saturating_duration_since(moment) <= limit)
+        self.published().is_alive(limit, now)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{SetOnce, watch};
@@ -163,5 +163,48 @@ impl Shared {
             .iter()
             .map(|(kind, state)| (*kind, state.errors))
             .collect()
+    }
+}
+
+impl Published {
+    /// See [`Shared::is_alive`].
+    pub(super) fn is_alive(&self, limit: Duration, now: Instant) -> bool {
+        self.waiting_since.is_none_or(|since| {
+            let last = self
+                .last_attempt
+                .map_or(since, |attempt| attempt.max(since));
+            now.saturating_duration_since(last) <= limit
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_alive_while_it_tries() {
+        let start = Instant::now();
+        let limit = Duration::from_secs(60);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for (waiting, attempt, now, alive) in [
+            (None, None, 1000, true),
+            (None, Some(0), 1000, true),
+            (Some(0), None, 60, true),
+            (Some(0), None, 61, false),
+            // An attempt of before says nothing.
+            (Some(100), Some(0), 161, false),
+            // A Service that does not fit waits for ever, and is tried again and again.
+            (Some(0), Some(990), 1000, true),
+            (Some(0), Some(900), 1000, false),
+        ] {
+            let published = Published {
+                waiting_since: waiting.map(at),
+                last_attempt: attempt.map(at),
+                ..Published::default()
+            };
+            let told = published.is_alive(limit, at(now));
+            assert_eq!(told, alive, "{waiting:?} {attempt:?} {now}");
+        }
     }
 }

@@ -128,6 +128,16 @@ impl Cluster {
         self.write_slices()
     }
 
+    /// Deletes a pod's object only: its network goes on, as that of a static pod does.
+    pub fn lose_pod(&mut self, name: &str) -> Result<()> {
+        self.write_pods_without(Some(name))
+    }
+
+    /// Brings the objects back that were deleted only.
+    pub fn restore_pods(&mut self) -> Result<()> {
+        self.write_pods()
+    }
+
     /// Deletes a pod: first its object, then its network.
     pub fn remove_pod(&mut self, name: &str) -> Result<()> {
         self.write_pods_without(Some(name))?;

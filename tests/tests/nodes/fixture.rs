@@ -20,6 +20,27 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// For what must stay without an answer.
 const SILENCE: Duration = Duration::from_millis(400);
 
+/// Nothing to the pods of tier `back`.
+pub(crate) const DENY: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: deny, namespace: default}
+spec:
+  podSelector: {matchLabels: {tier: back}}
+  policyTypes: [Ingress]
+";
+
+/// Every way to reach Service `stable`, for a load.
+pub(crate) fn every_way() -> [(&'static str, Probe); 4] {
+    let [v4, v6] = vip("stable", 80);
+    [
+        ("TCP over IPv4", Probe::tcp(v4)),
+        ("TCP over IPv6", Probe::tcp(v6)),
+        ("UDP over IPv4", Probe::udp(v4)),
+        ("UDP over IPv6", Probe::udp(v6)),
+    ]
+}
+
 /// A way to wire pods and nodes, and to attach programs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Variant {

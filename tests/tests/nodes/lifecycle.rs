@@ -9,16 +9,7 @@ use weir_tests::probe::Protocol::Tcp;
 use weir_tests::probe::{Outcome, Probe};
 use weir_tests::topology::PodSpec;
 
-use crate::fixture::{ALL, Fixture, each, vip};
-
-const DENY: &str = "
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: deny, namespace: default}
-spec:
-  podSelector: {matchLabels: {tier: back}}
-  policyTypes: [Ingress]
-";
+use crate::fixture::{ALL, DENY, Fixture, each, vip};
 
 #[test]
 fn programs_follow_pods_and_leave_with_cleanup() -> Result<()> {
@@ -27,8 +18,23 @@ fn programs_follow_pods_and_leave_with_cleanup() -> Result<()> {
         fixture.apply("deny.yaml", DENY)?;
         pods_come_and_go(&mut fixture)?;
         other_devices_are_left_alone(&mut fixture)?;
+        a_pod_without_an_object_stays_guarded(&mut fixture)?;
         cleanup_leaves_nothing(&mut fixture)
     })
+}
+
+/// A static pod's object may be deleted and come back; the pod runs all the while.
+fn a_pod_without_an_object_stays_guarded(fixture: &mut Fixture) -> Result<()> {
+    fixture.ensure_silence("client", Tcp, fixture.server("near"))?;
+    fixture.cluster.lose_pod("near")?;
+    // Its device still has its programs, or this fails.
+    fixture.cluster.settle()?;
+    fixture.ensure_silence("client", Tcp, fixture.server("near"))?;
+    fixture.ensure_silence("near", Tcp, fixture.server("client"))?;
+    fixture.cluster.restore_pods()?;
+    fixture.cluster.settle()?;
+    fixture.ensure_silence("client", Tcp, fixture.server("near"))?;
+    fixture.ensure_reaches("near", Tcp, fixture.server("client"), &["client"])
 }
 
 fn pods_come_and_go(fixture: &mut Fixture) -> Result<()> {

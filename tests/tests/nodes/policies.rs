@@ -3,17 +3,7 @@
 use anyhow::Result;
 use weir_tests::probe::Protocol::{Tcp, Udp};
 
-use crate::fixture::{ALL, Fixture, PORT, each, vip};
-
-/// Nothing to the pods of tier `back`.
-const DENY: &str = "
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: deny, namespace: default}
-spec:
-  podSelector: {matchLabels: {tier: back}}
-  policyTypes: [Ingress]
-";
+use crate::fixture::{ALL, DENY, Fixture, PORT, each, vip};
 
 #[test]
 fn policies_hold_on_the_same_node_and_across_nodes() -> Result<()> {

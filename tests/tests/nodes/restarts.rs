@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Result, ensure};
 use weir_tests::probe::{Load, Probe};
 
-use crate::fixture::{FEW, Fixture, PORT, each, service, vip};
+use crate::fixture::{FEW, Fixture, PORT, each, every_way, service, vip};
 
 /// How often an agent is killed.
 const KILLS: u32 = 50;
@@ -55,14 +55,7 @@ fn nobody_notices_that_agents_are_killed() -> Result<()> {
         fixture.apply("policy.yaml", POLICY)?;
         fixture.ensure_silence("other", weir_tests::probe::Protocol::Tcp, vip("back", 80))?;
 
-        let [v4, v6] = vip("stable", 80);
-        let targets = [
-            ("TCP over IPv4", Probe::tcp(v4)),
-            ("TCP over IPv6", Probe::tcp(v6)),
-            ("UDP over IPv4", Probe::udp(v4)),
-            ("UDP over IPv6", Probe::udp(v6)),
-        ];
-        let load = Load::start(&fixture.place("client"), &targets)?;
+        let load = Load::start(&fixture.place("client"), &every_way())?;
         let intruder = Intruder::start(&fixture, "other", fixture.server("near"))?;
         let kills = if weir_tests::soaks() {
             SOAK_KILLS

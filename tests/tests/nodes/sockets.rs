@@ -10,7 +10,7 @@ use serde_json::Value;
 use weir_tests::probe::Protocol::{Tcp, Udp, UdpUnconnected};
 use weir_tests::probe::{Load, Outcome, Probe};
 
-use crate::fixture::{FEW, Fixture, each, vip};
+use crate::fixture::{FEW, Fixture, each, every_way, vip};
 
 /// How often the agent is replaced under load.
 const RESTARTS: u32 = 12;
@@ -150,14 +150,7 @@ fn the_node_does_not_notice_that_agents_are_replaced() -> Result<()> {
             .map(connect)
             .into_iter()
             .collect::<Result<_, _>>()?;
-        let [v4, v6] = vip("stable", 80);
-        let targets = [
-            ("TCP over IPv4", Probe::tcp(v4)),
-            ("TCP over IPv6", Probe::tcp(v6)),
-            ("UDP over IPv4", Probe::udp(v4)),
-            ("UDP over IPv6", Probe::udp(v6)),
-        ];
-        let load = Load::start(&place, &targets)?;
+        let load = Load::start(&place, &every_way())?;
         for _ in 0..RESTARTS {
             fixture.cluster.agent("node1").restart()?;
             thread::sleep(Duration::from_millis(300));
