@@ -4,16 +4,20 @@ pub mod cluster;
 pub mod controlplane;
 pub mod fixture;
 pub mod kernel;
+pub mod lab;
 pub mod netns;
 pub mod packets;
 pub mod policy;
 pub mod probe;
 pub mod process;
+mod programs;
 pub mod simulator;
 pub mod topology;
 pub mod vm;
 
 use nix::unistd::geteuid;
+
+pub use programs::cache_dir;
 
 /// Whether this process may create namespaces; says why a suite is skipped where it may not.
 ///

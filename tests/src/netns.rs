@@ -275,7 +275,7 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
 }
 
 /// Runs a command with `input` as its standard input.
-fn feed(command: &mut Command, input: &str) -> Result<()> {
+pub(crate) fn feed(command: &mut Command, input: &str) -> Result<()> {
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

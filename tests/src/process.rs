@@ -73,6 +73,28 @@ pub(crate) fn move_into(command: &mut Command, netns: Arc<File>, cgroup: Option<
     unsafe { command.pre_exec(enter) };
 }
 
+/// Makes the process of `command` join cgroups by their `cgroup.procs` files, before its program starts.
+///
+/// Where the files could not be opened, starting it fails with that error.
+pub(crate) fn join(command: &mut Command, procs: Result<Vec<File>>) {
+    let procs = procs.map_err(|error| {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        kind.unwrap_or(io::ErrorKind::Other)
+    });
+    let enter = move || match &procs {
+        // "0" stands for the writer itself.
+        Ok(procs) => {
+            for procs in procs {
+                rustix::io::write(procs, b"0")?;
+            }
+            Ok(())
+        }
+        Err(kind) => Err(io::Error::from(*kind)),
+    };
+    // SAFETY: between fork and exec this only makes system calls on files opened before, and allocates nothing.
+    unsafe { command.pre_exec(enter) };
+}
+
 /// Starts `command` so that the kernel kills its process when the test process ends, however it ends.
 ///
 /// The kernel ties that to the thread which forked, so one thread that lives as long as the process forks them all.

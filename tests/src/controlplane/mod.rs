@@ -1,10 +1,11 @@
 //! A real control plane: etcd, kube-apiserver and kube-controller-manager in a network namespace of their own.
 //!
-//! There is no kubelet and no scheduler: tests write Nodes and Pods, with their status, as
-//! [`crate::topology::Pod::object`] makes them, and the real controllers make EndpointSlices of them.
+//! For suites without kubelets ([`Nodes::Written`]) there is no scheduler either: tests write Nodes and Pods, with their
+//! status, as [`crate::topology::Pod::object`] makes them, and the real controllers make EndpointSlices of them.
 
+mod arguments;
 mod binaries;
-mod pki;
+pub(crate) mod pki;
 mod publish;
 
 use std::future::Future;
@@ -23,28 +24,25 @@ pub use publish::{publish, publish_pod};
 
 use crate::netns::{Place, unique_name};
 use crate::process::Process;
-use crate::topology::{Host, SERVICE_CIDR_V4, SERVICE_CIDR_V6, Topology};
-use pki::{Files, Pki};
+use crate::topology::{Host, Topology};
+use pki::Pki;
 
 /// How long a program may take to be ready on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
-/// The controllers that run: those that make what an agent watches, and those that namespaces need to come and go.
-///
-/// Not those that judge nodes by their kubelets, which would evict every pod here.
-const CONTROLLERS: &[&str] = &[
-    "endpointslice-controller",
-    "endpointslice-mirroring-controller",
-    "garbage-collector-controller",
-    "namespace-controller",
-    "root-ca-certificate-publisher-controller",
-    "service-cidr-controller",
-    "serviceaccount-controller",
-];
+/// Who says which nodes and pods there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nodes {
+    /// Tests write them.
+    Written,
+    /// Kubelets and a scheduler do.
+    Real,
+}
 
 /// A running control plane; its processes, files and namespace end with this value.
 pub struct ControlPlane {
     // Fields drop in this order.
+    scheduler: Option<Process>,
     controller_manager: Process,
     apiserver: Process,
     etcd: Process,
@@ -61,15 +59,16 @@ impl ControlPlane {
     ///
     /// Builds the programs first where the cache has none (see [`binaries`]).
     pub fn start() -> Result<Self> {
-        Self::start_in(Host::alone("control-plane")?)
+        Self::start_in(Host::alone("control-plane")?, Nodes::Written)
     }
 
     /// Starts a control plane that the nodes of `topology` reach at [`Self::server`].
     pub fn start_on(topology: &mut Topology) -> Result<Self> {
-        Self::start_in(topology.control_plane_host()?)
+        Self::start_in(topology.control_plane_host()?, Nodes::Written)
     }
 
-    fn start_in(host: Host) -> Result<Self> {
+    /// Starts a control plane on `host`.
+    pub(crate) fn start_in(host: Host, nodes: Nodes) -> Result<Self> {
         let programs = binaries()?;
         let dir = tempfile::Builder::new()
             .prefix(&unique_name("control-plane"))
@@ -89,21 +88,34 @@ impl ControlPlane {
                 },
             )
         };
-        let etcd = launch("etcd", &programs.etcd, etcd_args(dir.path()))?;
+        let etcd = launch("etcd", &programs.etcd, arguments::etcd(dir.path()))?;
         let apiserver = launch(
             "kube-apiserver",
             &programs.apiserver,
-            apiserver_args(&host, &pki)?,
+            arguments::apiserver(&host, &pki, nodes)?,
         )?;
-        let args = controller_manager_args(&kubeconfig, &pki);
+        let args = arguments::controller_manager(&kubeconfig, &pki, nodes);
         // It retries until the API server answers, so it may start at once.
         let controller_manager = launch(
             "kube-controller-manager",
             &programs.controller_manager,
             args,
         )?;
+        let scheduler = match nodes {
+            Nodes::Written => None,
+            Nodes::Real => {
+                let user = pki.kubeconfig(&server, "system:kube-scheduler", None)?;
+                let program = crate::lab::programs()?.join("kube-scheduler");
+                Some(launch(
+                    "kube-scheduler",
+                    &program,
+                    arguments::scheduler(&user),
+                )?)
+            }
+        };
         let kubectl = programs.kubectl;
         let mut this = Self {
+            scheduler,
             controller_manager,
             apiserver,
             etcd,
@@ -160,6 +172,12 @@ impl ControlPlane {
         command
     }
 
+    /// The program that [`Self::kubectl`] runs.
+    #[must_use]
+    pub fn kubectl_program(&self) -> &Path {
+        &self.kubectl
+    }
+
     /// Ends the API server as a crash does. (An orderly end takes a minute.)
     pub fn stop_apiserver(&mut self) -> Result<()> {
         self.apiserver.kill()
@@ -179,14 +197,20 @@ impl ControlPlane {
 
     /// Checks that none of the programs has ended by itself.
     pub fn ensure_running(&mut self) -> Result<()> {
-        for process in [
+        let always = [
             &mut self.etcd,
             &mut self.apiserver,
             &mut self.controller_manager,
-        ] {
-            process.ensure_running()?;
-        }
-        Ok(())
+        ];
+        always
+            .into_iter()
+            .chain(&mut self.scheduler)
+            .try_for_each(Process::ensure_running)
+    }
+
+    /// What signs for users and servers of this control plane.
+    pub(crate) fn pki(&self) -> &Pki {
+        &self.pki
     }
 
     /// Waits until the API server calls itself ready and holds the namespaces it makes itself.
@@ -233,68 +257,4 @@ async fn is_ready(client: Client) -> Result<()> {
 
 fn http_get(path: &str) -> Result<hyper::Request<Vec<u8>>> {
     Ok(hyper::Request::get(path).body(Vec::new())?)
-}
-
-fn etcd_args(dir: &Path) -> Vec<String> {
-    let (client, peer) = ("http://127.0.0.1:2379", "http://127.0.0.1:2380");
-    vec![
-        format!("--data-dir={}", dir.join("etcd").display()),
-        format!("--listen-client-urls={client}"),
-        format!("--advertise-client-urls={client}"),
-        format!("--listen-peer-urls={peer}"),
-        // The data ends with the test.
-        "--unsafe-no-fsync".to_owned(),
-    ]
-}
-
-fn apiserver_args(host: &Host, pki: &Pki) -> Result<Vec<String>> {
-    let mut names: Vec<_> = host
-        .addresses()
-        .both()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    // The first address of each Service subnet is the API server's own Service.
-    names.extend(
-        [
-            "127.0.0.1",
-            "10.96.0.1",
-            "fd10:96::1",
-            "kubernetes.default.svc",
-        ]
-        .map(str::to_owned),
-    );
-    let Files { certificate, key } = pki.server("kube-apiserver", &names)?;
-    let (signing_key, public_key) = pki.key_pair("service-accounts")?;
-    Ok(vec![
-        "--etcd-servers=http://127.0.0.1:2379".to_owned(),
-        "--bind-address=0.0.0.0".to_owned(),
-        format!("--advertise-address={}", host.addresses().v4),
-        format!("--tls-cert-file={}", certificate.display()),
-        format!("--tls-private-key-file={}", key.display()),
-        format!("--client-ca-file={}", pki.ca().display()),
-        format!("--service-cluster-ip-range={SERVICE_CIDR_V4},{SERVICE_CIDR_V6}"),
-        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        format!(
-            "--service-account-signing-key-file={}",
-            signing_key.display()
-        ),
-        format!("--service-account-key-file={}", public_key.display()),
-        "--authorization-mode=Node,RBAC".to_owned(),
-        "--allow-privileged=true".to_owned(),
-        // It would refuse Pods in a new namespace until a controller has made the default service account.
-        "--disable-admission-plugins=ServiceAccount".to_owned(),
-    ])
-}
-
-fn controller_manager_args(kubeconfig: &Path, pki: &Pki) -> Vec<String> {
-    vec![
-        format!("--kubeconfig={}", kubeconfig.display()),
-        format!("--root-ca-file={}", pki.ca().display()),
-        format!("--controllers={}", CONTROLLERS.join(",")),
-        format!("--service-cluster-ip-range={SERVICE_CIDR_V4},{SERVICE_CIDR_V6}"),
-        "--leader-elect=false".to_owned(),
-        // Tests wait for what it does.
-        "--endpointslice-updates-batch-period=0s".to_owned(),
-    ]
 }

@@ -1,5 +1,7 @@
 //! The certificates of a control plane and the kubeconfigs of its users.
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,19 +12,19 @@ use rcgen::{
 use serde_json::json;
 
 /// A certificate authority of one control plane; everything it signs is kept as files in one directory.
-pub(super) struct Pki {
+pub(crate) struct Pki {
     dir: PathBuf,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key, as PEM files.
-pub(super) struct Files {
-    pub(super) certificate: PathBuf,
-    pub(super) key: PathBuf,
+pub(crate) struct Files {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 impl Pki {
-    pub(super) fn new(dir: &Path) -> Result<Self> {
+    pub(crate) fn new(dir: &Path) -> Result<Self> {
         fs::create_dir(dir).with_context(|| format!("create {}", dir.display()))?;
         let mut params = CertificateParams::default();
         params
@@ -42,12 +44,12 @@ impl Pki {
     }
 
     /// The authority's certificate.
-    pub(super) fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.dir.join("ca.crt")
     }
 
     /// A server's certificate for `names` (host names and addresses).
-    pub(super) fn server(&self, name: &str, names: &[String]) -> Result<Files> {
+    pub(crate) fn server(&self, name: &str, names: &[String]) -> Result<Files> {
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -55,7 +57,7 @@ impl Pki {
     }
 
     /// A key pair without a certificate: the private and the public half.
-    pub(super) fn key_pair(&self, name: &str) -> Result<(PathBuf, PathBuf)> {
+    pub(crate) fn key_pair(&self, name: &str) -> Result<(PathBuf, PathBuf)> {
         let key = KeyPair::generate()?;
         let (private, public) = (
             self.dir.join(format!("{name}.key")),
@@ -68,13 +70,8 @@ impl Pki {
         Ok((private, public))
     }
 
-    /// A kubeconfig that makes its holder `user`, in `group` if one is given.
-    pub(super) fn kubeconfig(
-        &self,
-        server: &str,
-        user: &str,
-        group: Option<&str>,
-    ) -> Result<PathBuf> {
+    /// A certificate that makes its holder `user`, in `group` if one is given.
+    pub(crate) fn client(&self, user: &str, group: Option<&str>) -> Result<Files> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, user);
         if let Some(group) = group {
@@ -84,17 +81,29 @@ impl Pki {
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         // User names have colons, which some file systems refuse.
-        let name = user.replace(':', "-");
-        let Files { certificate, key } = self.sign(&name, &params)?;
+        self.sign(&user.replace(':', "-"), &params)
+    }
+
+    /// A kubeconfig that makes its holder `user`, in `group` if one is given.
+    pub(crate) fn kubeconfig(
+        &self,
+        server: &str,
+        user: &str,
+        group: Option<&str>,
+    ) -> Result<PathBuf> {
+        let Files { certificate, key } = self.client(user, group)?;
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "test", "cluster": {"server": server, "certificate-authority": self.ca()}}],
-            "users": [{"name": user, "user": {"client-certificate": certificate, "client-key": key}}],
+            "clusters": [{"name": "test", "cluster": {"server": server, "certificate-authority": relative(&self.ca())}}],
+            "users": [{"name": user, "user": {
+                "client-certificate": relative(&certificate),
+                "client-key": relative(&key),
+            }}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
             "current-context": "test",
         });
-        let path = self.dir.join(format!("{name}.kubeconfig"));
+        let path = certificate.with_extension("kubeconfig");
         fs::write(&path, serde_json::to_vec_pretty(&config)?)
             .with_context(|| format!("write {}", path.display()))?;
         Ok(path)
@@ -115,4 +124,9 @@ impl Pki {
             .with_context(|| format!("write {name}'s key"))?;
         Ok(files)
     }
+}
+
+/// Files that a kubeconfig names are looked for beside it, so that a copy of all of them works elsewhere.
+fn relative(file: &Path) -> Option<Cow<'_, str>> {
+    file.file_name().map(OsStr::to_string_lossy)
 }

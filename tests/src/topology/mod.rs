@@ -9,11 +9,11 @@ mod firewall;
 mod node;
 mod objects;
 mod offload;
-mod overlay;
+pub(crate) mod overlay;
 mod private;
-mod spec;
+pub(crate) mod spec;
 mod sweep;
-mod underlay;
+pub(crate) mod underlay;
 mod wiring;
 
 use std::collections::BTreeMap;
@@ -75,7 +75,7 @@ impl Topology {
             topology.add_node(n, node, spec.drop_invalid)?;
         }
         for (n, name) in (0..).zip(&spec.hosts) {
-            let host = topology.attach(name, spec::host(n))?;
+            let host = topology.underlay.host(name, spec::host(n))?;
             ensure!(
                 topology.hosts.insert(name.clone(), host).is_none(),
                 "two hosts are named {name}"
@@ -226,16 +226,7 @@ impl Topology {
 
     /// A namespace more on the underlay, where a control plane of this topology can listen: 172.30.0.2, fd10:30::2.
     pub fn control_plane_host(&mut self) -> Result<Host> {
-        let host = self.attach("control-plane", spec::CONTROL_PLANE)?;
-        host.namespace().wait_for_carrier(&["eth0"])?;
-        self.underlay.wait_for(host.port())?;
-        Ok(host)
-    }
-
-    fn attach(&mut self, name: &str, addresses: DualStack) -> Result<Host> {
-        let namespace = Namespace::new(name)?;
-        let port = self.underlay.attach(&namespace, addresses)?;
-        Ok(Host::new(name, addresses, namespace, Some(port)))
+        self.underlay.control_plane_host()
     }
 
     /// Waits until every device of the topology carries packets.

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, umount2};
 
 use super::private::leftovers;
+use crate::lab::{self, cgroups};
 use crate::netns::{self, PREFIX};
 
 /// Removes namespaces, mounts, cgroups and directories of harness processes that no longer run.
@@ -19,19 +20,20 @@ pub fn sweep() -> Result<()> {
         let done = Command::new("ip").args(["netns", "del", name]).output();
         done.with_context(|| format!("delete the stale namespace {name}"))?;
     }
-    let (mounts, cgroups) = leftovers()?;
+    let (mounts, groups) = leftovers()?;
     for mount in mounts.iter().filter(|path| is_stale_path(path)) {
         let _ = umount2(mount, MntFlags::MNT_DETACH);
     }
-    for cgroup in cgroups.iter().filter(|path| is_stale_path(path)) {
-        let _ = fs::remove_dir(cgroup);
+    for cgroup in groups.iter().filter(|path| is_stale_path(path)) {
+        let _ = cgroups::remove(cgroup);
     }
     // After the mounts, so that nothing but the directories is removed.
-    let dir = env::temp_dir();
-    for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
-        let entry = entry?;
-        if is_stale(&entry.file_name().to_string_lossy()) {
-            let _ = fs::remove_dir_all(entry.path());
+    for dir in [env::temp_dir(), lab::DIRECTORIES.into()] {
+        for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
+            let entry = entry?;
+            if is_stale(&entry.file_name().to_string_lossy()) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
         }
     }
     Ok(())

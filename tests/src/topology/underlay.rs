@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use super::spec::{self, DualStack, ROUTER};
+use super::Host;
+use super::spec::{self, CONTROL_PLANE, DualStack, ROUTER};
 use crate::netns::Namespace;
 
 /// The bridge between nodes, and the router they send what they know no route for.
@@ -50,6 +51,26 @@ impl Underlay {
              link set eth0 up\n"
         ))?;
         Ok(Port(port))
+    }
+
+    /// Makes a machine with `address` on this network. It works once [`Self::wait_for`] has seen its port.
+    pub(crate) fn host(&mut self, name: &str, address: DualStack) -> Result<Host> {
+        let namespace = Namespace::new(name)?;
+        let port = self.attach(&namespace, address)?;
+        Ok(Host::new(name, address, namespace, Some(port)))
+    }
+
+    /// Makes the control plane's machine, and waits until it can be reached: 172.30.0.2, fd10:30::2.
+    pub(crate) fn control_plane_host(&mut self) -> Result<Host> {
+        let host = self.host("control-plane", CONTROL_PLANE)?;
+        host.namespace().wait_for_carrier(&["eth0"])?;
+        self.wait_for(host.port())?;
+        Ok(host)
+    }
+
+    /// The router's network.
+    pub(crate) fn router(&self) -> &Namespace {
+        &self.namespace
     }
 
     /// Waits until the bridge carries what comes through `ports`.
