@@ -100,8 +100,9 @@ impl Init {
         self.mount_cgroups()?;
         file_system("bpf", "bpf", "/sys/fs/bpf", "")?;
         let path = |name: &str| self.dir.join(name);
+        // Unmounting any other kind would wait until the disk has everything that was ever written to it.
         let options = format!(
-            "lowerdir=/etc,upperdir={},workdir={}",
+            "volatile,lowerdir=/etc,upperdir={},workdir={}",
             path("etc").display(),
             path("work").display()
         );

@@ -253,7 +253,7 @@ pub(super) fn user_files(kubeconfig: &Path, to: &Path, name: &str) -> Result<()>
     Ok(())
 }
 
-/// Everything is where it is by default; the machine has no AppArmor, and maybe no right to raise a process's standing
+/// Everything is where it is by default. What containers write need not survive a crash; the machine has no AppArmor, and maybe no right to raise a process's standing
 /// with the out-of-memory killer.
 fn containerd_config() -> String {
     format!(
@@ -262,7 +262,9 @@ fn containerd_config() -> String {
          sandbox = '{PAUSE}'\n\
          [plugins.'io.containerd.cri.v1.runtime']\n\
          disable_apparmor = true\n\
-         restrict_oom_score_adj = true\n"
+         restrict_oom_score_adj = true\n\
+         [plugins.'io.containerd.snapshotter.v1.overlayfs']\n\
+         mount_options = ['volatile']\n"
     )
 }
 
