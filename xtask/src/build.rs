@@ -73,6 +73,12 @@ pub(crate) fn release(toolchain: &Toolchain) -> Result<(PathBuf, PathBuf)> {
     Ok((object, agent))
 }
 
+/// The kernel programs of an earlier build, if there was one.
+pub(crate) fn finished(kind: Object) -> Option<PathBuf> {
+    let object = workspace::target().join("bpf").join(kind.file());
+    object.is_file().then_some(object)
+}
+
 /// Builds the kernel programs and returns the object's path.
 pub(crate) fn object(toolchain: &Toolchain, kind: Object) -> Result<PathBuf> {
     let target_dir = workspace::target().join("bpf");

@@ -1,10 +1,11 @@
-//! `cargo xtask demo | bench`: programs of the test crate, run with the release agent and its kernel programs.
+//! `cargo xtask demo | bench | cluster`: programs of the test crate, run with the release agent and its kernel programs.
 
+use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context as _, Result};
 
-use crate::build::{self, OBJECT_ENV};
+use crate::build::{self, OBJECT_ENV, Object};
 use crate::{setup, workspace};
 
 /// What `cargo xtask demo` takes.
@@ -29,6 +30,37 @@ pub(crate) struct Bench {
     rest: Vec<String>,
 }
 
+/// What `cargo xtask cluster` takes.
+#[derive(clap::Args)]
+pub(crate) struct Cluster {
+    /// up, down, status or shell, and what they take; `cargo xtask cluster help` explains it
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND",
+        required = true
+    )]
+    rest: Vec<String>,
+}
+
+/// Builds, then runs the program for clusters. What needs no agent does not wait for one to be built.
+pub(crate) fn cluster(options: &Cluster) -> Result<ExitCode> {
+    let up = options.rest.first().is_some_and(|command| command == "up");
+    if !up {
+        // Built with what `up` was built with, so that it is not built again.
+        let object = build::finished(Object::Release).map(|object| (OBJECT_ENV, object));
+        return run_built(
+            "weir-cluster",
+            options.rest.iter().cloned(),
+            object.as_slice(),
+        );
+    }
+    for missing in setup::tools()? {
+        eprintln!("setup: missing: {missing}");
+    }
+    run("weir-cluster", options.rest.iter().cloned())
+}
+
 /// Builds, then runs the demo.
 pub(crate) fn demo(options: &Demo) -> Result<ExitCode> {
     let flags = [(options.keep, "--keep"), (options.sabotage, "--sabotage")];
@@ -44,9 +76,22 @@ pub(crate) fn bench(options: &Bench) -> Result<ExitCode> {
     run("weir-bench", options.rest.iter().cloned())
 }
 
-/// A person watches these and may stop them, so they are not bounded in time, and have the terminal.
+/// With the release agent and its kernel programs.
 fn run(binary: &str, arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
     let (object, agent) = build::release(&setup::toolchain()?)?;
+    run_built(
+        binary,
+        arguments,
+        &[(OBJECT_ENV, object), ("WEIR_BINARY", agent)],
+    )
+}
+
+/// A person watches these and may stop them, so they are not bounded in time, and have the terminal.
+fn run_built(
+    binary: &str,
+    arguments: impl Iterator<Item = String>,
+    environment: &[(&str, PathBuf)],
+) -> Result<ExitCode> {
     let mut cargo = workspace::cargo();
     cargo
         .args([
@@ -60,8 +105,7 @@ fn run(binary: &str, arguments: impl Iterator<Item = String>) -> Result<ExitCode
         ])
         .args(arguments);
     cargo
-        .env(OBJECT_ENV, object)
-        .env("WEIR_BINARY", agent)
+        .envs(environment.iter().map(|(name, path)| (name, path)))
         .stdin(Stdio::inherit());
     let status = cargo
         .status()

@@ -53,6 +53,8 @@ enum Command {
     LintLayers,
     /// Show Weir at work on this machine: two nodes of network namespaces, real clients, no cluster (root)
     Demo(harness::Demo),
+    /// Real Kubernetes clusters on this machine: up, down, status, shell (root)
+    Cluster(harness::Cluster),
     /// Measure nanoseconds per packet of the loaded programs (root)
     Bench(harness::Bench),
 }
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::LintLayers => layers::run(),
         Command::Demo(options) => harness::demo(&options),
+        Command::Cluster(options) => harness::cluster(&options),
         Command::Bench(options) => harness::bench(&options),
     };
     match done {

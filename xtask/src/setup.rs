@@ -14,8 +14,8 @@ const DENY_VERSION: &str = "0.20.2";
 /// A rustup without a server waits for ever.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(60);
 
-/// Programs the suites run, with the Debian package of each.
-const TOOLS: [(&str, &str); 8] = [
+/// Programs the suites run, by name or path, with the Debian package of each.
+const TOOLS: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("iptables", "iptables"),
@@ -24,8 +24,11 @@ const TOOLS: [(&str, &str); 8] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
+    ("runc", "runc"),
+    ("debootstrap", "debootstrap"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
 ];
-/// Builds the API server of the suites; Debian 12's own is too old to fetch the right one itself.
+/// Builds the Kubernetes of the suites; Debian 12's own is too old to fetch the right one itself.
 const GO_AT_LEAST: (u32, u32) = (1, 26);
 
 /// Everything: the BPF toolchain and the tools of the suites.
@@ -93,7 +96,7 @@ pub(crate) fn tools() -> Result<Vec<String>> {
     if !go_is_new_enough() {
         let (major, minor) = GO_AT_LEAST;
         missing.push(format!(
-            "go {major}.{minor} or newer, from https://go.dev/dl: it builds the suites' API server"
+            "go {major}.{minor} or newer, from https://go.dev/dl: it builds the suites' Kubernetes"
         ));
     }
     Ok(missing)

@@ -8,6 +8,7 @@
 mod archive;
 pub(crate) mod cgroups;
 mod cni;
+mod flannel;
 mod images;
 mod init;
 mod machine;
@@ -94,10 +95,14 @@ pub fn missing() -> Option<String> {
     })
 }
 
-/// Builds what clusters run, where the cache does not have it: a quarter of an hour on two cores, once per pinned version.
-pub fn build() -> Result<()> {
+/// Builds what a cluster runs, where the cache does not have it: a quarter of an hour on two cores, once per pinned version.
+pub fn build(spec: &LabSpec) -> Result<()> {
     controlplane::binaries()?;
-    images::archive().map(drop)
+    images::archive()?;
+    if spec.cni == Cni::Flannel {
+        flannel::binds()?;
+    }
+    Ok(())
 }
 
 impl Lab {
@@ -110,7 +115,7 @@ impl Lab {
             spec.nodes <= MAX_NODES,
             "there is room for {MAX_NODES} nodes"
         );
-        build()?;
+        build(spec)?;
         sweep()?;
         let mut underlay = Underlay::new()?;
         let host = underlay.control_plane_host()?;
@@ -139,6 +144,9 @@ impl Lab {
         objects::register(&self.control, &names)?;
         let mut binds = spec.proxy.binds()?;
         binds.extend(node::binds()?);
+        if spec.cni == Cni::Flannel {
+            binds.extend(flannel::binds()?);
+        }
         let programs = programs()?;
         let user = spec.proxy.user();
         let user = user
@@ -157,6 +165,9 @@ impl Lab {
                 let to = dir.path().join("etc/kubernetes");
                 node::user_files(user, &to, proxy::KUBECONFIG)?;
             }
+            if spec.cni == Cni::Flannel {
+                flannel::configure(&self.control, dir.path())?;
+            }
             let node = Node::begin(n, spec, &mut self.underlay, &machine, dir)
                 .with_context(|| format!("make {name}"))?;
             self.nodes.push(node);
@@ -168,18 +179,25 @@ impl Lab {
 
     /// Starts what runs on the machines, on all of them at once.
     fn start_nodes(&mut self) -> Result<()> {
-        let proxy = self.spec.proxy;
+        let (cni, proxy) = (self.spec.cni, self.spec.proxy);
         if proxy == Proxy::Weir {
             objects::apply(&self.control, objects::rights()?)?;
         }
         objects::apply_text(&self.control, COREDNS)?;
+        if cni == Cni::Flannel {
+            flannel::grant(&self.control)?;
+        }
         thread::scope(|scope| {
             let starts: Vec<_> = self
                 .nodes
                 .iter_mut()
                 .map(|node| {
                     scope.spawn(move || {
-                        node.start()?;
+                        if cni == Cni::Flannel {
+                            flannel::start(node)?;
+                        }
+                        node.start_runtime()?;
+                        node.start_kubelet()?;
                         proxy.start(node)
                     })
                 })

@@ -31,6 +31,7 @@ const IMAGES: &str = "/opt/images";
 pub struct Node {
     // Fields drop in this order.
     proxy: Option<Process>,
+    network: Option<Process>,
     kubelet: Option<Process>,
     containerd: Option<Process>,
     machine: Machine,
@@ -56,6 +57,7 @@ impl Node {
         cni::prepare(spec.cni, &namespace, n, spec.nodes)?;
         Ok(Self {
             proxy: None,
+            network: None,
             kubelet: None,
             containerd: None,
             machine: Machine::begin(machine, dir, namespace)?,
@@ -65,14 +67,19 @@ impl Node {
         })
     }
 
-    /// Starts containerd, gives it the images, and starts the kubelet.
-    pub(super) fn start(&mut self) -> Result<()> {
+    /// Starts containerd and gives it the images.
+    pub(super) fn start_runtime(&mut self) -> Result<()> {
         let words = vec!["containerd".to_owned()];
         let mut containerd = self.machine.start("containerd", words)?;
         containerd.wait_until(CONTAINERD_LIMIT, || self.ctr(&["version"]).is_ok())?;
         let archive = format!("{IMAGES}/{}", images::ARCHIVE);
         self.ctr(&["--namespace=k8s.io", "images", "import", &archive])?;
         self.containerd = Some(containerd);
+        Ok(())
+    }
+
+    /// Starts the kubelet.
+    pub(super) fn start_kubelet(&mut self) -> Result<()> {
         let words = [
             "kubelet",
             "--config=/etc/kubernetes/kubelet.json",
@@ -136,6 +143,10 @@ impl Node {
 
     pub(super) fn machine(&self) -> &Machine {
         &self.machine
+    }
+
+    pub(super) fn set_network(&mut self, process: Process) {
+        self.network = Some(process);
     }
 
     pub(super) fn set_proxy(&mut self, process: Process) {

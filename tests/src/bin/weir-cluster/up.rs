@@ -32,7 +32,7 @@ pub(crate) fn up(name: &str, spec: &LabSpec) -> Result<()> {
     }
     home.create()?;
     // Here, where its progress is seen.
-    lab::build()?;
+    lab::build(spec)?;
     let log =
         File::create(home.log()).with_context(|| format!("create {}", home.log().display()))?;
     let mut serve = Command::new(env::current_exe().context("find this program")?);
