@@ -1,11 +1,11 @@
 //! The certificates of a control plane and the kubeconfigs of its users.
 
-use std::borrow::Cow;
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
@@ -95,10 +95,13 @@ impl Pki {
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "test", "cluster": {"server": server, "certificate-authority": relative(&self.ca())}}],
+            "clusters": [{"name": "test", "cluster": {
+                "server": server,
+                "certificate-authority-data": data(&self.ca())?,
+            }}],
             "users": [{"name": user, "user": {
-                "client-certificate": relative(&certificate),
-                "client-key": relative(&key),
+                "client-certificate-data": data(&certificate)?,
+                "client-key-data": data(&key)?,
             }}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
             "current-context": "test",
@@ -126,7 +129,8 @@ impl Pki {
     }
 }
 
-/// Files that a kubeconfig names are looked for beside it, so that a copy of all of them works elsewhere.
-fn relative(file: &Path) -> Option<Cow<'_, str>> {
-    file.file_name().map(OsStr::to_string_lossy)
+/// A file as part of a kubeconfig, so that this works wherever it is copied.
+fn data(file: &Path) -> Result<String> {
+    let content = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+    Ok(BASE64_STANDARD.encode(content))
 }

@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::cni::POD_CIDRS;
-use super::{Node, node, objects};
+use super::machine::copy;
+use super::{Node, objects};
 use crate::controlplane::ControlPlane;
 use crate::netns::run;
 use crate::programs::{Module, Part, Set};
@@ -48,7 +49,7 @@ pub(super) fn grant(control: &ControlPlane) -> Result<()> {
 /// Writes its files into the directory of a node's machine.
 pub(super) fn configure(control: &ControlPlane, dir: &Path) -> Result<()> {
     let user = control.kubeconfig_of("flannel", None)?;
-    node::user_files(&user, &dir.join("etc/kubernetes"), "flannel.kubeconfig")?;
+    copy(&user, &dir.join("etc/kubernetes/flannel.kubeconfig"))?;
     let (v4, v6) = POD_CIDRS.split_once(',').context("two subnets")?;
     let network = json!({
         "Network": v4,

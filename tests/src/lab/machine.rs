@@ -236,10 +236,8 @@ fn create(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))
 }
 
-/// Copies `file` to the directory `to`, under its own name.
-pub(super) fn copy(file: &Path, to: &Path) -> Result<()> {
-    let name = file.file_name().context("a file has a name")?;
-    fs::copy(file, to.join(name))
-        .with_context(|| format!("copy {} to {}", file.display(), to.display()))?;
+/// Copies a file.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
     Ok(())
 }

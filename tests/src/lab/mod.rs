@@ -8,6 +8,7 @@
 mod archive;
 pub(crate) mod cgroups;
 mod cni;
+pub mod e2e;
 mod flannel;
 mod images;
 mod init;
@@ -162,8 +163,8 @@ impl Lab {
             let dir = Machine::prepare(&machine)?;
             node::configure(dir.path(), n, spec.cni, &machine, &self.control)?;
             if let Some(user) = &user {
-                let to = dir.path().join("etc/kubernetes");
-                node::user_files(user, &to, proxy::KUBECONFIG)?;
+                let to = dir.path().join("etc/kubernetes").join(proxy::KUBECONFIG);
+                machine::copy(user, &to)?;
             }
             if spec.cni == Cni::Flannel {
                 flannel::configure(&self.control, dir.path())?;

@@ -191,19 +191,16 @@ pub(super) fn configure(
     let name = machine.name;
     let kubernetes = dir.join("etc/kubernetes");
     let pki = control.pki();
-    copy(&pki.ca(), &kubernetes)?;
+    let own = |file: &Path| {
+        let name = file.file_name().context("a file has a name")?;
+        copy(file, &kubernetes.join(name))?;
+        anyhow::Ok(Path::new("/etc/kubernetes").join(name))
+    };
     let addresses = spec::node(n).both().map(|address| address.to_string());
     let names = [&[name.to_owned()], addresses.as_slice()].concat();
     let Files { certificate, key } = pki.server(&format!("kubelet-{name}"), &names)?;
     let user = control.kubeconfig_of(&format!("system:node:{name}"), Some("system:nodes"))?;
-    user_files(&user, &kubernetes, "kubelet.kubeconfig")?;
-    for file in [&certificate, &key] {
-        copy(file, &kubernetes)?;
-    }
-    let own = |file: &Path| {
-        let name = file.file_name().context("a file has a name")?;
-        anyhow::Ok(Path::new("/etc/kubernetes").join(name))
-    };
+    copy(&user, &kubernetes.join("kubelet.kubeconfig"))?;
     let kubelet = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -252,16 +249,6 @@ pub(super) fn configure(
     )?;
     let (name, content) = cni::config(cni, n)?;
     write(&dir.join("etc/cni/net.d").join(name), &content)
-}
-
-/// Copies a kubeconfig and what it names to the directory `to`.
-pub(super) fn user_files(kubeconfig: &Path, to: &Path, name: &str) -> Result<()> {
-    for extension in ["crt", "key"] {
-        copy(&kubeconfig.with_extension(extension), to)?;
-    }
-    fs::copy(kubeconfig, to.join(name))
-        .with_context(|| format!("copy {}", kubeconfig.display()))?;
-    Ok(())
 }
 
 /// Everything is where it is by default. What containers write need not survive a crash; the machine has no AppArmor, and maybe no right to raise a process's standing

@@ -30,11 +30,16 @@ pub(super) fn register(control: &ControlPlane, names: &[String]) -> Result<()> {
             json!({
                 "apiVersion": "v1",
                 "kind": "Node",
-                "metadata": {"name": name, "labels": {
-                    "kubernetes.io/hostname": name,
-                    "topology.kubernetes.io/region": "region1",
-                    "topology.kubernetes.io/zone": format!("zone{n}"),
-                }},
+                "metadata": {
+                    "name": name,
+                    "labels": {
+                        "kubernetes.io/hostname": name,
+                        "topology.kubernetes.io/region": "region1",
+                        "topology.kubernetes.io/zone": format!("zone{n}"),
+                    },
+                    // The controller manager sets it on every node, sooner or later; without any annotation flanneld panics.
+                    "annotations": {"node.alpha.kubernetes.io/ttl": "0"},
+                },
                 "spec": {"podCIDR": v4, "podCIDRs": [v4.to_string(), v6.to_string()]},
             })
         })

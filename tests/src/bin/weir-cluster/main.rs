@@ -3,6 +3,7 @@
 //! A cluster belongs to one process in the background and ends with it, however it ends: the kernel ends what that
 //! process started, and namespaces, cgroups and files of a process that is gone are removed by `down`.
 
+mod conformance;
 mod serve;
 mod state;
 mod up;
@@ -67,6 +68,8 @@ enum Action {
         #[arg(last = true)]
         command: Vec<String>,
     },
+    /// Run upstream's specs with kube-proxy and with Weir, and compare
+    Conformance(conformance::Options),
     /// Be a cluster, in the foreground
     #[command(hide = true)]
     Serve {
@@ -108,6 +111,7 @@ fn run(action: Action) -> Result<ExitCode> {
             let state = state.with_context(|| format!("cluster {}", name.name))?;
             return shell(&state, node.as_deref(), &command);
         }
+        Action::Conformance(options) => return conformance::conformance(&options),
         Action::Serve { name, spec } => serve::serve(&name.name, &spec)?,
         Action::Init { file } => init(&file).map(|never| match never {})?,
     }
