@@ -1,4 +1,4 @@
-//! `cargo xtask demo | bench | cluster`: programs of the test crate, run with the release agent and its kernel programs.
+//! `cargo xtask demo | bench | cluster | conformance`: programs of the test crate, run with the release agent and its kernel programs.
 
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
@@ -41,6 +41,25 @@ pub(crate) struct Cluster {
         required = true
     )]
     rest: Vec<String>,
+}
+
+/// What `cargo xtask conformance` takes.
+#[derive(clap::Args)]
+pub(crate) struct Conformance {
+    /// services, then options: --cni ptp|bridge|bridge-nf|vxlan|flannel, --procs N, --peer-again
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "SUITE",
+        required = true
+    )]
+    rest: Vec<String>,
+}
+
+/// Builds, then compares Weir with kube-proxy by upstream's own specs.
+pub(crate) fn conformance(options: &Conformance) -> Result<ExitCode> {
+    let command = ["conformance".to_owned()].into_iter();
+    run("weir-cluster", command.chain(options.rest.iter().cloned()))
 }
 
 /// Builds, then runs the program for clusters. What needs no agent does not wait for one to be built.

@@ -55,6 +55,8 @@ enum Command {
     Demo(harness::Demo),
     /// Real Kubernetes clusters on this machine: up, down, status, shell (root)
     Cluster(harness::Cluster),
+    /// Run upstream's specs of Services with kube-proxy and with Weir on real clusters, and compare (root)
+    Conformance(harness::Conformance),
     /// Measure nanoseconds per packet of the loaded programs (root)
     Bench(harness::Bench),
 }
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::LintLayers => layers::run(),
         Command::Demo(options) => harness::demo(&options),
+        Command::Conformance(options) => harness::conformance(&options),
         Command::Cluster(options) => harness::cluster(&options),
         Command::Bench(options) => harness::bench(&options),
     };
