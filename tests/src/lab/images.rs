@@ -93,8 +93,8 @@ const SHELLS: &[&str] = &[
 /// The server of the e2e suite's spec about packets that conntrack calls invalid.
 const REGRESSION: &str = "registry.k8s.io/e2e-test-images/regression-issue-74839:1.4";
 
-/// The archive of all images.
-pub(crate) const ARCHIVE: &str = "images.tar";
+/// The file name of the archive of all images.
+const ARCHIVE: &str = "images.tar";
 
 /// The directory of what nodes run (`kubelet`, `containerd`, `ctr`, `kube-proxy`, ...) and of `kube-scheduler`.
 ///
@@ -110,8 +110,9 @@ pub(crate) fn programs() -> Result<PathBuf> {
 /// A program cannot be built, or Debian's mirror does not answer.
 pub(crate) fn archive() -> Result<PathBuf> {
     let programs = programs()?;
-    // Whatever changes an image changes this file.
-    let recipe = Sha256::digest(include_str!("images.rs"));
+    // Whatever changes an image changes one of these files.
+    let recipe = concat!(include_str!("archive.rs"), include_str!("images.rs"));
+    let recipe = Sha256::digest(recipe);
     let key = format!("{}-{}", PROGRAMS.key()?, &hex(&recipe)[..12]);
     let dir = cached("images", &key, |out| {
         pack(&programs, &debian()?, &out.join(ARCHIVE))

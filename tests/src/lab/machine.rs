@@ -1,19 +1,19 @@
 //! A machine of its own for each node, made of namespaces: network, processes, mounts, host name, IPC, cgroups.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::cgroups::{self, Cgroups};
 use super::init::{Init, READY};
 use crate::netns::{Namespace, Place, unique_name};
-use crate::process::{Process, join};
+use crate::process::{Process, join, start};
 
 /// Where images and containers have room: a machine's /tmp may be in memory.
 pub(crate) const DIRECTORIES: &str = "/var/tmp";
@@ -42,6 +42,7 @@ pub(super) struct MachineSpec<'a> {
 
 /// A machine; it ends with this value, and everything on it.
 pub(super) struct Machine {
+    name: String,
     // Fields drop in this order.
     init: Process,
     _cgroups: Cgroups,
@@ -156,6 +157,7 @@ impl Machine {
             cgroups: leaves,
         };
         Ok(Self {
+            name: spec.name.to_owned(),
             init,
             _cgroups: cgroups,
             namespace,
@@ -167,8 +169,9 @@ impl Machine {
     /// Runs a program with arguments on this machine; it ends with the value that is returned.
     pub(super) fn start(&self, name: &str, words: Vec<String>) -> Result<Process> {
         let entrance = self.entrance.clone();
+        let shown = format!("{name} on {}", self.name);
         Process::start(
-            name,
+            &shown,
             &self.logs().join(name).with_extension("log"),
             move || {
                 let mut command = entrance.command();
@@ -211,10 +214,27 @@ impl Entrance {
         command
     }
 
-    /// The process id of the machine's first process, on the machine that it is part of.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.pid
+    /// Gives the images of an archive, as `docker save` writes it or in OCI's layout, to the machine's containerd.
+    ///
+    /// # Errors
+    /// containerd does not run, or refuses the archive.
+    pub fn import(&self, archive: &Path) -> Result<()> {
+        let file = File::open(archive).with_context(|| format!("open {}", archive.display()))?;
+        let mut command = self.command();
+        command.args(["ctr", "--namespace=k8s.io", "images", "import", "-"]);
+        command
+            .stdin(file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let child = start(&mut command).with_context(|| format!("run {command:?}"))?;
+        let output = child.wait_with_output()?;
+        ensure!(
+            output.status.success(),
+            "import {}: {}",
+            archive.display(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(())
     }
 }
 

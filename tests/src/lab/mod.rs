@@ -103,7 +103,8 @@ pub fn build(spec: &LabSpec) -> Result<()> {
     if spec.cni == Cni::Flannel {
         flannel::binds()?;
     }
-    Ok(())
+    // Built by others: whoever has forgotten it should hear of it now.
+    spec.proxy.binds().map(drop)
 }
 
 impl Lab {
@@ -144,7 +145,6 @@ impl Lab {
         let names: Vec<_> = (1..=spec.nodes).map(|n| format!("node{n}")).collect();
         objects::register(&self.control, &names)?;
         let mut binds = spec.proxy.binds()?;
-        binds.extend(node::binds()?);
         if spec.cni == Cni::Flannel {
             binds.extend(flannel::binds()?);
         }

@@ -24,9 +24,6 @@ use crate::topology::underlay::{Port, Underlay, default_routes};
 /// How long containerd may take to answer on a busy machine.
 const CONTAINERD_LIMIT: Duration = Duration::from_secs(60);
 
-/// The directory of the image archive on a node.
-const IMAGES: &str = "/opt/images";
-
 /// A node of a running cluster.
 pub struct Node {
     // Fields drop in this order.
@@ -71,9 +68,10 @@ impl Node {
     pub(super) fn start_runtime(&mut self) -> Result<()> {
         let words = vec!["containerd".to_owned()];
         let mut containerd = self.machine.start("containerd", words)?;
-        containerd.wait_until(CONTAINERD_LIMIT, || self.ctr(&["version"]).is_ok())?;
-        let archive = format!("{IMAGES}/{}", images::ARCHIVE);
-        self.ctr(&["--namespace=k8s.io", "images", "import", &archive])?;
+        containerd.wait_until(CONTAINERD_LIMIT, || {
+            run(self.command("ctr").arg("version")).is_ok()
+        })?;
+        self.entrance().import(&images::archive()?)?;
         self.containerd = Some(containerd);
         Ok(())
     }
@@ -173,11 +171,6 @@ impl Node {
             .flatten()
             .try_for_each(Process::ensure_running)
     }
-
-    /// The client of containerd.
-    fn ctr(&self, args: &[&str]) -> Result<String> {
-        run(self.command("ctr").args(args))
-    }
 }
 
 /// Writes the files of the node numbered `n` into the directory of its machine.
@@ -264,13 +257,6 @@ fn containerd_config() -> String {
          [plugins.'io.containerd.snapshotter.v1.overlayfs']\n\
          mount_options = ['volatile']\n"
     )
-}
-
-/// What nodes have of this machine, besides programs.
-pub(super) fn binds() -> Result<Vec<(PathBuf, PathBuf)>> {
-    let archive = images::archive()?;
-    let dir = archive.parent().context("an archive is in a directory")?;
-    Ok(vec![(dir.to_owned(), IMAGES.into())])
 }
 
 fn write(file: &Path, content: &[u8]) -> Result<()> {

@@ -18,6 +18,9 @@ use crate::topology::spec;
 /// How long a kubelet may take to be ready, and CoreDNS to answer, on a busy machine.
 const READY_LIMIT: Duration = Duration::from_secs(180);
 
+/// How many zones nodes are spread over.
+const ZONES: u8 = 3;
+
 /// How often a wait looks again.
 const POLL: Duration = Duration::from_millis(250);
 
@@ -35,7 +38,7 @@ pub(super) fn register(control: &ControlPlane, names: &[String]) -> Result<()> {
                     "labels": {
                         "kubernetes.io/hostname": name,
                         "topology.kubernetes.io/region": "region1",
-                        "topology.kubernetes.io/zone": format!("zone{n}"),
+                        "topology.kubernetes.io/zone": format!("zone{}", (n - 1) % ZONES + 1),
                     },
                     // The controller manager sets it on every node, sooner or later; without any annotation flanneld panics.
                     "annotations": {"node.alpha.kubernetes.io/ttl": "0"},

@@ -27,7 +27,7 @@ pub enum Cni {
     /// Routed veths, and routes between nodes
     #[default]
     Ptp,
-    /// A bridge on each node whose frames netfilter does not see, and routes between nodes
+    /// A bridge on each node whose frames netfilter does not see, which kube-proxy cannot do with, and routes between nodes
     Bridge,
     /// A bridge on each node whose frames pass through netfilter, and routes between nodes
     BridgeNf,

@@ -68,6 +68,13 @@ enum Action {
         #[arg(last = true)]
         command: Vec<String>,
     },
+    /// Give the images of an archive to every node
+    Load {
+        #[command(flatten)]
+        name: Name,
+        /// As `docker save` writes it, or in OCI's layout
+        archive: PathBuf,
+    },
     /// Run upstream's specs with kube-proxy and with Weir, and compare
     Conformance(conformance::Options),
     /// Be a cluster, in the foreground
@@ -107,15 +114,23 @@ fn run(action: Action) -> Result<ExitCode> {
             node,
             command,
         } => {
-            let state = Home::of(&name.name)?.running();
-            let state = state.with_context(|| format!("cluster {}", name.name))?;
-            return shell(&state, node.as_deref(), &command);
+            return shell(&running(&name)?, node.as_deref(), &command);
+        }
+        Action::Load { name, archive } => {
+            for (node, entrance) in running(&name)?.nodes {
+                entrance.import(&archive).context(node)?;
+            }
         }
         Action::Conformance(options) => return conformance::conformance(&options),
         Action::Serve { name, spec } => serve::serve(&name.name, &spec)?,
         Action::Init { file } => init(&file).map(|never| match never {})?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn running(name: &Name) -> Result<State> {
+    let state = Home::of(&name.name)?.running();
+    state.with_context(|| format!("cluster {}", name.name))
 }
 
 fn init(file: &Path) -> Result<std::convert::Infallible> {
