@@ -178,8 +178,10 @@ impl Cluster {
                     &format!("@{server}"),
                     "kubernetes.default",
                 ])?;
+                // What it says of a packet that was lost on a busy machine, before it asked again, comes first.
+                let last = answer.lines().last();
                 ensure!(
-                    answer == "10.96.0.1",
+                    last == Some("10.96.0.1"),
                     "{server} answers {answer:?} on {node}"
                 );
             }
