@@ -47,6 +47,19 @@ pub struct Place {
 }
 
 impl Place {
+    /// The network namespace that a file stands for, such as `/proc/PID/ns/net`.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn open(name: &str, path: &Path) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+        Ok(Self {
+            name: name.into(),
+            netns: Arc::new(file),
+            cgroup: None,
+        })
+    }
+
     /// The same namespace, with a cgroup that must be in threaded mode (see [`crate::topology`]).
     #[must_use]
     pub fn with_cgroup(&self, cgroup: &Path) -> Self {
@@ -128,13 +141,8 @@ impl Namespace {
         let name = unique_name(role);
         run(Command::new("ip").args(["netns", "add", &name]))?;
         let path = Path::new(NETNS_DIR).join(&name);
-        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
         let namespace = Self {
-            place: Place {
-                name: name.into(),
-                netns: Arc::new(file),
-                cgroup: None,
-            },
+            place: Place::open(&name, &path)?,
         };
         namespace.ip("link set lo up")?;
         // Duplicate address detection would keep every new link-local address unusable for a second.

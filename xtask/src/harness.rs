@@ -6,7 +6,8 @@ use std::process::{ExitCode, Stdio};
 use anyhow::{Context as _, Result};
 
 use crate::build::{self, OBJECT_ENV, Object};
-use crate::{setup, workspace};
+use crate::toolchain::Toolchain;
+use crate::{image, setup, workspace};
 
 /// What `cargo xtask demo` takes.
 #[derive(clap::Args)]
@@ -33,7 +34,7 @@ pub(crate) struct Bench {
 /// What `cargo xtask cluster` takes.
 #[derive(clap::Args)]
 pub(crate) struct Cluster {
-    /// up, down, status or shell, and what they take; `cargo xtask cluster help` explains it
+    /// up, down, status, shell or load, and what they take; `cargo xtask cluster help` explains it
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,
@@ -59,7 +60,24 @@ pub(crate) struct Conformance {
 /// Builds, then compares Weir with kube-proxy by upstream's own specs.
 pub(crate) fn conformance(options: &Conformance) -> Result<ExitCode> {
     let command = ["conformance".to_owned()].into_iter();
-    run("weir-cluster", command.chain(options.rest.iter().cloned()))
+    run_built(
+        "weir-cluster",
+        command.chain(options.rest.iter().cloned()),
+        &under_test(&setup::toolchain()?)?,
+    )
+}
+
+/// What is tested is what ships: the agent of the image, and the image. Without a compiler for that, the agent of this machine.
+pub(crate) fn under_test(toolchain: &Toolchain) -> Result<Vec<(&'static str, PathBuf)>> {
+    let Some(built) = image::local(toolchain)? else {
+        let (object, agent) = build::release(toolchain)?;
+        return Ok(vec![(OBJECT_ENV, object), ("WEIR_BINARY", agent)]);
+    };
+    Ok(vec![
+        (OBJECT_ENV, built.object),
+        ("WEIR_BINARY", built.binary),
+        ("WEIR_IMAGE", built.archive),
+    ])
 }
 
 /// Builds, then runs the program for clusters. What needs no agent does not wait for one to be built.
@@ -77,7 +95,8 @@ pub(crate) fn cluster(options: &Cluster) -> Result<ExitCode> {
     for missing in setup::tools()? {
         eprintln!("setup: missing: {missing}");
     }
-    run("weir-cluster", options.rest.iter().cloned())
+    let environment = under_test(&setup::toolchain()?)?;
+    run_built("weir-cluster", options.rest.iter().cloned(), &environment)
 }
 
 /// Builds, then runs the demo.

@@ -19,9 +19,11 @@ use cargo_metadata::{Metadata, MetadataCommand};
 use jiff::Timestamp;
 
 use crate::build::{self, Object};
+use crate::toolchain::Toolchain;
 use crate::{process, setup, workspace};
 use layout::Image;
 use sbom::Subject;
+use zig::Tools;
 
 /// What `cargo xtask image` takes.
 #[derive(clap::Args)]
@@ -66,14 +68,52 @@ impl Arch {
     }
 }
 
-/// Builds, packs, writes.
+/// An image, and what it was made of.
+pub(crate) struct Built {
+    /// The image as an archive.
+    pub(crate) archive: PathBuf,
+    /// The agent in it.
+    pub(crate) binary: PathBuf,
+    /// The kernel programs in the agent.
+    pub(crate) object: PathBuf,
+}
+
+/// Builds what the options ask for.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    build(&setup::toolchain()?, &zig::tools(options.arch)?, options)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the image for this machine; nothing, and says so, where there is no compiler for it.
+///
+/// # Errors
+/// A build that fails.
+pub(crate) fn local(toolchain: &Toolchain) -> Result<Option<Built>> {
+    let arch = if cfg!(target_arch = "aarch64") {
+        Arch::Arm64
+    } else {
+        Arch::Amd64
+    };
+    let options = Options {
+        arch,
+        name: None,
+        output: None,
+    };
+    match zig::tools(arch) {
+        Ok(tools) => build(toolchain, &tools, &options).map(Some),
+        Err(error) => {
+            eprintln!("setup: missing: {error:#}; what needs the image is skipped");
+            Ok(None)
+        }
+    }
+}
+
+/// Builds, packs, writes.
+fn build(toolchain: &Toolchain, tools: &Tools, options: &Options) -> Result<Built> {
     let arch = options.arch;
-    let toolchain = setup::toolchain()?;
-    let tools = zig::tools(arch)?;
-    let object = build::object(&toolchain, Object::Release)?;
-    let binary = compile::binary(&toolchain, &tools, arch, &object)?;
-    let binary = fs::read(&binary).with_context(|| format!("reading {}", binary.display()))?;
+    let object = build::object(toolchain, Object::Release)?;
+    let program = compile::binary(toolchain, tools, arch, &object)?;
+    let binary = fs::read(&program).with_context(|| format!("reading {}", program.display()))?;
 
     let metadata = MetadataCommand::new()
         .manifest_path(workspace::root().join("Cargo.toml"))
@@ -119,7 +159,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         eprintln!("{what:<9} {} ({bytes} bytes)", path.display());
     }
     println!("sha256:{}  {}", layout::hex(&archive), output.display());
-    Ok(ExitCode::SUCCESS)
+    Ok(Built {
+        archive: output,
+        binary: program,
+        object,
+    })
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {

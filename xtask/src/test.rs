@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::build::{self, OBJECT_ENV, Object};
+use crate::build::{self, Object};
 use crate::process::{self, minutes};
 use crate::tally::{Reader, Tally};
-use crate::{setup, workspace};
+use crate::{harness, setup, workspace};
 
 /// Generated cases per property with `--quick`.
 const QUICK_CASES: u32 = 100;
@@ -116,13 +116,10 @@ fn prepare() -> Result<Vec<(&'static str, PathBuf)>> {
     for missing in setup::tools()? {
         eprintln!("setup: missing: {missing}; tests that need it are skipped");
     }
-    let (object, agent) = build::release(&toolchain)?;
+    let mut environment = harness::under_test(&toolchain)?;
     let log = build::object(&toolchain, Object::Log)?;
-    Ok(vec![
-        (OBJECT_ENV, object),
-        ("WEIR_EBPF_LOG_OBJECT", log),
-        ("WEIR_BINARY", agent),
-    ])
+    environment.push(("WEIR_EBPF_LOG_OBJECT", log));
+    Ok(environment)
 }
 
 /// Unit tests first, then the harness's own, then each file of tests/tests by name.

@@ -11,7 +11,10 @@ use crate::netns::Place;
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Status code and body of a GET from inside `place`.
-pub(crate) fn get(place: &Place, to: SocketAddr, path: &str) -> Result<(u16, String)> {
+///
+/// # Errors
+/// Nobody listens there, or what answers is no HTTP.
+pub fn get(place: &Place, to: SocketAddr, path: &str) -> Result<(u16, String)> {
     let answer = place.run(|| -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&to, LIMIT)?;
         stream.set_read_timeout(Some(LIMIT))?;

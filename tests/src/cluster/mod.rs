@@ -3,7 +3,7 @@
 //! What a control plane would do, this does: pods get their status, Services their EndpointSlices.
 
 mod agents;
-pub(crate) mod http;
+pub mod http;
 mod manifests;
 mod slices;
 

@@ -1,8 +1,9 @@
 //! The command lines of a control plane's programs.
 
+use std::fs;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::Nodes;
 use super::pki::{Files, Pki};
@@ -34,7 +35,20 @@ pub(super) fn etcd(dir: &Path) -> Vec<String> {
     ]
 }
 
-pub(super) fn apiserver(host: &Host, pki: &Pki, nodes: Nodes) -> Result<Vec<String>> {
+/// What the API server writes down of the requests of service accounts: who asked for what, not the answers.
+const AUDIT_POLICY: &str = r#"{
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "rules": [
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"], "omitStages": ["RequestReceived"]},
+        {"level": "None"}
+    ]
+}"#;
+
+/// The name of the file that has them.
+pub(super) const AUDIT_LOG: &str = "audit.jsonl";
+
+pub(super) fn apiserver(dir: &Path, host: &Host, pki: &Pki, nodes: Nodes) -> Result<Vec<String>> {
     let mut names: Vec<_> = host
         .addresses()
         .both()
@@ -55,6 +69,8 @@ pub(super) fn apiserver(host: &Host, pki: &Pki, nodes: Nodes) -> Result<Vec<Stri
     );
     let Files { certificate, key } = pki.server("kube-apiserver", &names)?;
     let (signing_key, public_key) = pki.key_pair("service-accounts")?;
+    let audit = dir.join("audit-policy.json");
+    fs::write(&audit, AUDIT_POLICY).with_context(|| format!("write {}", audit.display()))?;
     let mut args = vec![
         "--etcd-servers=http://127.0.0.1:2379".to_owned(),
         "--bind-address=0.0.0.0".to_owned(),
@@ -71,6 +87,8 @@ pub(super) fn apiserver(host: &Host, pki: &Pki, nodes: Nodes) -> Result<Vec<Stri
         format!("--service-account-key-file={}", public_key.display()),
         "--authorization-mode=Node,RBAC".to_owned(),
         "--allow-privileged=true".to_owned(),
+        format!("--audit-policy-file={}", audit.display()),
+        format!("--audit-log-path={}", dir.join(AUDIT_LOG).display()),
     ];
     match nodes {
         // It would refuse Pods in a new namespace until a controller has made the default service account.

@@ -30,6 +30,9 @@ use pki::Pki;
 /// How long a program may take to be ready on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
+/// The name of its process.
+const APISERVER: &str = "kube-apiserver";
+
 /// Who says which nodes and pods there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nodes {
@@ -46,6 +49,8 @@ pub struct ControlPlane {
     controller_manager: Process,
     apiserver: Process,
     etcd: Process,
+    apiserver_program: PathBuf,
+    apiserver_args: Vec<String>,
     kubectl: PathBuf,
     kubeconfig: PathBuf,
     server: String,
@@ -77,23 +82,11 @@ impl ControlPlane {
         let server = format!("https://{}:6443", host.addresses().v4);
         let kubeconfig = pki.kubeconfig(&server, "admin", Some("system:masters"))?;
         let launch = |name: &str, program: &Path, args: Vec<String>| {
-            let (place, program) = (AsRef::<Place>::as_ref(&host).clone(), program.to_owned());
-            Process::start(
-                name,
-                &dir.path().join(name).with_extension("log"),
-                move || {
-                    let mut command = place.command(&program);
-                    command.args(&args);
-                    command
-                },
-            )
+            launch(host.as_ref(), dir.path(), name, program, args)
         };
         let etcd = launch("etcd", &programs.etcd, arguments::etcd(dir.path()))?;
-        let apiserver = launch(
-            "kube-apiserver",
-            &programs.apiserver,
-            arguments::apiserver(&host, &pki, nodes)?,
-        )?;
+        let apiserver_args = arguments::apiserver(dir.path(), &host, &pki, nodes)?;
+        let apiserver = launch(APISERVER, &programs.apiserver, apiserver_args.clone())?;
         let args = arguments::controller_manager(&kubeconfig, &pki, nodes);
         // It retries until the API server answers, so it may start at once.
         let controller_manager = launch(
@@ -119,6 +112,8 @@ impl ControlPlane {
             controller_manager,
             apiserver,
             etcd,
+            apiserver_program: programs.apiserver,
+            apiserver_args,
             kubectl,
             kubeconfig,
             server,
@@ -189,10 +184,31 @@ impl ControlPlane {
         self.wait_ready()
     }
 
+    /// The same, with further arguments from now on.
+    pub fn restart_apiserver_with(&mut self, arguments: &[&str]) -> Result<()> {
+        self.apiserver.kill()?;
+        let more = arguments.iter().map(|&argument| argument.to_owned());
+        self.apiserver_args.extend(more);
+        self.apiserver = launch(
+            self.host.as_ref(),
+            self.dir.path(),
+            APISERVER,
+            &self.apiserver_program,
+            self.apiserver_args.clone(),
+        )?;
+        self.wait_ready()
+    }
+
     /// The directory of the programs' log files (`NAME.log`).
     #[must_use]
     pub fn logs(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// What service accounts have asked the API server for: a file of audit events (`audit.k8s.io/v1`), one a line.
+    #[must_use]
+    pub fn audit_log(&self) -> PathBuf {
+        self.dir.path().join(arguments::AUDIT_LOG)
     }
 
     /// Checks that none of the programs has ended by itself.
@@ -227,6 +243,23 @@ impl AsRef<Place> for ControlPlane {
     fn as_ref(&self) -> &Place {
         self.host.as_ref()
     }
+}
+
+/// Starts a program at a place, with its log in `dir`.
+fn launch(
+    place: &Place,
+    dir: &Path,
+    name: &str,
+    program: &Path,
+    args: Vec<String>,
+) -> Result<Process> {
+    let (place, program) = (place.clone(), program.to_owned());
+    let log = dir.join(name).with_extension("log");
+    Process::start(name, &log, move || {
+        let mut command = place.command(&program);
+        command.args(&args);
+        command
+    })
 }
 
 async fn client(kubeconfig: &Path) -> Result<Client> {

@@ -214,6 +214,12 @@ impl Entrance {
         command
     }
 
+    /// The machine's files, as processes elsewhere see them.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        Path::new("/proc").join(self.pid.to_string()).join("root")
+    }
+
     /// Gives the images of an archive, as `docker save` writes it or in OCI's layout, to the machine's containerd.
     ///
     /// # Errors

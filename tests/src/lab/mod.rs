@@ -5,6 +5,7 @@
 //! side by side. Everything ends with the [`Lab`], also on a panic; what a killed process left behind is removed by the next
 //! one ([`crate::topology::sweep`]).
 
+pub mod agent;
 mod archive;
 pub(crate) mod cgroups;
 mod cni;
@@ -15,6 +16,7 @@ mod init;
 mod machine;
 mod node;
 mod objects;
+mod pods;
 mod proxy;
 mod spec;
 
@@ -103,8 +105,11 @@ pub fn build(spec: &LabSpec) -> Result<()> {
     if spec.cni == Cni::Flannel {
         flannel::binds()?;
     }
-    // Built by others: whoever has forgotten it should hear of it now.
-    spec.proxy.binds().map(drop)
+    if spec.proxy == Proxy::Weir {
+        // Built by others: whoever has forgotten it should hear of it now.
+        agent::image()?;
+    }
+    Ok(())
 }
 
 impl Lab {
@@ -144,14 +149,13 @@ impl Lab {
         let spec = &self.spec;
         let names: Vec<_> = (1..=spec.nodes).map(|n| format!("node{n}")).collect();
         objects::register(&self.control, &names)?;
-        let mut binds = spec.proxy.binds()?;
+        let mut binds = Vec::new();
         if spec.cni == Cni::Flannel {
             binds.extend(flannel::binds()?);
         }
         let programs = programs()?;
-        let user = spec.proxy.user();
-        let user = user
-            .map(|user| self.control.kubeconfig_of(user, None))
+        let user = (spec.proxy.is_process())
+            .then(|| self.control.kubeconfig_of(proxy::USER, None))
             .transpose()?;
         for (n, name) in (1..).zip(&names) {
             let machine = MachineSpec {
@@ -181,13 +185,16 @@ impl Lab {
     /// Starts what runs on the machines, on all of them at once.
     fn start_nodes(&mut self) -> Result<()> {
         let (cni, proxy) = (self.spec.cni, self.spec.proxy);
-        if proxy == Proxy::Weir {
-            objects::apply(&self.control, objects::rights()?)?;
-        }
+        proxy::deploy(&self.spec, &self.control)?;
         objects::apply_text(&self.control, COREDNS)?;
         if cni == Cni::Flannel {
             flannel::grant(&self.control)?;
         }
+        let mut images = vec![images::archive()?];
+        if proxy == Proxy::Weir {
+            images.push(agent::image()?);
+        }
+        let images = &images;
         thread::scope(|scope| {
             let starts: Vec<_> = self
                 .nodes
@@ -197,7 +204,7 @@ impl Lab {
                         if cni == Cni::Flannel {
                             flannel::start(node)?;
                         }
-                        node.start_runtime()?;
+                        node.start_runtime(images)?;
                         node.start_kubelet()?;
                         proxy.start(node)
                     })
@@ -215,11 +222,8 @@ impl Lab {
 
     fn wait_ready(&mut self) -> Result<()> {
         objects::wait_nodes(&self.control, self.nodes.len())?;
-        let proxy = self.spec.proxy;
-        self.nodes
-            .iter_mut()
-            .try_for_each(|node| proxy.wait(node))?;
-        if proxy != Proxy::None {
+        proxy::wait(&self.spec, &self.control, &mut self.nodes)?;
+        if self.spec.proxy != Proxy::None {
             objects::wait_deployment(&self.control, "coredns")?;
         }
         self.ensure_running()
@@ -247,6 +251,14 @@ impl Lab {
     #[must_use]
     pub fn nodes_mut(&mut self) -> &mut [Node] {
         &mut self.nodes
+    }
+
+    /// Waits until every node runs the current pod of a DaemonSet, ready.
+    ///
+    /// # Errors
+    /// It takes longer than a busy machine needs.
+    pub fn wait_daemon_set(&self, namespace: &str, name: &str) -> Result<()> {
+        objects::wait_daemon_set(&self.control, namespace, name)
     }
 
     /// Checks that no program of the cluster has ended by itself.

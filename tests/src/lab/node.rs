@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::images::{self, PAUSE};
+use super::images::PAUSE;
 use super::machine::{Entrance, Machine, MachineSpec, copy};
 use super::spec::{Cni, LabSpec};
 use super::{DNS, cni};
@@ -64,14 +64,16 @@ impl Node {
         })
     }
 
-    /// Starts containerd and gives it the images.
-    pub(super) fn start_runtime(&mut self) -> Result<()> {
+    /// Starts containerd and gives it the images in these archives.
+    pub(super) fn start_runtime(&mut self, archives: &[PathBuf]) -> Result<()> {
         let words = vec!["containerd".to_owned()];
         let mut containerd = self.machine.start("containerd", words)?;
         containerd.wait_until(CONTAINERD_LIMIT, || {
             run(self.command("ctr").arg("version")).is_ok()
         })?;
-        self.entrance().import(&images::archive()?)?;
+        for archive in archives {
+            self.entrance().import(archive)?;
+        }
         self.containerd = Some(containerd);
         Ok(())
     }
@@ -151,7 +153,7 @@ impl Node {
         self.proxy = Some(process);
     }
 
-    /// What serves Services on the node, where the harness started it: to stop, kill and restart.
+    /// kube-proxy, where that serves Services: to stop, kill and restart.
     #[must_use]
     pub fn proxy(&mut self) -> Option<&mut Process> {
         self.proxy.as_mut()

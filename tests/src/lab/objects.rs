@@ -1,11 +1,10 @@
 //! What a new cluster's API server is told, and what is waited for.
 
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -103,6 +102,24 @@ pub(super) fn wait_deployment(control: &ControlPlane, name: &str) -> Result<()> 
     )
 }
 
+/// See [`super::Lab::wait_daemon_set`].
+pub(super) fn wait_daemon_set(control: &ControlPlane, namespace: &str, name: &str) -> Result<()> {
+    wait(&format!("{name} on every node"), control, async |client| {
+        let nodes = Api::<NodeObject>::all(client.clone());
+        let nodes = nodes.list(&ListParams::default()).await?.items.len();
+        let api = Api::<DaemonSet>::namespaced(client, namespace);
+        let object = api.get(name).await?;
+        let status = object.status.unwrap_or_default();
+        let current = status.observed_generation >= object.metadata.generation;
+        let updated = status.updated_number_scheduled.unwrap_or(0);
+        let ready = status.number_available.unwrap_or(0);
+        let all = |count: i32| usize::try_from(count).is_ok_and(|count| count == nodes);
+        Ok((!(current && all(updated) && all(ready))).then(|| {
+            format!("of {nodes} nodes {updated} have the current pod, {ready} a ready one")
+        }))
+    })
+}
+
 /// Waits until `missing` finds nothing missing.
 fn wait(
     what: &str,
@@ -123,15 +140,4 @@ fn wait(
             Ok(Some(_)) | Err(_) => thread::sleep(POLL),
         }
     }
-}
-
-/// The objects of the manifest for users that give the agent its rights.
-pub(super) fn rights() -> Result<Vec<Value>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/weir.yaml");
-    let text =
-        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    let mut objects: Vec<Value> =
-        serde_saphyr::from_multiple(&text).context("read the manifest for users")?;
-    objects.retain(|object| object["kind"] != "DaemonSet");
-    Ok(objects)
 }

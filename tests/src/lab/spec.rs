@@ -18,6 +18,9 @@ pub struct LabSpec {
     /// Who serves Services
     #[arg(long, value_enum, default_value_t)]
     pub proxy: Proxy,
+    /// A further environment variable for Weir, such as WEIR_SOCKET_LB=all
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub agent_env: Vec<String>,
 }
 
 /// What wires pods to nodes, and nodes to each other.
@@ -41,7 +44,7 @@ pub enum Cni {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
 #[non_exhaustive]
 pub enum Proxy {
-    /// An agent of this build as a process on each node
+    /// Weir, from the image of this build and the manifest for users
     #[default]
     Weir,
     /// kube-proxy in nftables mode

@@ -32,6 +32,9 @@ pub(crate) struct Options {
     /// How many specs run at once
     #[arg(long, default_value_t = 8, value_name = "N")]
     procs: u8,
+    /// A further environment variable for Weir, such as WEIR_SOCKET_LB=all
+    #[arg(long, value_name = "NAME=VALUE")]
+    agent_env: Vec<String>,
     /// Run them with kube-proxy again, even if that was done before with this version of the specs
     #[arg(long)]
     peer_again: bool,
@@ -103,6 +106,7 @@ fn run(options: &Options, proxy: Proxy, known: bool) -> Result<Outcomes> {
         nodes: options.nodes,
         cni: options.cni,
         proxy,
+        agent_env: options.agent_env.clone(),
     };
     let to = directory(options, &spec)?;
     let earlier = if known { e2e::earlier(&to)? } else { None };

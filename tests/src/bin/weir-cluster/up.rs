@@ -77,9 +77,12 @@ fn arguments(spec: &LabSpec) -> Vec<String> {
     let value = |value: Option<clap::builder::PossibleValue>| {
         value.map_or_else(String::new, |value| value.get_name().to_owned())
     };
-    vec![
+    let mut arguments = vec![
         format!("--nodes={}", spec.nodes),
         format!("--cni={}", value(spec.cni.to_possible_value())),
         format!("--proxy={}", value(spec.proxy.to_possible_value())),
-    ]
+    ];
+    let variables = spec.agent_env.iter();
+    arguments.extend(variables.map(|variable| format!("--agent-env={variable}")));
+    arguments
 }

@@ -1,0 +1,12 @@
+//! Weir as users run it: the image and the manifests of `deploy/` on a real cluster with no kube-proxy.
+
+// xtask: minutes=30 slow soak
+
+#[path = "daemonset/fixture.rs"]
+mod fixture;
+#[path = "daemonset/releases.rs"]
+mod releases;
+#[path = "daemonset/rights.rs"]
+mod rights;
+#[path = "daemonset/workloads.rs"]
+mod workloads;

@@ -1,0 +1,86 @@
+//! A cluster of two nodes with servers and clients in pods.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use weir_tests::lab::{self, AGNHOST, Cni, Lab, LabSpec, Proxy, agent};
+
+/// The program that begins each node.
+const INIT: &str = env!("CARGO_BIN_EXE_weir-cluster");
+
+/// How long what should happen may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Two nodes, served by Weir; nothing, and says so, where this machine can have none.
+pub(crate) fn cluster(environment: &[&str]) -> Result<Option<Lab>> {
+    let image = agent::image().err().map(|error| error.to_string());
+    if let Some(missing) = lab::missing().or(image) {
+        println!("SKIP: {missing}");
+        return Ok(None);
+    }
+    let spec = LabSpec {
+        nodes: 2,
+        cni: Cni::Ptp,
+        proxy: Proxy::Weir,
+        agent_env: environment.iter().map(|&it| it.to_owned()).collect(),
+    };
+    let lab = Lab::start(&spec, Path::new(INIT))?;
+    // The controller that makes it is not asked to hurry.
+    eventually(|| lab.kubectl(&["get", "serviceaccount", "default"]).map(drop))?;
+    Ok(Some(lab))
+}
+
+/// A pod that does nothing but be there, or what `more` (fields of its container, in one line) says.
+pub(crate) fn pod(name: &str, node: &str, more: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{app: {name}}}}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 0
+  containers:
+    - {{name: main, image: '{AGNHOST}'{more}}}
+---
+"
+    )
+}
+
+/// Applies objects and waits until these pods are ready.
+pub(crate) fn start(lab: &Lab, objects: &str, pods: &[&str]) -> Result<()> {
+    lab.apply(objects)?;
+    let mut wait = vec!["wait", "--for=condition=Ready", "--timeout=90s", "pod"];
+    wait.extend(pods);
+    lab.kubectl(&wait).map(drop)
+}
+
+/// Tries until it works.
+pub(crate) fn eventually<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match attempt() {
+            Err(error) if Instant::now() > deadline => {
+                bail!("not even after {PATIENCE:?}: {error:#}")
+            }
+            Err(_) => thread::sleep(Duration::from_millis(250)),
+            Ok(done) => return Ok(done),
+        }
+    }
+}
+
+/// The agent's pod on a node.
+pub(crate) fn agent_on(lab: &Lab, node: &str) -> Result<String> {
+    let name = lab.kubectl(&[
+        "--namespace=weir-system",
+        "get",
+        "pods",
+        "--selector=k8s-app=weir",
+        &format!("--field-selector=spec.nodeName={node},status.phase=Running"),
+        "-o=jsonpath={.items[*].metadata.name}",
+    ])?;
+    (!name.is_empty() && !name.contains(' '))
+        .then_some(name.clone())
+        .with_context(|| format!("agents on {node}: {name:?}"))
+}
