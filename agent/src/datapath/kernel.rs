@@ -91,15 +91,6 @@ pub struct RunOutput {
     pub nanoseconds: u32,
 }
 
-/// How full a table is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Occupancy {
-    /// Elements in it; for an array those that are not all zero.
-    pub entries: u32,
-    /// Elements that it can hold.
-    pub capacity: u32,
-}
-
 impl KernelDatapath {
     /// Opens the data path: takes over what an earlier agent left in the directory, or makes it.
     ///
@@ -368,48 +359,35 @@ impl KernelDatapath {
         self.flow.shape().entries
     }
 
-    /// How full a table is that programs read; `None` before the first generation.
-    pub fn occupancy(&self, table: Table) -> Result<Option<Occupancy>> {
-        let mut count = 0;
-        let Some(capacity) = self.visit_table(table, |_, _| count += 1)? else {
-            return Ok(None);
-        };
-        Ok(Some(Occupancy {
-            entries: count,
-            capacity,
-        }))
+    /// Most elements of a table that programs read; `None` before the first generation.
+    #[must_use]
+    pub fn capacity(&self, table: Table) -> Option<u32> {
+        self.readable(table).map(|map| map.shape().entries)
     }
 
     /// The elements of a table that programs read, sorted by key; array elements that are all zero are left out.
     pub fn dump(&self, table: Table) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         let mut elements = BTreeMap::new();
-        self.visit_table(table, |key, value| {
-            elements.insert(key.to_vec(), value.to_vec());
-        })?;
-        Ok(elements)
-    }
-
-    fn visit_table(
-        &self,
-        table: Table,
-        mut visit: impl FnMut(&[u8], &[u8]),
-    ) -> Result<Option<u32>> {
-        let map = match table {
-            Table::Backend => Some(&self.backend),
-            _ => self.selected.get(&table),
-        };
-        let Some(map) = map else {
-            return Ok(None);
+        let Some(map) = self.readable(table) else {
+            return Ok(elements);
         };
         let array = map.shape().kind == map_type::ARRAY;
         let mut entries = map.entries();
         let action = || format!("read table `{}`", table.name());
         while let Some((key, value)) = entries.advance().during(action)? {
             if !array || value.iter().any(|byte| *byte != 0) {
-                visit(key, value);
+                elements.insert(key.to_vec(), value.to_vec());
             }
         }
-        Ok(Some(map.shape().entries))
+        Ok(elements)
+    }
+
+    /// The map of a table that programs read.
+    fn readable(&self, table: Table) -> Option<&Map> {
+        match table {
+            Table::Backend => Some(&self.backend),
+            _ => self.selected.get(&table),
+        }
     }
 
     /// Takes the log of packets, if the programs write one and nobody has taken it.

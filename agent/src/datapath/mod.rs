@@ -20,7 +20,7 @@ pub use crate::model::AttachMode;
 pub use bpf::TestRun;
 pub use error::{Error, Result};
 pub use events::EventReader;
-pub use kernel::{Floor, KernelDatapath, Occupancy, Options, RunOutput, cleanup};
+pub use kernel::{Floor, KernelDatapath, Options, RunOutput, cleanup};
 pub use object::is_embedded;
 pub use packet_log::PacketLog;
 pub use pins::{USUAL_MOUNT, mount_bpffs};

@@ -36,7 +36,7 @@ pub(super) const REJECTED: Name = name(
     "weir_objects_rejected",
     "Objects and files that are skipped now, wholly or in part",
 );
-pub(super) const MAP_ENTRIES: Name = name("weir_map_entries", "Elements in a map");
+pub(super) const MAP_ENTRIES: Name = name("weir_map_entries", "Elements of a map in use");
 pub(super) const MAP_CAPACITY: Name = name("weir_map_capacity", "Elements that a map can hold");
 pub(super) const PACKETS: Name = name("weir_packets", "Packets judged, a GSO packet once");
 pub(super) const BYTES: Name = name("weir_bytes", "Bytes judged, with Ethernet headers");

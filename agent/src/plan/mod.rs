@@ -15,7 +15,7 @@ mod step;
 pub use excess::{Refused, refuse_excess};
 pub use memory::{Canonical, CanonicalFrontend, CanonicalRow, MemoryError, MemoryMaps};
 pub use planner::Planner;
-pub use sizes::{BACKENDS, PlanError};
+pub use sizes::{BACKENDS, PlanError, entries};
 pub use step::{Plan, Sizes, Step, Table};
 
 #[cfg(test)]

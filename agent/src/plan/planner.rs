@@ -57,10 +57,10 @@ impl Planner {
         self.backends.distrust();
     }
 
-    /// Whether the maps are known to hold tables.
+    /// What the maps are known to hold.
     #[must_use]
-    pub fn has_tables(&self) -> bool {
-        self.live.is_some()
+    pub fn held(&self) -> Option<&Arc<Tables>> {
+        self.live.as_ref().and(self.tables.as_ref())
     }
 
     /// The steps from what the maps hold to `desired`, none if they hold it.

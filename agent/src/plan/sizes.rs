@@ -47,8 +47,11 @@ pub enum PlanError {
     },
 }
 
-/// Entries that each table needs for `tables`.
-fn needs(tables: &Tables) -> BTreeMap<Table, usize> {
+/// Entries that each table has in use for `tables`.
+///
+/// Arrays have more that are not zero: what is no longer in use stays until room is needed, for packets on their way.
+#[must_use]
+pub fn entries(tables: &Tables) -> BTreeMap<Table, usize> {
     let services = &tables.services;
     let policies = &tables.policies;
     let slots: BTreeSet<_> = services
@@ -76,7 +79,7 @@ fn needs(tables: &Tables) -> BTreeMap<Table, usize> {
 /// [`PlanError::TooLarge`] if a table would have to be larger than it may.
 pub(super) fn sizes(tables: &Tables) -> Result<Sizes, PlanError> {
     let mut sizes = Sizes::new();
-    for (table, need) in needs(tables) {
+    for (table, need) in entries(tables) {
         let (floor, limit) = bounds(table);
         if need > limit as usize {
             return Err(too_large(tables, table, need, limit as usize));

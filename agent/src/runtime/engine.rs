@@ -143,9 +143,11 @@ impl Engine {
         let result = self.try_sync();
         let last_error = result.as_ref().err().map(ToString::to_string);
         let done = result.is_ok().then(Moment::now);
+        let held = self.planner.held().cloned();
         self.shared.publish(|published| {
             published.last_sync = done.or(published.last_sync);
             published.last_error = last_error;
+            published.held = held;
             published.last_attempt = Some(Instant::now());
             if done.is_some() {
                 published.waiting_since = None;
@@ -159,7 +161,7 @@ impl Engine {
     fn try_sync(&mut self) -> Result<(), SyncError> {
         self.compile();
         let written = self.write();
-        if !self.planner.has_tables() {
+        if self.planner.held().is_none() {
             return written;
         }
         let attached = self

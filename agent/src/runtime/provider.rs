@@ -14,7 +14,7 @@ use crate::datapath::{self, KernelDatapath};
 use crate::flows::Record;
 use crate::metrics::{Fill, Sample};
 use crate::model::{Kind, Snapshot, SocketLb};
-use crate::plan::Table;
+use crate::plan::{self, Table};
 
 /// All tables.
 fn tables() -> impl Iterator<Item = Table> {
@@ -32,10 +32,7 @@ impl Provider for Shared {
     fn status(&self) -> Status {
         let published = self.published();
         let datapath = self.datapath();
-        let fills = fills(&datapath).unwrap_or_else(|error| {
-            tracing::warn!("cannot tell how full the maps are: {error}");
-            BTreeMap::new()
-        });
+        let fills = fills(&published, &datapath);
         Status {
             version: VERSION.to_owned(),
             node: self.node.clone(),
@@ -135,7 +132,7 @@ impl Shared {
                 .into(),
             watch_errors: self.watch_errors(),
             rejected,
-            maps: fills(&datapath)?,
+            maps: fills(&published, &datapath),
             packets: datapath.counters()?,
             conntrack: self.conntrack(&datapath),
             conntrack_inserted: datapath.control(control::FLOWS_INSERTED),
@@ -164,18 +161,19 @@ impl Shared {
     }
 }
 
-fn fills(datapath: &KernelDatapath) -> Result<BTreeMap<&'static str, Fill>, datapath::Error> {
-    let mut fills = BTreeMap::new();
-    for table in tables() {
-        if let Some(occupancy) = datapath.occupancy(table)? {
+/// How full each table is, once what it holds is known.
+fn fills(published: &Published, datapath: &KernelDatapath) -> BTreeMap<&'static str, Fill> {
+    let held = published.held.as_deref().map(plan::entries);
+    let tables = held.into_iter().flatten();
+    tables
+        .filter_map(|(table, entries)| {
             let fill = Fill {
-                entries: occupancy.entries.into(),
-                capacity: occupancy.capacity.into(),
+                entries: entries as u64,
+                capacity: datapath.capacity(table)?.into(),
             };
-            fills.insert(table.name(), fill);
-        }
-    }
-    Ok(fills)
+            Some((table.name(), fill))
+        })
+        .collect()
 }
 
 fn sockets(datapath: &KernelDatapath) -> Sockets {

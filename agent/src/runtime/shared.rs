@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::{SetOnce, watch};
 
+use crate::compile::Tables;
 use crate::datapath::{Feature, KernelDatapath};
 use crate::flows::{Directory, Recent, Record};
 use crate::metrics::Tally;
@@ -46,6 +47,8 @@ pub(super) struct Published {
     pub(super) rejections: Arc<[Rejected]>,
     /// Kinds that have been listed.
     pub(super) listed: BTreeSet<Kind>,
+    /// What the maps hold, once that is known.
+    pub(super) held: Option<Arc<Tables>>,
     /// When the kernel was last brought in line.
     pub(super) last_sync: Option<Moment>,
     /// Since when a change waits for the kernel.
