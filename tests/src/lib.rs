@@ -11,6 +11,7 @@ pub mod policy;
 pub mod probe;
 pub mod process;
 mod programs;
+pub mod random;
 pub mod simulator;
 pub mod topology;
 pub mod vm;

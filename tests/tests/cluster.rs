@@ -83,7 +83,7 @@ fn weir_serves_clusters_of_all_kinds_alone() -> Result<()> {
     if skip() {
         return Ok(());
     }
-    for cni in ["ptp", "bridge-nf", "vxlan", "flannel"] {
+    for cni in ["ptp", "bridge", "bridge-nf", "vxlan", "flannel"] {
         let spec = ["--nodes=2", "--proxy=weir", &format!("--cni={cni}")];
         let mut cluster = Cluster::up(cni, &spec)?;
         cluster.resolves_names().with_context(|| cni.to_owned())?;

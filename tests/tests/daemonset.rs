@@ -2,11 +2,15 @@
 
 // xtask: minutes=30 slow soak
 
+#[path = "daemonset/churn.rs"]
+mod churn;
 #[path = "daemonset/fixture.rs"]
 mod fixture;
 #[path = "daemonset/releases.rs"]
 mod releases;
 #[path = "daemonset/rights.rs"]
 mod rights;
+#[path = "daemonset/traffic.rs"]
+mod traffic;
 #[path = "daemonset/workloads.rs"]
 mod workloads;

@@ -57,12 +57,20 @@ pub(crate) fn start(lab: &Lab, objects: &str, pods: &[&str]) -> Result<()> {
 }
 
 /// Tries until it works.
-pub(crate) fn eventually<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn eventually<T>(attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    eventually_within(PATIENCE, attempt)
+}
+
+/// The same for what takes longer.
+pub(crate) fn eventually_within<T>(
+    limit: Duration,
+    mut attempt: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let deadline = Instant::now() + limit;
     loop {
         match attempt() {
             Err(error) if Instant::now() > deadline => {
-                bail!("not even after {PATIENCE:?}: {error:#}")
+                bail!("not even after {limit:?}: {error:#}")
             }
             Err(_) => thread::sleep(Duration::from_millis(250)),
             Ok(done) => return Ok(done),

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use weir_tests::probe::{Load, Probe};
+use weir_tests::random::Random;
 
 use crate::fixture::{FEW, Fixture, PORT, each, every_way, service, vip};
 
@@ -31,26 +32,14 @@ spec:
     ports: [{port: 8080, protocol: TCP}, {port: 8080, protocol: UDP}]
 ";
 
-/// Numbers below `limit`, one after the other (Vigna's splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
-}
-
 #[test]
 fn nobody_notices_that_agents_are_killed() -> Result<()> {
     assert_eq!(PORT, 8080, "as in the policy");
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     each(&FEW, |variant| {
-        let mut random = Random(now.as_secs());
-        println!("kills at moments of seed {}", random.0);
+        let seed = now.as_secs();
+        println!("kills at moments of seed {seed}");
+        let mut random = Random::new(seed);
         let mut fixture = Fixture::new(variant)?;
         fixture.apply("policy.yaml", POLICY)?;
         fixture.ensure_silence("other", weir_tests::probe::Protocol::Tcp, vip("back", 80))?;

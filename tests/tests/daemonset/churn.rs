@@ -1,0 +1,251 @@
+//! Whatever changes, for however long: traffic does not notice, and nothing piles up.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use weir_tests::cluster::http;
+use weir_tests::lab::{Lab, agent};
+use weir_tests::random::Random;
+
+use crate::fixture::{agent_on, cluster, eventually, eventually_within, pod};
+use crate::traffic::Traffic;
+
+/// How long each of both rounds takes; after the first, memory has been used as much as it ever will.
+const ROUND: Duration = Duration::from_secs(45);
+const SOAK_ROUND: Duration = Duration::from_secs(60 * 60);
+
+/// The most objects of a kind that there are at once.
+const OBJECTS: u64 = 8;
+
+/// How long a connection by UDP is known after its last packet, and a TCP connection that nobody has ended for the last hours not at all.
+const FORGOTTEN: Duration = Duration::from_secs(400);
+
+/// The most connections that a cluster has where nothing happens: of probes, of CoreDNS.
+const CONNECTIONS: u64 = 200;
+
+/// What belongs to the churn.
+const LABEL: &str = "churn=yes";
+
+/// The node whose agent nobody restarts.
+const STEADY: &str = "node1";
+
+/// How many connections to itself an agent may happen to serve.
+const FILES: usize = 4;
+
+/// How much an agent's memory may differ between two moments with the same objects, in KiB.
+const MEMORY: u64 = 8 * 1024;
+
+#[test]
+fn nothing_piles_up_under_churn() -> Result<()> {
+    let Some(mut lab) = cluster(&[])? else {
+        return Ok(());
+    };
+    let traffic = Traffic::new(&lab)?;
+    let round = if weir_tests::soaks() {
+        SOAK_ROUND
+    } else {
+        ROUND
+    };
+    let before = Usage::of(&lab, STEADY)?;
+    let mut random = Random::new(1);
+    let mut usage = |lab: &mut Lab| {
+        let steps = traffic.unharmed_by("churn", || {
+            let deadline = Instant::now() + round;
+            let mut steps = 0_u32;
+            while Instant::now() < deadline {
+                step(lab, &mut random).with_context(|| format!("step {steps}"))?;
+                steps += 1;
+            }
+            println!("{steps} changes");
+            clear(lab)?;
+            Ok(steps)
+        })?;
+        ensure!(steps > 10, "{steps} changes only");
+        if weir_tests::soaks() {
+            forgotten(lab)?;
+        }
+        // The last deletions take a moment to arrive.
+        eventually(|| {
+            let usage = Usage::of(lab, STEADY)?;
+            let (now, before) = (&usage.maps, &before.maps);
+            ensure!(now == before, "entries were {before:#?} and are {now:#?}");
+            Ok(usage)
+        })
+    };
+    let first = usage(&mut lab)?;
+    let second = usage(&mut lab)?;
+    println!("{first:#?}\n{second:#?}");
+    ensure!(
+        second.agent == before.agent,
+        "the agent itself was restarted"
+    );
+    ensure!(
+        second.files <= first.files + FILES && second.memory <= first.memory + MEMORY,
+        "the second round left more than the first: {first:#?} {second:#?}"
+    );
+    Ok(())
+}
+
+/// What an agent has in use.
+#[derive(Debug, PartialEq)]
+struct Usage {
+    agent: String,
+    /// Entries of each map.
+    maps: BTreeMap<String, String>,
+    /// Open files.
+    files: usize,
+    /// Resident memory, in KiB.
+    memory: u64,
+}
+
+impl Usage {
+    fn of(lab: &Lab, node: &str) -> Result<Self> {
+        let agent = agent_on(lab, node)?;
+        let mut maps = metrics(lab, node)?;
+        maps.retain(|name, _| name.starts_with("weir_map_entries"));
+        let process = lab.process("weir-system", &agent)?;
+        let status = fs::read_to_string(process.join("status"))?;
+        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let memory = memory.and_then(|text| text.trim().strip_suffix(" kB"));
+        Ok(Self {
+            agent,
+            maps,
+            files: fs::read_dir(process.join("fd"))?.count(),
+            memory: memory
+                .context("an agent's memory")?
+                .parse()
+                .context("a number of KiB")?,
+        })
+    }
+}
+
+/// The metrics of an agent, as text.
+fn metrics(lab: &Lab, node: &str) -> Result<BTreeMap<String, String>> {
+    let address = lab.node(node)?.addresses().v4;
+    let (_, text) = http::get(lab.outside(), (address, 10249).into(), "/metrics")?;
+    let samples = text.lines().filter_map(|line| line.rsplit_once(' '));
+    Ok(samples
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect())
+}
+
+/// Waits until the agents have forgotten the connections that ended.
+fn forgotten(lab: &Lab) -> Result<()> {
+    eventually_within(FORGOTTEN, || {
+        for node in ["node1", "node2"] {
+            let metrics = metrics(lab, node)?;
+            let count = metrics.get("weir_conntrack_entries");
+            let count: u64 = count.context("a count of connections")?.parse()?;
+            ensure!(count < CONNECTIONS, "{node} knows {count} connections");
+        }
+        Ok(())
+    })
+}
+
+/// One change, now and then to an agent or the API server.
+fn step(lab: &mut Lab, random: &mut Random) -> Result<()> {
+    let n = random.below(OBJECTS);
+    let delete = |kind: &str| {
+        let words = [
+            "delete",
+            kind,
+            &format!("churn-{n}"),
+            "--ignore-not-found",
+            "--wait=false",
+        ];
+        lab.kubectl(&words).map(drop)
+    };
+    match random.below(40) {
+        0..10 => lab
+            .apply(&labelled(
+                &pod(&format!("churn-{n}"), node(random), ""),
+                random,
+            ))
+            // It is still on its way out.
+            .or(Ok(())),
+        10..14 => delete("pod"),
+        14..22 => lab.apply(&service(n, random)),
+        22..26 => delete("service"),
+        26..34 => lab.apply(&policy(n, random)),
+        34..38 => delete("networkpolicy"),
+        38 => match agent_on(lab, "node2") {
+            Ok(agent) => lab
+                .kubectl(&[
+                    "--namespace=weir-system",
+                    "delete",
+                    "pod",
+                    &agent,
+                    "--wait=false",
+                    "--now",
+                ])
+                .map(drop),
+            // One has just ended, and the next does not run yet.
+            Err(_) => Ok(()),
+        },
+        _ => lab.control().restart_apiserver(),
+    }
+}
+
+fn node(random: &mut Random) -> &'static str {
+    ["node1", "node2"][usize::from(random.below(2) == 1)]
+}
+
+/// Team `0` to `3`: what Services and policies select.
+fn team(random: &mut Random) -> u64 {
+    random.below(4)
+}
+
+fn labelled(pod: &str, random: &mut Random) -> String {
+    let labels = format!("labels: {{churn: 'yes', team: t{}, ", team(random));
+    pod.replace("labels: {", &labels)
+}
+
+fn service(n: u64, random: &mut Random) -> String {
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: churn-{n}, labels: {{churn: 'yes'}}}}
+spec:
+  ipFamilyPolicy: RequireDualStack
+  selector: {{team: t{}}}
+  ports: [{{name: a, port: 80, targetPort: {}}}, {{name: b, port: 81, protocol: UDP}}]
+",
+        team(random),
+        8000 + random.below(1000)
+    )
+}
+
+fn policy(n: u64, random: &mut Random) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: churn-{n}, labels: {{churn: 'yes'}}}}
+spec:
+  podSelector: {{matchLabels: {{team: t{}}}}}
+  policyTypes: [Ingress, Egress]
+  ingress:
+    - from: [{{podSelector: {{matchLabels: {{team: t{}}}}}}}, {{ipBlock: {{cidr: 10.{}.0.0/16}}}}]
+      ports: [{{port: {}, endPort: 9999}}]
+  egress:
+    - to: [{{namespaceSelector: {{}}}}]
+",
+        team(random),
+        team(random),
+        random.below(256),
+        8000 + random.below(1000)
+    )
+}
+
+/// Deletes what the churn has made, to the end.
+fn clear(lab: &Lab) -> Result<()> {
+    lab.kubectl(&[
+        "delete",
+        "pods,services,networkpolicies",
+        "--selector",
+        LABEL,
+        "--timeout=120s",
+    ])?;
+    lab.wait_daemon_set(agent::DAEMON_SET.0, agent::DAEMON_SET.1)
+}
