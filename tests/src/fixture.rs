@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use weir::model::{
     DeviceFacts, Endpoint, EndpointSlice, Namespace, ObjectName, Operator, Peer, Pod, PodDevice,
     Policy, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector, Service, ServicePort,
-    SlicePort, Snapshot, TrafficPolicy,
+    SlicePort, Snapshot,
 };
 
 /// The node that the fixture is seen from.
@@ -72,8 +72,7 @@ pub fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
                     target_port: "8080".to_owned(),
                 })
                 .to_vec(),
-            internal_traffic_policy: TrafficPolicy::Cluster,
-            selector: BTreeMap::new(),
+            ..Service::default()
         };
         for family in [0, 1] {
             let endpoints = endpoints
@@ -81,12 +80,9 @@ pub fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
                 .map(|pod| {
                     let pod = &snapshot.pods[&ObjectName::new("shop", *pod)];
                     Endpoint {
-                        address: pod.ips[family],
-                        ready: true,
-                        serving: true,
-                        terminating: false,
                         node: Some(pod.node.clone()),
                         pod: Some(pod.name.clone()),
+                        ..Endpoint::new(pod.ips[family])
                     }
                 })
                 .collect();

@@ -10,9 +10,9 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::model::{
-    ContainerPort, Endpoint, EndpointSlice, Labels, Namespace, ObjectName, Operator, Peer, Pod,
-    PodDevice, Policy, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector, Service,
-    ServicePort, SlicePort, Snapshot, TrafficPolicy,
+    ContainerPort, Endpoint, EndpointSlice, Hints, Labels, Namespace, Node, ObjectName, Operator,
+    Peer, Pod, PodDevice, Policy, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector,
+    Service, ServicePort, SlicePort, Snapshot, TrafficPolicy,
 };
 
 /// The node that test snapshots are seen from.
@@ -287,18 +287,31 @@ fn services() -> impl Strategy<
         1..7_u8,
         any::<(bool, bool, bool)>(),
         select(vec![Some(NODE), Some("there"), None]),
+        of((
+            subsequence(vec!["here", "there"], 0..=2),
+            subsequence(vec![NODE, "there"], 0..=2),
+        )),
     );
-    let endpoint = endpoint.prop_map(|(host, (ready, serving, terminating), node)| Endpoint {
-        address: ip(&if host == 6 {
+    let endpoint = endpoint.prop_map(|(host, (ready, serving, terminating), node, hints)| {
+        let address = if host == 6 {
             "fd00::7".to_owned()
         } else {
             format!("10.0.0.{host}")
-        }),
-        ready,
-        serving,
-        terminating,
-        node: node.map(str::to_owned),
-        pod: None,
+        };
+        let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+        Endpoint {
+            ready,
+            serving,
+            terminating,
+            node: node.map(str::to_owned),
+            hints: hints.map(|(zones, nodes)| {
+                Box::new(Hints {
+                    zones: owned(zones),
+                    nodes: owned(nodes),
+                })
+            }),
+            ..Endpoint::new(ip(&address))
+        }
     });
     let slice = (0..3_u8, vec(endpoint, 0..4), select(vec![8080_u16, 8081]));
     let service = (0..3_u8, 1..=2_u16, any::<bool>(), any::<bool>());
@@ -324,7 +337,7 @@ fn services() -> impl Strategy<
                 } else {
                     TrafficPolicy::Cluster
                 },
-                selector: BTreeMap::new(),
+                ..Service::default()
             };
             (name, Arc::new(service))
         });
@@ -354,9 +367,16 @@ fn services() -> impl Strategy<
 /// Random snapshots.
 pub(crate) fn snapshots() -> impl Strategy<Value = Snapshot> {
     let devices = btree_map(1..6_u8, 1..5_u32, 0..4);
-    (pods(), policies(), services(), devices).prop_map(
-        |(pods, policies, (services, slices), devices)| {
+    let zone = select(vec!["", "here", "there"]);
+    (pods(), policies(), services(), devices, zone).prop_map(
+        |(pods, policies, (services, slices), devices, zone)| {
             let mut snapshot = snapshot(Vec::new(), Vec::new());
+            let node = Node {
+                name: NODE.to_owned(),
+                zone: zone.to_owned(),
+                ..Node::default()
+            };
+            snapshot.nodes.insert(node.name.clone(), Arc::new(node));
             let device = |ifindex| PodDevice {
                 ifindex,
                 name: format!("veth{ifindex}"),

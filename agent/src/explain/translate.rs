@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::diagnose;
 use super::world::{Spot, World, named_ports};
 use super::{EndpointAnswer, ExplainError, PortName, Question, Subject, Translation, Verdict};
+use crate::compile::reachable;
 use crate::model::{ContainerPort, Pod, Protocol, Service, ServicePort, TrafficPolicy};
 
 /// Where a connection is addressed to.
@@ -318,6 +319,15 @@ fn translate(
         }
     }
     choose(&mut endpoints);
+    let near = reachable(world.snapshot, service, port, cluster_ip, node);
+    for endpoint in endpoints.iter_mut().filter(|e| e.excluded.is_none()) {
+        if !endpoint
+            .port
+            .is_some_and(|port| near.contains(&(endpoint.address, port)))
+        {
+            endpoint.excluded = Some(format!("its hints mean it for others than node {node}"));
+        }
+    }
     let mut translation = Translation {
         service: service.name.clone(),
         cluster_ip,

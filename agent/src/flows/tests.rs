@@ -8,7 +8,7 @@ use zerocopy::IntoBytes;
 
 use super::*;
 use crate::compile::{EndpointEntry, RowEntry, RowId, RuleOrigin, Tables};
-use crate::model::{Pod, Service, Snapshot, TrafficPolicy};
+use crate::model::{Pod, Service, Snapshot};
 
 pub(crate) const RULE: u32 = 77;
 const ENDPOINT: u64 = 5;
@@ -56,8 +56,7 @@ fn directory() -> Directory {
         name: ObjectName::new("shop", "web"),
         cluster_ips: vec![address(96)],
         ports: Vec::new(),
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        selector: BTreeMap::new(),
+        ..Service::default()
     };
     let server = pod("server", 2);
     let mut snapshot = Snapshot::default();

@@ -18,7 +18,7 @@ pub use name::{ObjectName, endpoint_id, fingerprint, rule_id, service_port_id};
 pub use policy::{Direction, Peer, Policy, PolicyPort, PortMatch, Rule};
 pub use selector::{Labels, Operator, Requirement, Selector};
 pub use service::{
-    Endpoint, EndpointSlice, Protocol, Service, ServicePort, SlicePort, TrafficPolicy,
+    Endpoint, EndpointSlice, Hints, Protocol, Service, ServicePort, SlicePort, TrafficPolicy,
 };
 pub use snapshot::Snapshot;
 pub use socket_lb::SocketLb;

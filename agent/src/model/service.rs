@@ -8,10 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::ObjectName;
 
 /// Transport protocols that Services and policies know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
     /// TCP, the default wherever the API leaves it out.
+    #[default]
     Tcp,
     /// UDP.
     Udp,
@@ -52,7 +55,7 @@ pub enum TrafficPolicy {
 }
 
 /// A Service with virtual addresses. Headless and ExternalName Services, and those of another proxy, are never here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Namespace and name.
     pub name: ObjectName,
@@ -67,7 +70,7 @@ pub struct Service {
 }
 
 /// A port of a Service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {
     /// Name, empty when it is the only one.
     pub name: String,
@@ -107,6 +110,33 @@ pub struct Endpoint {
     pub node: Option<String>,
     /// targetRef, when it is a Pod.
     pub pod: Option<ObjectName>,
+    /// Who should prefer it; few Services say so.
+    pub hints: Option<Box<Hints>>,
+}
+
+/// hints of an endpoint: which clients the control plane means it for (trafficDistribution, KEP-2433, KEP-3015).
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Hints {
+    /// forZones.
+    pub zones: Vec<String>,
+    /// forNodes.
+    pub nodes: Vec<String>,
+}
+
+impl Endpoint {
+    /// An endpoint of which nothing but the address is told: ready and serving.
+    #[must_use]
+    pub fn new(address: IpAddr) -> Self {
+        Self {
+            address,
+            ready: true,
+            serving: true,
+            terminating: false,
+            node: None,
+            pod: None,
+            hints: None,
+        }
+    }
 }
 
 /// A port of a slice.

@@ -28,6 +28,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The Node object of the node that the agent runs on.
+    #[must_use]
+    pub fn own_node(&self) -> Option<&Arc<Node>> {
+        self.nodes.get(&self.node_name)
+    }
+
     /// The pod behind each pod-network address, IPv4 never in its mapped form. Host-network and ended pods own none; of two live
     /// pods with one address (one that the kubelet has lost, beside its successor) the one of greater [`Pod::precedence`] owns it.
     #[must_use]

@@ -71,4 +71,6 @@ pub struct Node {
     pub name: String,
     /// status.addresses that are IP addresses.
     pub addresses: Vec<IpAddr>,
+    /// Label topology.kubernetes.io/zone, empty where there is none.
+    pub zone: String,
 }

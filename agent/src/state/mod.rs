@@ -46,6 +46,14 @@ impl State {
 
     /// Takes in an event and says what it changed; an object that stays as it was changes nothing.
     pub fn apply(&mut self, event: Event) -> Change {
+        let node = self.snapshot.own_node().cloned();
+        let mut change = self.take(event);
+        // Which endpoints are near, and which addresses have node ports, hangs on this one node.
+        change.services |= self.snapshot.own_node() != node.as_ref();
+        change
+    }
+
+    fn take(&mut self, event: Event) -> Change {
         match event {
             Event::Applied(object) => {
                 let key = object.key();

@@ -8,7 +8,6 @@ use proptest::sample::Index;
 use super::*;
 use crate::model::{
     EndpointSlice, Labels, Namespace, Node, Object, Pod, PodDevice, Policy, Selector, Service,
-    TrafficPolicy,
 };
 
 const SERVICES: Change = Change {
@@ -33,8 +32,8 @@ fn object(kind: Kind, name: &str, version: u8) -> Object {
             name,
             cluster_ips: vec![],
             ports: vec![],
-            internal_traffic_policy: TrafficPolicy::Cluster,
             selector: labels,
+            ..Service::default()
         }),
         Kind::EndpointSlice => Object::EndpointSlice(EndpointSlice {
             name,
@@ -57,6 +56,7 @@ fn object(kind: Kind, name: &str, version: u8) -> Object {
         Kind::Node => Object::Node(Node {
             name: name.name,
             addresses: vec![[10, 0, 0, version].into()],
+            ..Node::default()
         }),
     }
 }
@@ -87,6 +87,35 @@ fn messages(state: &State) -> Vec<String> {
     let all = state.rejections().into_iter();
     all.map(|each| format!("{} {}: {}", each.kind, each.name, each.message))
         .collect()
+}
+
+#[test]
+fn what_the_own_node_is_like_matters_to_services() {
+    let node = |name: &str, zone: &str| {
+        Event::Applied(Object::Node(Node {
+            name: name.to_owned(),
+            zone: zone.to_owned(),
+            ..Node::default()
+        }))
+    };
+    let both = Change {
+        services: true,
+        policies: true,
+    };
+    let mut state = State::new("node-a");
+    for (event, wanted) in [
+        (node("node-b", "west"), POLICIES),
+        (node("node-a", "west"), both),
+        (node("node-a", "west"), NOTHING),
+        (node("node-a", "east"), both),
+        (node("node-b", "east"), POLICIES),
+        (
+            Event::Deleted(Kind::Node, ObjectName::cluster("node-a")),
+            both,
+        ),
+    ] {
+        assert_eq!(state.apply(event.clone()), wanted, "{event:?}");
+    }
 }
 
 #[test]

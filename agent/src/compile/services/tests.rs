@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::super::testing::{NODE, ip, snapshots};
 use super::*;
+use crate::model::Endpoint;
 use crate::model::{Protocol, SlicePort};
 use std::sync::Arc;
 
@@ -12,7 +13,6 @@ fn name(name: &str) -> ObjectName {
 /// Conditions in the words of the tests.
 fn endpoint(address: &str, conditions: &str) -> Endpoint {
     Endpoint {
-        address: ip(address),
         ready: conditions.contains("ready"),
         serving: conditions.contains("serving") || conditions.contains("ready"),
         terminating: conditions.contains("terminating"),
@@ -24,7 +24,7 @@ fn endpoint(address: &str, conditions: &str) -> Endpoint {
             }
             .to_owned(),
         ),
-        pod: None,
+        ..Endpoint::new(ip(address))
     }
 }
 
@@ -51,8 +51,7 @@ fn web(addresses: &[&str]) -> Service {
             port: 80,
             target_port: "http".to_owned(),
         }],
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        selector: BTreeMap::new(),
+        ..Service::default()
     }
 }
 

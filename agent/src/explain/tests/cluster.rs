@@ -12,7 +12,7 @@ use crate::explain::{Explanation, Question, explain};
 use crate::model::{
     ContainerPort, Endpoint, EndpointSlice, Labels, Namespace, Node, ObjectName, Operator, Peer,
     Pod, Policy, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector, Service,
-    ServicePort, SlicePort, Snapshot, TrafficPolicy,
+    ServicePort, SlicePort, Snapshot,
 };
 
 /// `a=1,b=2`.
@@ -75,6 +75,7 @@ impl Cluster {
         let node = Node {
             name: name.to_owned(),
             addresses: ips(addresses),
+            ..Node::default()
         };
         self.0.nodes.insert(name.to_owned(), Arc::new(node));
         self
@@ -135,8 +136,8 @@ impl Cluster {
                     target_port: target.to_owned(),
                 })
                 .collect(),
-            internal_traffic_policy: TrafficPolicy::Cluster,
             selector: labels(selects),
+            ..Service::default()
         };
         self.0
             .services
@@ -156,17 +157,11 @@ impl Cluster {
             .iter()
             .map(|pod| {
                 let pod = &self.0.pods[&name(pod)];
+                let of_family = pod.ips.iter().find(|ip| ip.is_ipv4() == v4);
                 Endpoint {
-                    address: *pod
-                        .ips
-                        .iter()
-                        .find(|ip| ip.is_ipv4() == v4)
-                        .expect("address"),
-                    ready: true,
-                    serving: true,
-                    terminating: false,
                     node: Some(pod.node.clone()),
                     pod: Some(pod.name.clone()),
+                    ..Endpoint::new(*of_family.expect("address"))
                 }
             })
             .collect();

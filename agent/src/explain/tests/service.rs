@@ -1,7 +1,7 @@
 //! What Services make of a connection.
 
 use crate::explain::{Note, Verdict};
-use crate::model::TrafficPolicy;
+use crate::model::{Hints, TrafficPolicy};
 
 use super::cluster::{Cluster, shop};
 
@@ -176,6 +176,32 @@ fn internal_traffic_policy_local_keeps_to_the_clients_node() {
     let nowhere = elsewhere.edit_slices(|slice| slice.endpoints.clear());
     let answer = nowhere.ask("web/frontend", "shop/svc/backend");
     assert_eq!(answer.verdict, Verdict::NoEndpoint);
+}
+
+#[test]
+fn hints_keep_clients_to_their_node() {
+    let hinted = shop().edit_slices(|slice| {
+        for endpoint in &mut slice.endpoints {
+            endpoint.hints = endpoint.node.clone().map(|node| {
+                Box::new(Hints {
+                    nodes: vec![node],
+                    ..Hints::default()
+                })
+            });
+        }
+    });
+    let answer = hinted.ask("web/frontend", "shop/svc/backend");
+    let nodes = answer.flows.iter().map(|f| f.destination.node.as_deref());
+    assert!(nodes.eq([Some("n1"); 2]));
+    let endpoints = &answer.translations[0].endpoints;
+    let elsewhere = endpoints
+        .iter()
+        .find(|e| e.node.as_deref() != Some("n1"))
+        .expect("an endpoint on another node");
+    assert_eq!(
+        elsewhere.excluded.as_deref(),
+        Some("its hints mean it for others than node n1")
+    );
 }
 
 #[test]

@@ -11,19 +11,15 @@ use crate::compile::testing::{NODE, ip, pod, policy, port, selector, snapshot};
 use crate::compile::{Tables, compile};
 use crate::model::{
     Endpoint, EndpointSlice, ObjectName, Peer, Policy, PortMatch, Protocol, Rule, Selector,
-    Service, ServicePort, SlicePort, Snapshot, TrafficPolicy,
+    Service, ServicePort, SlicePort, Snapshot,
 };
 
 /// A Service with ready endpoints at these hosts of 10.8.0.0/16.
 pub(super) fn serve(snapshot: &mut Snapshot, index: u8, hosts: impl Iterator<Item = u16>) {
     let name = ObjectName::new("a", format!("s{index}"));
     let endpoint = |host: u16| Endpoint {
-        address: std::net::Ipv4Addr::from(0x0a08_0000 + u32::from(host)).into(),
-        ready: true,
-        serving: true,
-        terminating: false,
         node: Some(NODE.to_owned()),
-        pod: None,
+        ..Endpoint::new(std::net::Ipv4Addr::from(0x0a08_0000 + u32::from(host)).into())
     };
     let service = Service {
         name: name.clone(),
@@ -34,8 +30,7 @@ pub(super) fn serve(snapshot: &mut Snapshot, index: u8, hosts: impl Iterator<Ite
             port: 80,
             target_port: String::new(),
         }],
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        selector: BTreeMap::new(),
+        ..Service::default()
     };
     let slice = EndpointSlice {
         name: name.clone(),

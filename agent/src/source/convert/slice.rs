@@ -9,7 +9,7 @@ use super::address::parse_ip;
 use super::fields::{self, has_label, label};
 use super::service::{HEADLESS, PROXY_NAME};
 use super::{Conversion, Converted};
-use crate::model::{Endpoint, EndpointSlice, Kind, Object, ObjectName, SlicePort};
+use crate::model::{Endpoint, EndpointSlice, Hints, Kind, Object, ObjectName, SlicePort};
 use crate::source::{Fault, Problem};
 
 /// Names the Service of a slice (well-known label).
@@ -93,7 +93,19 @@ fn endpoint(endpoint: api::Endpoint, address: IpAddr, namespace: &str) -> Endpoi
         terminating: conditions.terminating.unwrap_or(false),
         node: endpoint.node_name,
         pod,
+        hints: endpoint.hints.and_then(hints),
     }
+}
+
+/// Hints that name somebody; an empty list is none (text of EndpointHints).
+fn hints(hints: api::EndpointHints) -> Option<Box<Hints>> {
+    let zones = hints.for_zones.unwrap_or_default();
+    let nodes = hints.for_nodes.unwrap_or_default();
+    let hints = Hints {
+        zones: zones.into_iter().map(|zone| zone.name).collect(),
+        nodes: nodes.into_iter().map(|node| node.name).collect(),
+    };
+    (hints != Hints::default()).then(|| Box::new(hints))
 }
 
 fn ports(ports: Vec<api::EndpointPort>) -> Result<Vec<SlicePort>, Fault> {

@@ -10,6 +10,8 @@ use crate::source::Fault;
 
 /// Label that the API server puts on every namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+/// Label that says in which zone a node is (well-known label).
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Converts a Pod. One that is not scheduled yet is not ours.
 pub fn pod(object: api::Pod) -> Conversion {
@@ -90,6 +92,9 @@ pub fn namespace(object: api::Namespace) -> Conversion {
 /// Converts a Node. Its host names are left out.
 pub fn node(object: api::Node) -> Conversion {
     let name = fields::cluster(Kind::Node, &object.metadata)?.name;
+    let zone = fields::label(&object.metadata, ZONE)
+        .unwrap_or_default()
+        .to_owned();
     let mut flaws = Vec::new();
     let mut addresses = Vec::new();
     let status = object.status.unwrap_or_default();
@@ -104,7 +109,11 @@ pub fn node(object: api::Node) -> Conversion {
         }
     }
     Ok(Some(Converted {
-        object: Object::Node(Node { name, addresses }),
+        object: Object::Node(Node {
+            name,
+            addresses,
+            zone,
+        }),
         flaws,
     }))
 }

@@ -9,7 +9,6 @@ use weir::datapath::{AttachMode, Floor, KernelDatapath, Options, TestRun};
 use weir::model::{
     DeviceFacts, Endpoint, EndpointSlice, Namespace, ObjectName, Peer, Pod, PodDevice, Policy,
     PolicyPort, PortMatch, Protocol, Rule, Selector, Service, ServicePort, SlicePort, Snapshot,
-    TrafficPolicy,
 };
 use weir::plan::Planner;
 use weir_common::abi::Hook;
@@ -155,20 +154,15 @@ fn snapshot(device: u32) -> Snapshot {
             port: 80,
             target_port: PORT.to_string(),
         }],
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        selector: BTreeMap::new(),
+        ..Service::default()
     };
     for (index, backend) in BACKEND.into_iter().enumerate() {
         let slice = EndpointSlice {
             name: ObjectName::new("shop", format!("service-{index}")),
             service: service.name.clone(),
             endpoints: vec![Endpoint {
-                address: address(backend),
-                ready: true,
-                serving: true,
-                terminating: false,
                 node: Some("node2".to_owned()),
-                pod: None,
+                ..Endpoint::new(address(backend))
             }],
             ports: vec![SlicePort {
                 name: String::new(),

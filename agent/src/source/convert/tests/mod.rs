@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{
-    self, Endpoint, EndpointSlice, Kind, ObjectName, Operator, Peer, Pod, Policy, PortMatch,
-    Protocol, Service, ServicePort, SlicePort, TrafficPolicy,
+    self, Endpoint, EndpointSlice, Hints, Kind, ObjectName, Operator, Peer, Pod, Policy, PortMatch,
+    Protocol, Service, ServicePort, SlicePort,
 };
 
 /// Converts by kind, as a source does.
@@ -88,8 +88,7 @@ fn a_service_is_defaulted() {
             port("c", Protocol::Tcp, 81, "http"),
             port("d", Protocol::Tcp, 82, "82"),
         ],
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        selector: model::Labels::new(),
+        ..Service::default()
     };
     assert_eq!(
         used(Kind::Service, object),
@@ -109,19 +108,14 @@ fn one_bad_endpoint_loses_no_other() {
             {"addresses": ["fd00::1"]},
             {"addresses": ["010.0.0.2"], "conditions": {"ready": false, "terminating": true}},
             {"addresses": ["10.0.0.3"], "conditions": {"serving": false}, "targetRef": {"kind": "VM", "name": "v"}},
+            {"addresses": ["10.0.0.4"], "hints": {"forZones": [{"name": "a"}, {"name": "b"}], "forNodes": [{"name": "n"}]}},
+            {"addresses": ["10.0.0.5"], "hints": {"forZones": []}},
         ]),
     );
     let mut object = object;
     object["ports"] =
         json!([{"port": 0, "name": "zero"}, {"name": "none"}, {"port": 53, "protocol": "UDP"}]);
-    let endpoint = |address: &str| Endpoint {
-        address: address.parse().unwrap(),
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: None,
-        pod: None,
-    };
+    let endpoint = |address: &str| Endpoint::new(address.parse().unwrap());
     let converted = used(Kind::EndpointSlice, object);
     let wanted = EndpointSlice {
         name: ObjectName::new("n", "a-1"),
@@ -141,6 +135,14 @@ fn one_bad_endpoint_loses_no_other() {
                 serving: false,
                 ..endpoint("10.0.0.3")
             },
+            Endpoint {
+                hints: Some(Box::new(Hints {
+                    zones: vec!["a".to_owned(), "b".to_owned()],
+                    nodes: vec!["n".to_owned()],
+                })),
+                ..endpoint("10.0.0.4")
+            },
+            endpoint("10.0.0.5"),
         ],
         ports: vec![SlicePort {
             name: String::new(),
@@ -342,7 +344,7 @@ fn namespaces_and_nodes() {
     assert_eq!(namespace.labels["kubernetes.io/metadata.name"], "shop");
     assert_eq!(namespace.labels["a"], "b");
 
-    let object = json!({"metadata": {"name": "node-a"}, "status": {"addresses": [
+    let object = json!({"metadata": {"name": "node-a", "labels": {"topology.kubernetes.io/zone": "west"}}, "status": {"addresses": [
         {"type": "Hostname", "address": "node-a"},
         {"type": "InternalIP", "address": "192.168.0.1"},
         {"type": "ExternalIP", "address": "192.168.0.1"},
@@ -356,6 +358,7 @@ fn namespaces_and_nodes() {
         node.addresses,
         ["192.168.0.1".parse::<std::net::IpAddr>().unwrap()]
     );
+    assert_eq!(node.zone, "west");
     assert_eq!(converted.flaws.len(), 1);
     assert_eq!(converted.flaws[0].field, "status.addresses[3]");
 }
