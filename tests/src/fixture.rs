@@ -70,6 +70,7 @@ pub fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
                     protocol,
                     port: 80,
                     target_port: "8080".to_owned(),
+                    ..ServicePort::default()
                 })
                 .to_vec(),
             ..Service::default()

@@ -40,9 +40,9 @@ pub struct FrontendEntry {
     /// See [`weir_common::abi::Frontend::affinity_seconds`].
     pub affinity_seconds: u32,
     /// Selectable backends for clients inside the cluster, sorted.
-    pub internal: Vec<Backend>,
+    pub internal: Arc<[Backend]>,
     /// Selectable backends for clients outside the cluster, sorted.
-    pub external: Vec<Backend>,
+    pub external: Arc<[Backend]>,
 }
 
 /// A selectable backend.

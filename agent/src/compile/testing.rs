@@ -327,6 +327,7 @@ fn services() -> impl Strategy<
                 protocol: Protocol::Tcp,
                 port: 79 + number,
                 target_port: String::new(),
+                ..ServicePort::default()
             };
             let service = Service {
                 name: name.clone(),

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::model::{AttachMode, SocketLb};
+use crate::model::{AttachMode, NodePorts, SocketLb};
 
 pub use cgroup::cgroup_mount;
 pub use definition::{Definition, definitions};
@@ -82,6 +82,16 @@ pub struct RunConfig {
         default_value = "host"
     )]
     pub socket_lb: SocketLb,
+
+    /// Addresses of the node that have node ports: primary (the first InternalIP of each family in the Node object), all (those
+    /// of every device), or CIDRs of such addresses; loopback addresses have none unless a CIDR names them [default: primary]
+    #[arg(
+        long = "nodeport-addresses",
+        env = "WEIR_NODEPORT_ADDRESSES",
+        value_name = "WHICH",
+        value_delimiter = ','
+    )]
+    pub node_port_addresses: Vec<NodePorts>,
 
     /// Directory for pins, in a BPF file system
     #[arg(long, env = "WEIR_BPFFS", value_name = "DIR", default_value = BPFFS)]

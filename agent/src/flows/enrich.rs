@@ -35,8 +35,17 @@ impl Directory {
             owners.insert(address, Owner::Pod(pod.name.clone()));
         }
         for service in snapshot.services.values() {
+            let owner = || Owner::Service(service.name.clone());
             for address in &service.cluster_ips {
-                owners.insert(*address, Owner::Service(service.name.clone()));
+                owners.insert(*address, owner());
+            }
+            // These may be others', too: a node's, for instance.
+            for address in service
+                .load_balancer_ips
+                .iter()
+                .chain(&service.external_ips)
+            {
+                owners.entry(*address).or_insert_with(owner);
             }
         }
         let policies = |row: &RowId| {

@@ -1,5 +1,6 @@
 //! What the kernel says about devices.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -18,5 +19,7 @@ pub struct PodDevice {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceFacts {
     /// Device by address behind it.
-    pub devices: std::collections::BTreeMap<IpAddr, PodDevice>,
+    pub devices: BTreeMap<IpAddr, PodDevice>,
+    /// The node's own addresses on all of its devices, without those of IPv6 that are link-local.
+    pub addresses: BTreeSet<IpAddr>,
 }

@@ -4,6 +4,7 @@ mod attach;
 mod event;
 mod link;
 mod name;
+mod node_ports;
 mod policy;
 mod selector;
 mod service;
@@ -15,6 +16,7 @@ pub use attach::AttachMode;
 pub use event::{Change, Event, Kind, Object};
 pub use link::{DeviceFacts, PodDevice};
 pub use name::{ObjectName, endpoint_id, fingerprint, rule_id, service_port_id};
+pub use node_ports::{NodePorts, is_link_local_v6};
 pub use policy::{Direction, Peer, Policy, PolicyPort, PortMatch, Rule};
 pub use selector::{Labels, Operator, Requirement, Selector};
 pub use service::{

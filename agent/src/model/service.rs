@@ -63,8 +63,14 @@ pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     /// spec.ports.
     pub ports: Vec<ServicePort>,
-    /// spec.internalTrafficPolicy.
+    /// spec.externalIPs: addresses that somebody routes to the cluster's nodes.
+    pub external_ips: Vec<IpAddr>,
+    /// status.loadBalancer.ingress: addresses that reach nodes unchanged (ipMode VIP).
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// spec.internalTrafficPolicy, for clients of a cluster IP.
     pub internal_traffic_policy: TrafficPolicy,
+    /// spec.externalTrafficPolicy, for clients of any other address that are outside the cluster.
+    pub external_traffic_policy: TrafficPolicy,
     /// spec.selector, for the explainer; the endpoints come from slices.
     pub selector: std::collections::BTreeMap<String, String>,
 }
@@ -78,6 +84,8 @@ pub struct ServicePort {
     pub protocol: Protocol,
     /// Port of the virtual address, never 0.
     pub port: u16,
+    /// nodePort: port of the nodes' own addresses.
+    pub node_port: Option<u16>,
     /// targetPort as written (number or name), for the explainer.
     pub target_port: String,
 }

@@ -1,10 +1,12 @@
 //! All objects at one moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{DeviceFacts, EndpointSlice, Namespace, Node, ObjectName, Pod, Policy, Service};
+use super::{
+    DeviceFacts, EndpointSlice, Namespace, Node, NodePorts, ObjectName, Pod, Policy, Service,
+};
 
 /// All objects at one moment, seen from one node. Cheap to clone: objects are shared.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,9 +27,31 @@ pub struct Snapshot {
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// Devices of this node.
     pub devices: DeviceFacts,
+    /// Which addresses of this node have node ports; none given means the primary ones.
+    pub node_ports: Vec<NodePorts>,
 }
 
 impl Snapshot {
+    /// The addresses of this node that have node ports.
+    #[must_use]
+    pub fn node_port_addresses(&self) -> BTreeSet<IpAddr> {
+        let rules = match &self.node_ports[..] {
+            [] => &[NodePorts::Primary],
+            given => given,
+        };
+        let node = self.own_node();
+        let primary = node.map_or(&[][..], |node| &node.primary);
+        let known = node.map_or(&[][..], |node| &node.addresses);
+        let addresses = self.devices.addresses.iter().chain(known);
+        addresses
+            .map(IpAddr::to_canonical)
+            .filter(|address| {
+                let primary = primary.contains(address);
+                rules.iter().any(|rule| rule.include(*address, primary))
+            })
+            .collect()
+    }
+
     /// The Node object of the node that the agent runs on.
     #[must_use]
     pub fn own_node(&self) -> Option<&Arc<Node>> {

@@ -71,6 +71,8 @@ pub struct Node {
     pub name: String,
     /// status.addresses that are IP addresses.
     pub addresses: Vec<IpAddr>,
+    /// The first InternalIP of each family; where it has none, the first ExternalIP.
+    pub primary: Vec<IpAddr>,
     /// Label topology.kubernetes.io/zone, empty where there is none.
     pub zone: String,
 }

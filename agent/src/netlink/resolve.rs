@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::table::{LinkKind, LinkTable, Neighbour};
-use crate::model::{DeviceFacts, PodDevice};
+use crate::model::{DeviceFacts, PodDevice, is_link_local_v6};
 
 /// Addresses that the API gives to this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,7 +110,10 @@ pub fn resolve(table: &LinkTable, local: &Local, owners: &Owners) -> Resolution 
     let mut owners = node.owners(local, owners.remaining(table));
     let ended = owners.ended(local);
     let mut released = BTreeSet::new();
-    let mut facts = DeviceFacts::default();
+    let mut facts = DeviceFacts {
+        addresses: node_addresses(table),
+        ..DeviceFacts::default()
+    };
     let mut ask = BTreeMap::new();
     for (address, pod) in local.wanted() {
         let routed = node.routed(*address);
@@ -145,6 +148,13 @@ pub fn resolve(table: &LinkTable, local: &Local, owners: &Owners) -> Resolution 
     }
     owners.0.retain(|port, _| !released.contains(port));
     Resolution { facts, owners, ask }
+}
+
+fn node_addresses(table: &LinkTable) -> BTreeSet<IpAddr> {
+    let addresses = table.addresses.iter().map(|(_, network)| network.ip());
+    addresses
+        .filter(|address| !is_link_local_v6(*address))
+        .collect()
 }
 
 /// Devices with a default route or an address of the node: on a node that is a container itself, these can be veths too.

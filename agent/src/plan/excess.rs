@@ -62,7 +62,7 @@ fn remove(services: &mut ServiceTables, name: &ObjectName) {
     let led_to: BTreeSet<u32> = services
         .frontends
         .values()
-        .flat_map(|entry| entry.internal.iter().chain(&entry.external))
+        .flat_map(|entry| entry.internal.iter().chain(&*entry.external))
         .map(|backend| backend.fingerprint)
         .collect();
     // What drains belongs to whom it may.
@@ -103,8 +103,8 @@ mod tests {
                 service: 1,
                 flags: 0,
                 affinity_seconds: 0,
-                internal: set,
-                external: Vec::new(),
+                internal: set.into(),
+                external: [].into(),
             };
             services.frontends.insert(key, entry);
         }

@@ -58,6 +58,7 @@ mod tests {
                 .iter()
                 .map(|(last, ifindex)| (address(*last), device(*ifindex)))
                 .collect(),
+            ..DeviceFacts::default()
         }
     }
 

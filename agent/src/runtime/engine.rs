@@ -13,7 +13,7 @@ use crate::compile::{self, Tables};
 use crate::datapath;
 use crate::flows::Directory;
 use crate::metrics::Stage;
-use crate::model::{Change, DeviceFacts, Event, Kind, Pod, Snapshot};
+use crate::model::{Change, DeviceFacts, Event, Kind, NodePorts, Pod, Snapshot};
 use crate::netlink::Local;
 use crate::plan::{PlanError, Planner, Refused, refuse_excess};
 use crate::state::{Rejected, State};
@@ -50,7 +50,10 @@ pub(super) struct Engine {
 
 impl Engine {
     /// An engine that takes over what an earlier agent left.
-    pub(super) fn new(shared: Arc<Shared>) -> Result<Self, datapath::Error> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        node_ports: Vec<NodePorts>,
+    ) -> Result<Self, datapath::Error> {
         let mut planner = Planner::new();
         {
             let datapath = shared.datapath();
@@ -58,7 +61,7 @@ impl Engine {
             planner.set_version(datapath.control(control::VERSION));
         }
         Ok(Self {
-            state: State::new(shared.node.clone()),
+            state: State::with_node_ports(shared.node.clone(), node_ports),
             tables: Tables::default(),
             planner,
             devices: Devices::default(),

@@ -255,6 +255,7 @@ mod tests {
         published.snapshot = Arc::new(Snapshot {
             devices: DeviceFacts {
                 devices: [([10, 0, 0, 1].into(), device)].into(),
+                ..DeviceFacts::default()
             },
             ..Snapshot::default()
         });

@@ -155,7 +155,7 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
     })?;
     let features = datapath::probe(&datapath);
     let shared = Arc::new(Shared::new(node.clone(), datapath, features, watches));
-    let engine = Engine::new(Arc::clone(&shared))?;
+    let engine = Engine::new(Arc::clone(&shared), config.node_port_addresses.clone())?;
     tracing::info!(
         node,
         bpffs = %config.bpffs.display(),

@@ -133,7 +133,7 @@ pub enum Problem {
     /// Two addresses of one family, or more than two.
     #[error("at most one address of each family; remove {0}")]
     SecondOfFamily(std::net::IpAddr),
-    /// internalTrafficPolicy.
+    /// internalTrafficPolicy or externalTrafficPolicy.
     #[error("{0:?} is not a traffic policy; use Cluster or Local")]
     TrafficPolicy(String),
     /// spec.type of a Service.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::model::{Change, DeviceFacts, Event, Kind, ObjectName, Snapshot};
+use crate::model::{Change, DeviceFacts, Event, Kind, NodePorts, ObjectName, Snapshot};
 
 /// The objects that a source has told of, and what it could not use.
 #[derive(Debug, Default)]
@@ -32,12 +32,19 @@ pub struct Rejected {
 }
 
 impl State {
-    /// An empty state, seen from a node.
+    /// An empty state, seen from a node that has node ports at its primary addresses.
     #[must_use]
     pub fn new(node_name: impl Into<String>) -> Self {
+        Self::with_node_ports(node_name, Vec::new())
+    }
+
+    /// An empty state, seen from a node that has node ports at these addresses.
+    #[must_use]
+    pub fn with_node_ports(node_name: impl Into<String>, node_ports: Vec<NodePorts>) -> Self {
         Self {
             snapshot: Snapshot {
                 node_name: node_name.into(),
+                node_ports,
                 ..Snapshot::default()
             },
             ..Self::default()
@@ -99,10 +106,11 @@ impl State {
 
     /// Takes in what leads where on this node.
     pub fn set_devices(&mut self, devices: DeviceFacts) -> Change {
-        let policies = self.snapshot.devices != devices;
+        let policies = self.snapshot.devices.devices != devices.devices;
+        let before = self.snapshot.node_port_addresses();
         self.snapshot.devices = devices;
         Change {
-            services: false,
+            services: self.snapshot.node_port_addresses() != before,
             policies,
         }
     }

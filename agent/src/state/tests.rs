@@ -18,6 +18,10 @@ const POLICIES: Change = Change {
     services: false,
     policies: true,
 };
+const BOTH: Change = Change {
+    services: true,
+    policies: true,
+};
 const NOTHING: Change = Change {
     services: false,
     policies: false,
@@ -98,20 +102,16 @@ fn what_the_own_node_is_like_matters_to_services() {
             ..Node::default()
         }))
     };
-    let both = Change {
-        services: true,
-        policies: true,
-    };
     let mut state = State::new("node-a");
     for (event, wanted) in [
         (node("node-b", "west"), POLICIES),
-        (node("node-a", "west"), both),
+        (node("node-a", "west"), BOTH),
         (node("node-a", "west"), NOTHING),
-        (node("node-a", "east"), both),
+        (node("node-a", "east"), BOTH),
         (node("node-b", "east"), POLICIES),
         (
             Event::Deleted(Kind::Node, ObjectName::cluster("node-a")),
-            both,
+            BOTH,
         ),
     ] {
         assert_eq!(state.apply(event.clone()), wanted, "{event:?}");
@@ -278,12 +278,22 @@ fn devices() {
         ifindex: 7,
         name: "veth7".to_owned(),
     };
-    let facts = DeviceFacts {
+    let mut facts = DeviceFacts {
         devices: [([10, 0, 0, 1].into(), device)].into(),
+        ..DeviceFacts::default()
     };
     assert_eq!(state.set_devices(facts.clone()), POLICIES);
     assert_eq!(state.set_devices(facts.clone()), NOTHING);
+    facts.addresses.insert([10, 0, 9, 1].into());
+    assert_eq!(state.set_devices(facts.clone()), NOTHING, "not its primary");
     assert_eq!(state.snapshot().devices, facts);
+
+    let mut state = State::with_node_ports("node-a", vec![NodePorts::All]);
+    assert_eq!(state.set_devices(facts.clone()), BOTH);
+    facts.devices.clear();
+    assert_eq!(state.set_devices(facts.clone()), POLICIES);
+    facts.addresses.insert([10, 0, 9, 2].into());
+    assert_eq!(state.set_devices(facts), SERVICES);
 }
 
 /// What the API holds of one object.

@@ -102,6 +102,7 @@ fn shop() -> Snapshot {
     };
     state.set_devices(DeviceFacts {
         devices: [("10.0.0.2".parse().unwrap(), device)].into(),
+        ..DeviceFacts::default()
     });
     state.snapshot().clone()
 }

@@ -97,12 +97,9 @@ impl<'s> Families<'s> {
         families
     }
 
-    /// Those of an address's family.
-    pub(super) fn like(&self, address: IpAddr) -> &Candidates<'s> {
-        match address {
-            IpAddr::V4(_) => &self.v4,
-            IpAddr::V6(_) => &self.v6,
-        }
+    /// Those of IPv4, or those of IPv6.
+    pub(super) fn of_family(&self, v4: bool) -> &Candidates<'s> {
+        if v4 { &self.v4 } else { &self.v6 }
     }
 
     fn of_mut(&mut self, address: IpAddr) -> &mut Candidates<'s> {

@@ -1,23 +1,22 @@
 //! Services and EndpointSlices in, frontends and backends out.
 
 mod choice;
+mod frontends;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use weir_common::abi::{BACKEND_ACTIVE, BACKEND_DRAINING, DROP_INTERNAL, FrontendKey, WILDCARD};
+use weir_common::abi::{BACKEND_ACTIVE, BACKEND_DRAINING};
 
 use self::choice::{Candidates, Families, Site, choose};
-use super::{Backend, FrontendEntry, ServiceTables};
+use self::frontends::Frontends;
+use super::ServiceTables;
 use crate::model::{
     EndpointSlice, ObjectName, Service, ServicePort, Snapshot, TrafficPolicy, fingerprint,
     service_port_id,
 };
 
 /// Load-balancing tables of a snapshot.
-///
-/// Two Services that claim one virtual address and port (one is being deleted while the other has got its address) cannot both
-/// have it: the smaller name keeps it.
 #[must_use]
 pub fn services(snapshot: &Snapshot) -> ServiceTables {
     let mut slices: BTreeMap<&ObjectName, Vec<&EndpointSlice>> = BTreeMap::new();
@@ -25,37 +24,56 @@ pub fn services(snapshot: &Snapshot) -> ServiceTables {
         slices.entry(&slice.service).or_default().push(slice);
     }
     let site = Site::of(snapshot, &snapshot.node_name);
-    let mut tables = ServiceTables::default();
+    let node: Vec<IpAddr> = snapshot.node_port_addresses().into_iter().collect();
+    let mut backends = BTreeMap::new();
+    let mut frontends = Frontends::default();
     for service in snapshot.services.values() {
         let slices = slices.get(&service.name).map_or(&[][..], Vec::as_slice);
         for port in &service.ports {
             let endpoints = Families::of(port, slices, site);
-            for &address in &service.cluster_ips {
-                let address = address.to_canonical();
-                add_port(
-                    &mut tables,
-                    service,
-                    port,
-                    address,
-                    endpoints.like(address),
-                    site,
-                );
+            for v4 in families(service) {
+                let endpoints = endpoints.of_family(v4);
+                let choice = choose(endpoints, site);
+                frontends.add(service, port, v4, &choice, &node);
+                drain(&mut backends, service, port, endpoints);
             }
         }
-        for address in &service.cluster_ips {
-            let key = FrontendKey {
-                address: address.to_canonical().into(),
-                port: 0,
-                protocol: 0,
-                reserved: 0,
-            };
-            tables
-                .frontends
-                .entry(key)
-                .or_insert_with(|| wildcard(service));
+        frontends.add_wildcards(service);
+    }
+    let frontends = frontends.finish();
+    // After the draining ones: active wins, also between two backends whose fingerprints collide.
+    for entry in frontends.values() {
+        for backend in entry.internal.iter().chain(&*entry.external) {
+            backends.insert(backend.fingerprint, BACKEND_ACTIVE);
         }
     }
-    tables
+    ServiceTables {
+        frontends,
+        backends,
+    }
+}
+
+/// Families of a Service: those of its cluster IPs. Whether each is IPv4.
+fn families(service: &Service) -> impl Iterator<Item = bool> {
+    [true, false].into_iter().filter(|v4| {
+        let mut addresses = service.cluster_ips.iter().map(IpAddr::to_canonical);
+        addresses.any(|address| address.is_ipv4() == *v4)
+    })
+}
+
+/// Notes every endpoint that is still listed as one that keeps its connections.
+fn drain(
+    backends: &mut BTreeMap<u32, u32>,
+    service: &Service,
+    port: &ServicePort,
+    endpoints: &Candidates<'_>,
+) {
+    let id = service_port_id(&service.name, &port.name, port.protocol);
+    for &(address, port) in endpoints.keys() {
+        backends
+            .entry(fingerprint(id, address, port))
+            .or_insert(BACKEND_DRAINING);
+    }
 }
 
 /// The endpoints that a client on `node` gets at a cluster IP of a Service.
@@ -74,81 +92,10 @@ pub fn reachable(
         .collect();
     let site = Site::of(snapshot, node);
     let families = Families::of(port, &slices, site);
-    let choice = choose(families.like(cluster_ip), site);
+    let choice = choose(families.of_family(cluster_ip.is_ipv4()), site);
     match service.internal_traffic_policy {
         TrafficPolicy::Cluster => choice.cluster,
         TrafficPolicy::Local => choice.local,
-    }
-}
-
-/// Adds the frontend of one Service port at one virtual address, and the states of its backends.
-fn add_port(
-    tables: &mut ServiceTables,
-    service: &Service,
-    port: &ServicePort,
-    virtual_address: IpAddr,
-    endpoints: &Candidates<'_>,
-    site: Site<'_>,
-) {
-    let id = service_port_id(&service.name, &port.name, port.protocol);
-    let backends = |places: &[(IpAddr, u16)]| -> Vec<Backend> {
-        let backend = |&(address, port): &(IpAddr, u16)| Backend {
-            address,
-            port,
-            fingerprint: fingerprint(id, address, port),
-        };
-        places.iter().map(backend).collect()
-    };
-    let choice = choose(endpoints, site);
-    let (set, flags) = match service.internal_traffic_policy {
-        TrafficPolicy::Cluster => (backends(&choice.cluster), 0),
-        // Without any endpoint in the cluster the answer is a rejection, as for every Service.
-        TrafficPolicy::Local if choice.cluster.is_empty() => (Vec::new(), 0),
-        TrafficPolicy::Local => (backends(&choice.local), DROP_INTERNAL),
-    };
-    let entry = FrontendEntry {
-        origin: service.name.clone(),
-        port_name: port.name.clone(),
-        service: id,
-        flags,
-        affinity_seconds: 0,
-        internal: set,
-        external: backends(&choice.cluster),
-    };
-    add_backends(tables, &entry, endpoints);
-    let key = FrontendKey {
-        address: virtual_address.into(),
-        port: port.port,
-        protocol: port.protocol.number(),
-        reserved: 0,
-    };
-    tables.frontends.entry(key).or_insert(entry);
-}
-
-/// Notes every endpoint that is still listed: active where some set has it, else draining.
-fn add_backends(tables: &mut ServiceTables, entry: &FrontendEntry, endpoints: &Candidates<'_>) {
-    for &(address, port) in endpoints.keys() {
-        tables
-            .backends
-            .entry(fingerprint(entry.service, address, port))
-            .or_insert(BACKEND_DRAINING);
-    }
-    // After the draining ones: active wins, also between two backends whose fingerprints collide.
-    for backend in entry.internal.iter().chain(&entry.external) {
-        tables.backends.insert(backend.fingerprint, BACKEND_ACTIVE);
-    }
-}
-
-/// The entry for all ports of a virtual address that no Service port claims.
-fn wildcard(service: &Service) -> FrontendEntry {
-    FrontendEntry {
-        origin: service.name.clone(),
-        port_name: String::new(),
-        service: 0,
-        flags: WILDCARD,
-        affinity_seconds: 0,
-        internal: Vec::new(),
-        external: Vec::new(),
     }
 }
 

@@ -2,9 +2,11 @@ use proptest::prelude::*;
 
 use super::super::testing::{NODE, ip, snapshots};
 use super::*;
-use crate::model::Endpoint;
+use crate::compile::Backend;
+use crate::model::{Endpoint, Node};
 use crate::model::{Protocol, SlicePort};
 use std::sync::Arc;
+use weir_common::abi::{DROP_EXTERNAL, DROP_INTERNAL, FrontendKey, WILDCARD};
 
 fn name(name: &str) -> ObjectName {
     ObjectName::new("a", name)
@@ -50,6 +52,7 @@ fn web(addresses: &[&str]) -> Service {
             protocol: Protocol::Tcp,
             port: 80,
             target_port: "http".to_owned(),
+            ..ServicePort::default()
         }],
         ..Service::default()
     }
@@ -152,8 +155,8 @@ fn local_policy_keeps_to_the_node_and_drops_only_when_others_have_endpoints() {
         &[("10.0.0.1", "ready local"), ("10.0.0.2", "ready")],
     );
     assert_eq!(internal, ["10.0.0.1:8080"]);
-    assert_eq!(external, ["10.0.0.1:8080", "10.0.0.2:8080"]);
-    assert_eq!(flags, DROP_INTERNAL);
+    assert_eq!(external, internal, "whoever asks");
+    assert_eq!(flags, DROP_INTERNAL | DROP_EXTERNAL);
 
     let (internal, _, flags) = sets(
         local(VIP),
@@ -163,12 +166,12 @@ fn local_policy_keeps_to_the_node_and_drops_only_when_others_have_endpoints() {
         ],
     );
     assert_eq!(internal, ["10.0.0.1:8080"], "the node's own last resort");
-    assert_eq!(flags, DROP_INTERNAL);
+    assert_eq!(flags, DROP_INTERNAL | DROP_EXTERNAL);
 
     let (internal, external, flags) = sets(local(VIP), &[("10.0.0.2", "ready")]);
     assert_eq!(
         (internal.len(), external.len(), flags),
-        (0, 1, DROP_INTERNAL)
+        (0, 0, DROP_INTERNAL | DROP_EXTERNAL)
     );
 
     let (_, _, flags) = sets(local(VIP), &[("10.0.0.2", "")]);
@@ -297,7 +300,7 @@ proptest! {
     fn every_selectable_backend_is_active_and_nothing_else_is(snapshot in snapshots()) {
         let tables = services(&snapshot);
         let selectable: std::collections::BTreeSet<u32> = tables.frontends.values()
-            .flat_map(|entry| entry.internal.iter().chain(&entry.external)).map(|backend| backend.fingerprint).collect();
+            .flat_map(|entry| entry.internal.iter().chain(&*entry.external)).map(|backend| backend.fingerprint).collect();
         let active = tables.backends.iter().filter(|(_, state)| **state == BACKEND_ACTIVE).map(|(fingerprint, _)| *fingerprint).collect();
         prop_assert_eq!(selectable, active);
     }
@@ -309,4 +312,190 @@ proptest! {
             .map(|(index, slice)| (ObjectName::new("a", format!("r{index}")), slice.clone())).collect();
         prop_assert_eq!(services(&snapshot), services(&renamed));
     }
+}
+
+/// A Service with every kind of address: 172.20.0.1, 192.0.2.1 (LoadBalancer), 192.0.2.2 (external), 10.9.0.1 (the node's).
+fn exposed(internal: TrafficPolicy, external: TrafficPolicy) -> Service {
+    let mut service = web(VIP);
+    service.load_balancer_ips = vec![ip("192.0.2.1"), ip("2001:db8::1")];
+    service.external_ips = vec![ip("192.0.2.2")];
+    service.ports[0].node_port = Some(30080);
+    service.internal_traffic_policy = internal;
+    service.external_traffic_policy = external;
+    service
+}
+
+fn on_node(services: Vec<Service>, slices: Vec<EndpointSlice>) -> Snapshot {
+    let node = Node {
+        name: NODE.to_owned(),
+        addresses: vec![ip("10.9.0.1"), ip("10.9.0.2")],
+        primary: vec![ip("10.9.0.1")],
+        ..Node::default()
+    };
+    Snapshot {
+        node_name: NODE.to_owned(),
+        nodes: [(node.name.clone(), Arc::new(node))].into(),
+        services: services
+            .into_iter()
+            .map(|service| (service.name.clone(), Arc::new(service)))
+            .collect(),
+        slices: slices
+            .into_iter()
+            .map(|slice| (slice.name.clone(), Arc::new(slice)))
+            .collect(),
+        ..Snapshot::default()
+    }
+}
+
+/// Policies of kube-proxy's test, each with what clients of the cluster IP and, inside and outside the cluster, of the other
+/// addresses get.
+#[test]
+fn traffic_policies_decide_by_address_and_side() {
+    use TrafficPolicy::{Cluster, Local};
+    const INTERNAL: u32 = DROP_INTERNAL | DROP_EXTERNAL;
+    const EXTERNAL: u32 = DROP_EXTERNAL;
+    let mixed = [("10.0.0.0", "ready local"), ("10.0.0.1", "ready")];
+    let remote = [("10.0.0.0", "ready"), ("10.0.0.1", "ready")];
+    let ending = [
+        ("10.0.0.0", "serving terminating"),
+        ("10.0.0.1", "serving terminating"),
+    ];
+    let none = [("10.0.0.0", ""), ("10.0.0.1", "")];
+    let both: &[u8] = &[0, 1];
+    // Policies, endpoints; then hosts and flags at the cluster IP, and inside, outside and flags elsewhere.
+    for (policies, endpoints, at_cluster_ip, elsewhere) in [
+        ((Cluster, Cluster), mixed, (both, 0), (both, both, 0)),
+        (
+            (Local, Cluster),
+            mixed,
+            (&[0][..], INTERNAL),
+            (both, both, 0),
+        ),
+        (
+            (Cluster, Local),
+            mixed,
+            (both, 0),
+            (both, &[0][..], EXTERNAL),
+        ),
+        (
+            (Local, Local),
+            mixed,
+            (&[0], INTERNAL),
+            (both, &[0], EXTERNAL),
+        ),
+        (
+            (Local, Local),
+            remote,
+            (&[], INTERNAL),
+            (both, &[], EXTERNAL),
+        ),
+        (
+            (Local, Local),
+            ending,
+            (&[], INTERNAL),
+            (both, &[], EXTERNAL),
+        ),
+        ((Local, Local), none, (&[], 0), (&[], &[], 0)),
+    ] {
+        let endpoints = endpoints.map(|(address, conditions)| endpoint(address, conditions));
+        let slices = vec![slice("s", "http", 8080, endpoints.to_vec())];
+        let service = exposed(policies.0, policies.1);
+        let tables = services(&on_node(vec![service], slices));
+        let hosts = |hosts: &[u8]| -> Vec<String> {
+            hosts
+                .iter()
+                .map(|host| format!("10.0.0.{host}:8080"))
+                .collect()
+        };
+        let case = format!("{policies:?} {endpoints:?}");
+        let entry = &tables.frontends[&key("172.20.0.1", 80)];
+        assert_eq!(set(&entry.internal), hosts(at_cluster_ip.0), "{case}");
+        assert_eq!(entry.external, entry.internal, "{case}");
+        assert_eq!(entry.flags, at_cluster_ip.1, "{case}");
+        for (address, port) in [("192.0.2.1", 80), ("192.0.2.2", 80), ("10.9.0.1", 30080)] {
+            let entry = &tables.frontends[&key(address, port)];
+            assert_eq!(set(&entry.internal), hosts(elsewhere.0), "{address} {case}");
+            assert_eq!(set(&entry.external), hosts(elsewhere.1), "{address} {case}");
+            assert_eq!(entry.flags, elsewhere.2, "{address} {case}");
+        }
+    }
+}
+
+#[test]
+fn only_cluster_ips_claim_all_of_their_ports() {
+    let service = exposed(TrafficPolicy::Cluster, TrafficPolicy::Cluster);
+    let tables = services(&on_node(vec![service], vec![]));
+    let keys: Vec<_> = tables.frontends.keys().copied().collect();
+    let mut wanted = [
+        key("10.9.0.1", 30080),
+        key("172.20.0.1", 0),
+        key("172.20.0.1", 80),
+        key("192.0.2.1", 80),
+        key("192.0.2.2", 80),
+    ];
+    wanted.sort();
+    assert_eq!(
+        keys, wanted,
+        "no IPv6 for a Service without an IPv6 cluster IP"
+    );
+}
+
+#[test]
+fn node_ports_are_where_the_operator_wants_them() {
+    let service = exposed(TrafficPolicy::Cluster, TrafficPolicy::Cluster);
+    let mut snapshot = on_node(vec![service], vec![]);
+    snapshot.devices.addresses = ["10.9.0.1", "10.9.0.2", "10.9.1.3", "127.0.0.1"]
+        .map(ip)
+        .into();
+    let mut at = |rules: &[&str]| -> Vec<String> {
+        snapshot.node_ports = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+        let tables = services(&snapshot);
+        let keys = tables.frontends.keys().filter(|key| key.port == 30080);
+        let mut addresses: Vec<_> = keys
+            .map(|key| IpAddr::from(key.address).to_string())
+            .collect();
+        addresses.sort();
+        addresses
+    };
+    assert_eq!(at(&[]), ["10.9.0.1"]);
+    assert_eq!(at(&["primary"]), ["10.9.0.1"]);
+    assert_eq!(at(&["all"]), ["10.9.0.1", "10.9.0.2", "10.9.1.3"]);
+    assert_eq!(
+        at(&["10.9.1.0/24", "127.0.0.0/8"]),
+        ["10.9.1.3", "127.0.0.1"]
+    );
+    assert_eq!(at(&["primary", "10.9.1.0/24"]), ["10.9.0.1", "10.9.1.3"]);
+    assert!(at(&["192.0.2.0/24"]).is_empty());
+}
+
+/// An address that the cluster gave to one Service is not to be had by naming it in another.
+#[test]
+fn the_strongest_claim_to_an_address_counts() {
+    let named = |text: &str, claim: fn(&mut Service)| {
+        let mut service = web(&[]);
+        service.name = name(text);
+        service.cluster_ips = vec![ip(&format!("172.20.1.{}", text.as_bytes()[0]))];
+        claim(&mut service);
+        service
+    };
+    let claims: [(&str, fn(&mut Service)); 5] = [
+        ("a", |s| {
+            s.external_ips = vec![ip("172.20.0.1"), ip("192.0.2.1")]
+        }),
+        ("b", |s| s.external_ips = vec![ip("192.0.2.1")]),
+        ("c", |s| {
+            s.load_balancer_ips = vec![ip("172.20.0.1"), ip("192.0.2.1")]
+        }),
+        ("d", |s| s.ports[0].node_port = Some(80)),
+        ("z", |s| s.cluster_ips = vec![ip("172.20.0.1")]),
+    ];
+    let all: Vec<Service> = claims.map(|(text, claim)| named(text, claim)).to_vec();
+    let tables = services(&on_node(all.clone(), vec![]));
+    let owner =
+        |tables: &ServiceTables, address| tables.frontends[&key(address, 80)].origin.name.clone();
+    assert_eq!(owner(&tables, "172.20.0.1"), "z");
+    assert_eq!(owner(&tables, "192.0.2.1"), "c");
+    assert_eq!(owner(&tables, "10.9.0.1"), "d");
+    let tables = services(&on_node(all[..2].to_vec(), vec![]));
+    assert_eq!(owner(&tables, "192.0.2.1"), "a");
 }

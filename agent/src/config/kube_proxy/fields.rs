@@ -201,11 +201,12 @@ pub(in crate::config) const FIELDS: &[Field] = &[
     ignored("detectLocal.bridgeInterface", Text, EMPTY, LOCAL),
     ignored("detectLocal.interfaceNamePrefix", Text, EMPTY, LOCAL),
     ignored("clusterCIDR", Text, EMPTY, LOCAL),
-    ignored(
+    sets(
         "nodePortAddresses",
         Texts,
         EMPTY,
-        "Weir serves NodePorts on all addresses of the node",
+        "node_port_addresses",
+        |given| Ok(given["nodePortAddresses"].clone()),
     ),
     ignored(
         "oomScoreAdj",

@@ -107,6 +107,7 @@ fn every_field_is_taken_over_or_named() {
             ("log_level", "debug"),
             ("metrics_address", "[fd00::1]:10249"),
             ("node_name", "node-one"),
+            ("node_port_addresses", "primary"),
         ])
     );
     let ignored: BTreeSet<_> = file

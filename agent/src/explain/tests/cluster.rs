@@ -134,6 +134,7 @@ impl Cluster {
                     protocol,
                     port,
                     target_port: target.to_owned(),
+                    ..ServicePort::default()
                 })
                 .collect(),
             selector: labels(selects),

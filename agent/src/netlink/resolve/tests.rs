@@ -315,6 +315,6 @@ fn what_was_found_before_ends_with_the_device() {
     };
     assert_eq!(forget(&leave), 0);
     let none = resolve(&table(), &local(&[]), &before);
-    assert_eq!(none.facts, DeviceFacts::default());
+    assert!(none.facts.devices.is_empty());
     assert!(none.ask.is_empty());
 }

@@ -29,6 +29,7 @@ pub(super) fn serve(snapshot: &mut Snapshot, index: u8, hosts: impl Iterator<Ite
             protocol: Protocol::Tcp,
             port: 80,
             target_port: String::new(),
+            ..ServicePort::default()
         }],
         ..Service::default()
     };

@@ -1,10 +1,12 @@
 //! v1 Service.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::address::parse_ip;
 use super::fields::{self, dual_stack, has_label};
 use super::{Conversion, Converted};
 use crate::model::{Kind, Object, Service, ServicePort, TrafficPolicy};
@@ -46,16 +48,56 @@ pub fn service(object: api::Service) -> Conversion {
     if let Some(fault) = faults.into_iter().next() {
         return Err(reject(fault));
     }
-    let internal_traffic_policy = traffic_policy(spec.internal_traffic_policy.as_deref())
-        .map_err(|problem| reject(Fault::new("spec.internalTrafficPolicy", problem)))?;
+    let policy = |field: &str, text: Option<String>| {
+        traffic_policy(text.as_deref()).map_err(|problem| reject(Fault::new(field, problem)))
+    };
+    let mut flaws = Vec::new();
+    let texts = spec.external_ips.into_iter().flatten().enumerate();
+    let texts = texts.map(|(index, text)| (format!("spec.externalIPs[{index}]"), text));
+    let external_ips = addresses(texts, &mut flaws);
+    let status = object.status.and_then(|status| status.load_balancer);
+    let load_balancer_ips = addresses(virtual_ips(status.unwrap_or_default()), &mut flaws);
+    Ok(Some(Converted {
+        object: Object::Service(Service {
+            cluster_ips,
+            ports: ports(spec.ports.unwrap_or_default()).map_err(reject)?,
+            external_ips,
+            load_balancer_ips,
+            internal_traffic_policy: policy(
+                "spec.internalTrafficPolicy",
+                spec.internal_traffic_policy,
+            )?,
+            external_traffic_policy: policy(
+                "spec.externalTrafficPolicy",
+                spec.external_traffic_policy,
+            )?,
+            selector: spec.selector.unwrap_or_default(),
+            name,
+        }),
+        flaws,
+    }))
+}
 
-    Ok(Some(Converted::whole(Object::Service(Service {
-        cluster_ips,
-        ports: ports(spec.ports.unwrap_or_default()).map_err(reject)?,
-        internal_traffic_policy,
-        selector: spec.selector.unwrap_or_default(),
-        name,
-    }))))
+/// Addresses beside the cluster's own: each stands for itself.
+fn addresses(texts: impl Iterator<Item = (String, String)>, flaws: &mut Vec<Fault>) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for (field, text) in texts {
+        match parse_ip(&text) {
+            Ok(address) => addresses.push(address),
+            Err(problem) => flaws.push(Fault::new(field, problem)),
+        }
+    }
+    addresses
+}
+
+/// Addresses of load balancers that leave the destination as it is, with their fields. One of mode Proxy sends to nodes or pods
+/// by their own addresses, and its address is to be reached through it (KEP-1860).
+fn virtual_ips(status: api::LoadBalancerStatus) -> impl Iterator<Item = (String, String)> {
+    let ingress = status.ingress.into_iter().flatten().enumerate();
+    ingress
+        .filter(|(_, ingress)| ingress.ip_mode.as_deref().unwrap_or("VIP") == "VIP")
+        .filter_map(|(index, ingress)| Some((index, ingress.ip.filter(|ip| !ip.is_empty())?)))
+        .map(|(index, ip)| (format!("status.loadBalancer.ingress[{index}].ip"), ip))
 }
 
 fn traffic_policy(text: Option<&str>) -> Result<TrafficPolicy, Problem> {
@@ -110,10 +152,15 @@ fn service_port(
             .to_string(),
         Some(IntOrString::String(name)) => name,
     };
+    let node_port = match port.node_port {
+        None | Some(0) => None,
+        Some(number) => Some(fields::port(number).map_err(|problem| fault("nodePort", problem))?),
+    };
     Ok(ServicePort {
         name: port.name.unwrap_or_default(),
         protocol,
         port: number,
+        node_port,
         target_port,
     })
 }

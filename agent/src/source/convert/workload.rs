@@ -1,5 +1,7 @@
 //! v1 Pod, Namespace and Node.
 
+use std::net::IpAddr;
+
 use k8s_openapi::api::core::v1 as api;
 
 use super::address::parse_ip;
@@ -89,6 +91,20 @@ pub fn namespace(object: api::Namespace) -> Conversion {
     Ok(Some(Converted::whole(Object::Namespace(namespace))))
 }
 
+/// The first address of each family.
+fn primary(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut first: Vec<IpAddr> = Vec::new();
+    for address in addresses {
+        if first
+            .iter()
+            .all(|known| known.is_ipv4() != address.is_ipv4())
+        {
+            first.push(address);
+        }
+    }
+    first
+}
+
 /// Converts a Node. Its host names are left out.
 pub fn node(object: api::Node) -> Conversion {
     let name = fields::cluster(Kind::Node, &object.metadata)?.name;
@@ -97,9 +113,19 @@ pub fn node(object: api::Node) -> Conversion {
         .to_owned();
     let mut flaws = Vec::new();
     let mut addresses = Vec::new();
+    let mut internal = Vec::new();
+    let mut external = Vec::new();
     let status = object.status.unwrap_or_default();
     for (field, entry) in indexed("status.addresses", status.addresses.unwrap_or_default()) {
-        match parse_ip(&entry.address) {
+        let parsed = parse_ip(&entry.address);
+        if let Ok(address) = parsed {
+            match entry.type_.as_str() {
+                "InternalIP" => internal.push(address),
+                "ExternalIP" => external.push(address),
+                _ => {}
+            }
+        }
+        match parsed {
             Ok(address) if addresses.contains(&address) => {}
             Ok(address) => addresses.push(address),
             Err(problem) if matches!(entry.type_.as_str(), "InternalIP" | "ExternalIP") => {
@@ -112,6 +138,7 @@ pub fn node(object: api::Node) -> Conversion {
         object: Object::Node(Node {
             name,
             addresses,
+            primary: primary(internal.into_iter().chain(external)),
             zone,
         }),
         flaws,

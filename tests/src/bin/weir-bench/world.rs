@@ -153,6 +153,7 @@ fn snapshot(device: u32) -> Snapshot {
             protocol: Protocol::Tcp,
             port: 80,
             target_port: PORT.to_string(),
+            ..ServicePort::default()
         }],
         ..Service::default()
     };

@@ -78,6 +78,7 @@ fn a_service_is_defaulted() {
         protocol,
         port,
         target_port: target.to_owned(),
+        ..ServicePort::default()
     };
     let wanted = Service {
         name: ObjectName::new("default", "web"),
@@ -93,6 +94,53 @@ fn a_service_is_defaulted() {
     assert_eq!(
         used(Kind::Service, object),
         Converted::whole(Object::Service(wanted))
+    );
+}
+
+#[test]
+fn a_service_is_met_at_more_than_its_cluster_ips() {
+    let object = json!({
+        "metadata": {"name": "web"},
+        "spec": {
+            "type": "LoadBalancer",
+            "clusterIP": "172.30.0.41",
+            "externalIPs": ["192.0.02.1", "example", "2001:db8::1"],
+            "externalTrafficPolicy": "Local",
+            "ports": [{"port": 80, "nodePort": 30080}, {"name": "b", "port": 81, "nodePort": 0}],
+        },
+        "status": {"loadBalancer": {"ingress": [
+            {"ip": "192.0.2.2"},
+            {"ip": "192.0.2.3", "ipMode": "VIP"},
+            {"ip": "192.0.2.4", "ipMode": "Proxy"},
+            {"hostname": "web.example"},
+            {"ip": "192.0.2.256"},
+        ]}},
+    });
+    let Converted {
+        object: Object::Service(service),
+        flaws,
+    } = used(Kind::Service, object)
+    else {
+        panic!("not a Service");
+    };
+    let texts = |addresses: &[std::net::IpAddr]| -> Vec<String> {
+        addresses.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(texts(&service.external_ips), ["192.0.2.1", "2001:db8::1"]);
+    assert_eq!(
+        texts(&service.load_balancer_ips),
+        ["192.0.2.2", "192.0.2.3"]
+    );
+    assert_eq!(service.external_traffic_policy, model::TrafficPolicy::Local);
+    let node_ports = service.ports.iter().map(|port| port.node_port);
+    assert!(node_ports.eq([Some(30080), None]));
+    let flaws: Vec<_> = flaws.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        flaws,
+        [
+            "spec.externalIPs[1]: \"example\" is not an IP address; write one like 10.0.0.1 or fd00::1",
+            "status.loadBalancer.ingress[4].ip: \"192.0.2.256\" is not an IP address; write one like 10.0.0.1 or fd00::1",
+        ]
     );
 }
 
@@ -349,15 +397,22 @@ fn namespaces_and_nodes() {
         {"type": "InternalIP", "address": "192.168.0.1"},
         {"type": "ExternalIP", "address": "192.168.0.1"},
         {"type": "InternalIP", "address": "fd00:1"},
+        {"type": "ExternalIP", "address": "2001:db8::1"},
+        {"type": "ExternalIP", "address": "192.0.2.1"},
+        {"type": "InternalIP", "address": "192.168.0.2"},
     ]}});
     let converted = used(Kind::Node, object);
     let Object::Node(node) = converted.object else {
         panic!("not a node");
     };
+    let texts = |addresses: &[std::net::IpAddr]| -> Vec<String> {
+        addresses.iter().map(ToString::to_string).collect()
+    };
     assert_eq!(
-        node.addresses,
-        ["192.168.0.1".parse::<std::net::IpAddr>().unwrap()]
+        texts(&node.addresses),
+        ["192.168.0.1", "2001:db8::1", "192.0.2.1", "192.168.0.2"]
     );
+    assert_eq!(texts(&node.primary), ["192.168.0.1", "2001:db8::1"]);
     assert_eq!(node.zone, "west");
     assert_eq!(converted.flaws.len(), 1);
     assert_eq!(converted.flaws[0].field, "status.addresses[3]");

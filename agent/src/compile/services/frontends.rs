@@ -1,0 +1,178 @@
+//! Every address and port at which a Service port is met.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use weir_common::abi::{DROP_EXTERNAL, DROP_INTERNAL, FrontendKey, WILDCARD};
+
+use super::choice::Choice;
+use crate::compile::{Backend, FrontendEntry};
+use crate::model::{Service, ServicePort, TrafficPolicy, fingerprint, service_port_id};
+
+/// By what a frontend has its address, strongest claim first: who may write a Service must not take an address away from one
+/// that was given it by the cluster (as CVE-2020-8554 does by externalIPs).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Claim {
+    ClusterIp,
+    LoadBalancer,
+    ExternalIp,
+    NodePort,
+}
+
+/// The frontends so far. Of two claims of one kind the Service with the smaller name has the stronger one: the other is being
+/// deleted, or was given the address since.
+#[derive(Default)]
+pub(super) struct Frontends(BTreeMap<FrontendKey, (Claim, FrontendEntry)>);
+
+impl Frontends {
+    /// Adds what a Service port is met at in one family, with the node's addresses for node ports. Services come by name.
+    pub(super) fn add(
+        &mut self,
+        service: &Service,
+        port: &ServicePort,
+        v4: bool,
+        choice: &Choice,
+        node: &[IpAddr],
+    ) {
+        let sets = Sets::new(service, port, choice);
+        let virtual_addresses = [
+            (Claim::ClusterIp, &service.cluster_ips),
+            (Claim::LoadBalancer, &service.load_balancer_ips),
+            (Claim::ExternalIp, &service.external_ips),
+        ];
+        for (claim, addresses) in virtual_addresses {
+            for address in of_family(addresses, v4) {
+                self.claim(claim, key(address, port, port.port), || sets.entry(claim));
+            }
+        }
+        if let Some(number) = port.node_port {
+            for address in of_family(node, v4) {
+                let claim = Claim::NodePort;
+                self.claim(claim, key(address, port, number), || sets.entry(claim));
+            }
+        }
+    }
+
+    /// Adds the entries for all ports of a Service's cluster IPs that no Service port claims. Other addresses have none: their
+    /// other ports may be somebody else's, those of a node for instance.
+    pub(super) fn add_wildcards(&mut self, service: &Service) {
+        for address in &service.cluster_ips {
+            let key = FrontendKey {
+                address: address.to_canonical().into(),
+                port: 0,
+                protocol: 0,
+                reserved: 0,
+            };
+            self.claim(Claim::ClusterIp, key, || wildcard(service));
+        }
+    }
+
+    fn claim(&mut self, claim: Claim, key: FrontendKey, entry: impl FnOnce() -> FrontendEntry) {
+        let held = self.0.get(&key);
+        if held.is_none_or(|(holder, _)| claim < *holder) {
+            self.0.insert(key, (claim, entry()));
+        }
+    }
+
+    /// All of them.
+    pub(super) fn finish(self) -> BTreeMap<FrontendKey, FrontendEntry> {
+        let frontends = self.0.into_iter();
+        frontends.map(|(key, (_, entry))| (key, entry)).collect()
+    }
+}
+
+fn of_family(addresses: &[IpAddr], v4: bool) -> impl Iterator<Item = IpAddr> {
+    let addresses = addresses.iter().map(IpAddr::to_canonical);
+    addresses.filter(move |address| address.is_ipv4() == v4)
+}
+
+fn key(address: IpAddr, port: &ServicePort, number: u16) -> FrontendKey {
+    FrontendKey {
+        address: address.into(),
+        port: number,
+        protocol: port.protocol.number(),
+        reserved: 0,
+    }
+}
+
+/// A Service port's endpoints in one family, shared by its frontends.
+struct Sets<'s> {
+    service: &'s Service,
+    port: &'s ServicePort,
+    id: u64,
+    cluster: Arc<[Backend]>,
+    local: Arc<[Backend]>,
+}
+
+impl<'s> Sets<'s> {
+    fn new(service: &'s Service, port: &'s ServicePort, choice: &Choice) -> Self {
+        let id = service_port_id(&service.name, &port.name, port.protocol);
+        let backends = |places: &[(IpAddr, u16)]| {
+            let backend = |&(address, port): &(IpAddr, u16)| Backend {
+                address,
+                port,
+                fingerprint: fingerprint(id, address, port),
+            };
+            places.iter().map(backend).collect()
+        };
+        Self {
+            service,
+            port,
+            id,
+            cluster: backends(&choice.cluster),
+            local: backends(&choice.local),
+        }
+    }
+
+    /// A frontend. A cluster IP follows internalTrafficPolicy, whoever asks. At any other address, clients inside the cluster
+    /// get what the cluster has, as if they had gone out and come in by the best node; those outside get what
+    /// externalTrafficPolicy says.
+    fn entry(&self, claim: Claim) -> FrontendEntry {
+        let (internal, external) = match claim {
+            Claim::ClusterIp => {
+                let policy = self.service.internal_traffic_policy;
+                (policy, policy)
+            }
+            Claim::LoadBalancer | Claim::ExternalIp | Claim::NodePort => {
+                (TrafficPolicy::Cluster, self.service.external_traffic_policy)
+            }
+        };
+        FrontendEntry {
+            origin: self.service.name.clone(),
+            port_name: self.port.name.clone(),
+            service: self.id,
+            flags: self.drops(internal, DROP_INTERNAL) | self.drops(external, DROP_EXTERNAL),
+            affinity_seconds: 0,
+            internal: self.set(internal),
+            external: self.set(external),
+        }
+    }
+
+    fn set(&self, policy: TrafficPolicy) -> Arc<[Backend]> {
+        Arc::clone(match policy {
+            TrafficPolicy::Cluster => &self.cluster,
+            TrafficPolicy::Local => &self.local,
+        })
+    }
+
+    /// Without any endpoint in the cluster the answer is a rejection, as for every Service.
+    fn drops(&self, policy: TrafficPolicy, flag: u32) -> u32 {
+        match policy {
+            TrafficPolicy::Local if !self.cluster.is_empty() => flag,
+            TrafficPolicy::Local | TrafficPolicy::Cluster => 0,
+        }
+    }
+}
+
+fn wildcard(service: &Service) -> FrontendEntry {
+    FrontendEntry {
+        origin: service.name.clone(),
+        port_name: String::new(),
+        service: 0,
+        flags: WILDCARD,
+        affinity_seconds: 0,
+        internal: Arc::default(),
+        external: Arc::default(),
+    }
+}
