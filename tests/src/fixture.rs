@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use weir::model::{
-    DeviceFacts, Endpoint, EndpointSlice, Namespace, ObjectName, Operator, Peer, Pod, PodDevice,
-    Policy, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector, Service, ServicePort,
-    SlicePort, Snapshot,
+    DeviceFacts, Endpoint, EndpointSlice, Namespace, Node, ObjectName, Operator, Peer, Pod,
+    PodDevice, Policy, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector, Service,
+    ServicePort, SlicePort, Snapshot,
 };
 
 /// The node that the fixture is seen from.
@@ -21,8 +21,10 @@ pub fn address(text: &str) -> IpAddr {
     text.parse().expect("address")
 }
 
-/// Two local pods, a remote one, and Services of all shapes over them: `all`, `b`, `self` (pod a), `none`, `also-b`, each
-/// with TCP and UDP port 80 to port 8080. Pods a and b are local, behind the two devices.
+/// Two local pods, a remote one, and Services of all shapes over them: `all`, `b`, `self` (pod a), `none`, `also-b`, `open`, each
+/// with TCP and UDP port 80 to port 8080. Pods a and b are local, behind the two devices. `open` has external addresses, too
+/// (192.0.2.15, 2001:db8::15), those of a load balancer (192.0.2.16, 2001:db8::16), and node port 30015; the node is 172.30.0.1
+/// and fd30::1.
 #[must_use]
 pub fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
     let mut snapshot = Snapshot {
@@ -36,6 +38,13 @@ pub fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
     snapshot
         .namespaces
         .insert("shop".to_owned(), namespace.into());
+    let node = Node {
+        name: NODE.to_owned(),
+        addresses: ["172.30.0.1", "fd30::1"].map(address).to_vec(),
+        primary: ["172.30.0.1", "fd30::1"].map(address).to_vec(),
+        ..Node::default()
+    };
+    snapshot.nodes.insert(NODE.to_owned(), node.into());
     for (name, node, ips) in [
         ("a", NODE, ["10.0.1.1", "fd00:1::1"]),
         ("b", NODE, ["10.0.1.2", "fd00:1::2"]),
@@ -60,15 +69,24 @@ pub fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
         ("self", "10.96.0.12", "fd96::12", vec!["a"]),
         ("none", "10.96.0.13", "fd96::13", vec![]),
         ("also-b", "10.96.0.14", "fd96::14", vec!["b"]),
+        ("open", "10.96.0.15", "fd96::15", vec!["a", "b", "c"]),
     ] {
+        let is_open = name == "open";
+        let only_open = |texts: [&str; 2]| {
+            let addresses = texts.map(address);
+            if is_open { addresses.to_vec() } else { vec![] }
+        };
         let service = Service {
             name: ObjectName::new("shop", name),
             cluster_ips: vec![address(v4), address(v6)],
+            external_ips: only_open(["192.0.2.15", "2001:db8::15"]),
+            load_balancer_ips: only_open(["192.0.2.16", "2001:db8::16"]),
             ports: [Protocol::Tcp, Protocol::Udp]
                 .map(|protocol| ServicePort {
                     name: protocol.to_string(),
                     protocol,
                     port: 80,
+                    node_port: is_open.then_some(30015),
                     target_port: "8080".to_owned(),
                     ..ServicePort::default()
                 })

@@ -1,5 +1,7 @@
 //! Packet decisions as behaviour, one scenario a test, on the simulator: no root, no kernel.
 
+#[path = "logic/addresses.rs"]
+mod addresses;
 #[path = "logic/bypass.rs"]
 mod bypass;
 #[path = "logic/node.rs"]

@@ -310,7 +310,17 @@ impl Traffic {
             ]
         };
         let services: &[&str] = if v6 {
-            &["fd96::10", "fd96::11", "fd96::12", "fd96::13", "fd96::14"]
+            &[
+                "fd96::10",
+                "fd96::11",
+                "fd96::12",
+                "fd96::13",
+                "fd96::14",
+                "fd96::15",
+                "2001:db8::15",
+                "2001:db8::16",
+                "fd30::1",
+            ]
         } else {
             &[
                 "10.96.0.10",
@@ -318,6 +328,10 @@ impl Traffic {
                 "10.96.0.12",
                 "10.96.0.13",
                 "10.96.0.14",
+                "10.96.0.15",
+                "192.0.2.15",
+                "192.0.2.16",
+                "172.30.0.1",
             ]
         };
         let source = address(self.random.pick(hosts));
@@ -330,7 +344,7 @@ impl Traffic {
         let from = self.random.pick(&[40_000, 40_000, 40_001, 8080, 68]);
         let port = self
             .random
-            .pick(&[80, 80, 80, 8080, 8080, 8085, 53, 67, 999]);
+            .pick(&[80, 80, 80, 8080, 8080, 8085, 30015, 53, 67, 999]);
         let payload = self.random.below(40);
         let content = match self.random.below(12) {
             0..=4 => {

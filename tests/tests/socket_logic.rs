@@ -297,3 +297,54 @@ fn without_memory_connections_work_all_the_same() {
     assert_eq!(socket.connect(at("10.96.0.11:80")), Ok(backend));
     assert_eq!(socket.told(backend), backend);
 }
+
+#[test]
+fn services_are_met_at_all_of_their_addresses() {
+    let node = Node::new();
+    let backends: BTreeSet<_> = ["10.0.1.1:8080", "10.0.1.2:8080", "10.0.2.1:8080"]
+        .map(at)
+        .into();
+    for to in ["192.0.2.15:80", "192.0.2.16:80", "172.30.0.1:30015"].map(at) {
+        let seen = spread(|random| {
+            let mut socket = SimulatedSocket::of_node(&node.simulator, TCP);
+            socket.random = random;
+            let backend = socket.connect(to)?;
+            assert_eq!(socket.told(backend), to);
+            Ok(backend)
+        });
+        assert_eq!(seen, backends, "{to}");
+    }
+    for to in [
+        "192.0.2.15:81",
+        "172.30.0.1:22",
+        "172.30.0.2:30015",
+        "127.0.0.1:30015",
+    ]
+    .map(at)
+    {
+        let mut socket = SimulatedSocket::of_node(&node.simulator, TCP);
+        assert_eq!(socket.connect(to), Ok(to));
+    }
+}
+
+/// On request a node port is at 127.0.0.1, too: at that of the node, which pods' is not.
+#[test]
+fn loopback_is_each_pods_own() {
+    let mut node = Node::new();
+    node.snapshot.devices.addresses = ["172.30.0.1", "127.0.0.1", "::1"]
+        .map(weir_tests::fixture::address)
+        .into();
+    node.snapshot.node_ports = ["primary", "127.0.0.0/8", "::1/128"]
+        .map(|rule| rule.parse().expect("a rule"))
+        .to_vec();
+    node.sync();
+    for to in ["127.0.0.1:30015", "[::1]:30015"].map(at) {
+        let mut socket = SimulatedSocket::of_node(&node.simulator, TCP);
+        assert_ne!(socket.connect(to), Ok(to));
+        let mut socket = SimulatedSocket::of_pod(&node.simulator, TCP, true);
+        assert_eq!(socket.connect(to), Ok(to));
+    }
+    let to = at("172.30.0.1:30015");
+    let mut socket = SimulatedSocket::of_pod(&node.simulator, TCP, true);
+    assert_ne!(socket.connect(to), Ok(to));
+}

@@ -93,6 +93,20 @@ impl Address {
         }
     }
 
+    /// Whether this is an address of `127.0.0.0/8`, or `::1`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_loopback(&self) -> bool {
+        if self.is_v4() {
+            u32::from_be(self.words[3]) >> 24 == 127
+        } else {
+            self.words[0] == 0
+                && self.words[1] == 0
+                && self.words[2] == 0
+                && u32::from_be(self.words[3]) == 1
+        }
+    }
+
     /// Whether this is `::` or `0.0.0.0`.
     #[inline(always)]
     #[must_use]

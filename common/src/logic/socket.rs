@@ -126,8 +126,10 @@ fn translate<S: Socket>(socket: &mut S, client: Client, datagram: bool) -> Answe
         return Answer::Pass;
     };
     let refusal = refusal(&frontend);
-    if client == Client::Pod && (refusal.is_some() || frontend.flags & AFFINITY != 0) {
-        // The packet path counts and reports refusals, and knows a client by its address.
+    if client == Client::Pod
+        && (refusal.is_some() || frontend.flags & AFFINITY != 0 || address.is_loopback())
+    {
+        // The packet path counts and reports refusals, and knows a client by its address. Loopback addresses are each pod's own.
         return Answer::Pass;
     }
     match refusal {

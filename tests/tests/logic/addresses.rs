@@ -1,0 +1,103 @@
+//! Services at other addresses than cluster IPs.
+
+use weir::model::{ObjectName, Service, Snapshot, TrafficPolicy};
+
+use super::*;
+
+/// Where Service `open` is met: load balancer, external address, node.
+const OPEN: [(&str, u16); 4] = [
+    ("10.96.0.15", 80),
+    ("192.0.2.15", 80),
+    ("192.0.2.16", 80),
+    (NODE, 30015),
+];
+
+fn with(change: impl FnOnce(&mut Service)) -> Snapshot {
+    let mut snapshot = snapshot([A, B], vec![]);
+    let name = ObjectName::new("shop", "open");
+    let mut service = (*snapshot.services[&name]).clone();
+    change(&mut service);
+    snapshot.services.insert(name, service.into());
+    snapshot
+}
+
+#[test]
+fn pods_reach_a_service_at_each_of_its_addresses() {
+    let node = Node::new(vec![]);
+    for (index, to) in (0..).zip(OPEN) {
+        let client = (POD_B, 4000 + index);
+        let (reason, sent) = node.leave(B, &tcp_packet(client, to, tcp::SYN));
+        assert_eq!(reason, Reason::NotIsolated, "{to:?}");
+        assert_eq!(ends(&sent)[1], (address(POD_A), 8080), "{to:?}");
+        let (_, received) = node.enter(A, B, &sent);
+        let (_, answered) = node.leave(A, &answer(&received).expect("answer"));
+        let (_, back) = node.enter(B, A, &answered);
+        assert_eq!(ends(&back)[0], (address(to.0), to.1), "{to:?}");
+    }
+}
+
+/// Other ports of these addresses may be anybody's: the node's own servers, or another Service's of the same load balancer.
+#[test]
+fn only_the_ports_of_a_service_are_taken() {
+    let node = Node::new(vec![]);
+    for (host, port) in [
+        (NODE, 80),
+        (NODE, 22),
+        ("192.0.2.15", 81),
+        ("192.0.2.16", 30015),
+    ] {
+        let packet = tcp_packet((POD_A, 4000), (host, port), tcp::SYN);
+        assert_eq!(
+            node.leave(A, &packet),
+            (Reason::NotIsolated, packet.clone())
+        );
+    }
+    // The node port of another node is that node's to serve.
+    let packet = tcp_packet((POD_A, 4000), ("172.30.0.2", 30015), tcp::SYN);
+    assert_eq!(
+        node.leave(A, &packet),
+        (Reason::NotIsolated, packet.clone())
+    );
+    let packet = tcp_packet((POD_A, 4000), ("10.96.0.15", 30015), tcp::SYN);
+    assert_eq!(node.leave(A, &packet).0, Reason::NoServicePort);
+}
+
+/// internalTrafficPolicy speaks of cluster IPs, externalTrafficPolicy of clients that are not in the cluster.
+#[test]
+fn traffic_policies_do_not_keep_pods_from_other_addresses() {
+    let mut node = Node::new(vec![]);
+    let mut snapshot = with(|service| {
+        service.internal_traffic_policy = TrafficPolicy::Local;
+        service.external_traffic_policy = TrafficPolicy::Local;
+    });
+    for slice in snapshot.slices.values_mut() {
+        let mut remote = (**slice).clone();
+        let remote_pod =
+            |address: &IpAddr| [REMOTE, "fd00:2::1"].map(super::address).contains(address);
+        remote
+            .endpoints
+            .retain(|endpoint| remote_pod(&endpoint.address));
+        *slice = remote.into();
+    }
+    node.apply(&snapshot);
+    for (index, to) in (0..).zip(OPEN) {
+        let (reason, sent) = node.leave(A, &tcp_packet((POD_A, 4000 + index), to, tcp::SYN));
+        if index == 0 {
+            assert_eq!(reason, Reason::NoLocalEndpoint);
+        } else {
+            assert_eq!(reason, Reason::NotIsolated, "{to:?}");
+            assert_eq!(ends(&sent)[1], (address(REMOTE), 8080), "{to:?}");
+        }
+    }
+    // Nothing left anywhere.
+    for slice in snapshot.slices.values_mut() {
+        let mut empty = (**slice).clone();
+        empty.endpoints.clear();
+        *slice = empty.into();
+    }
+    node.apply(&snapshot);
+    for (index, to) in (0..).zip(OPEN) {
+        let packet = tcp_packet((POD_A, 5000 + index), to, tcp::SYN);
+        assert_eq!(node.leave(A, &packet).0, Reason::NoEndpoint, "{to:?}");
+    }
+}
