@@ -5,9 +5,9 @@ use core::ptr::NonNull;
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use weir_common::abi::{
-    Address, BackendState, Class, Endpoint, EndpointKey, Event, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment, Slot, VerdictKey,
-    control,
+    Address, Affinity, AffinityKey, BackendState, Class, Endpoint, EndpointKey, Event, Flow,
+    FlowKey, FlowRef, FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment,
+    Slot, VerdictKey, control,
 };
 use weir_common::logic::{Maps, Services};
 
@@ -60,6 +60,16 @@ impl<K> Services for Context<K> {
     #[inline(always)]
     fn backend(&self, id: u32) -> Option<BackendState> {
         maps::backend(id)
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        maps::affinity(key)
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
+        maps::remember(key, affinity);
     }
 }
 

@@ -7,9 +7,9 @@ use aya_ebpf::btf_maps::{
 };
 use aya_ebpf::macros::btf_map;
 use weir_common::abi::{
-    self, Address, BackendState, Class, Counter, Endpoint, EndpointKey, Event, Flow, FlowKey,
-    FragmentKey, FragmentPorts, Frontend, FrontendKey, GENERATIONS, Hook, Pair, Pairs, Range,
-    Segment, Slot, VerdictKey, control,
+    self, Address, Affinity, AffinityKey, BackendState, Class, Counter, Endpoint, EndpointKey,
+    Event, Flow, FlowKey, FragmentKey, FragmentPorts, Frontend, FrontendKey, GENERATIONS, Hook,
+    Pair, Pairs, Range, Segment, Slot, VerdictKey, control,
 };
 use weir_common::logic::Scratch;
 use weir_common::reason::Reason;
@@ -37,6 +37,9 @@ pub(crate) static EVENTS: RingBuf<Event, 1_048_576> = RingBuf::new();
 pub(crate) static SOCKET: SkStorage<Pairs> = SkStorage::new();
 #[btf_map(name = "connected")]
 pub(crate) static CONNECTED: LruHashMap<u64, Pair, { abi::CONNECTED as usize }> = LruHashMap::new();
+#[btf_map(name = "affinity")]
+static AFFINITY: LruHashMap<AffinityKey, Affinity, { abi::AFFINITIES as usize }> =
+    LruHashMap::new();
 #[btf_map(name = "scratch")]
 static SCRATCH: PerCpuArray<Scratch, { Hook::COUNT as usize }> = PerCpuArray::new();
 
@@ -148,6 +151,17 @@ pub(crate) fn slot(generation: u32, index: u32) -> Option<Slot> {
 #[inline(always)]
 pub(crate) fn backend(id: u32) -> Option<BackendState> {
     BACKEND.get(id).copied()
+}
+
+#[inline(always)]
+pub(crate) fn affinity(key: &AffinityKey) -> Option<Affinity> {
+    AFFINITY.get_ptr_mut(key).map(copy)
+}
+
+#[inline(always)]
+pub(crate) fn remember(key: &AffinityKey, affinity: &Affinity) {
+    // Without room the client's next connection may go elsewhere.
+    let _ = AFFINITY.insert(key, affinity, 0);
 }
 
 /// Working memory of this CPU and hook. Hooks have their own: a packet can meet the second while the first handles another.

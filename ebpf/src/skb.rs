@@ -8,7 +8,7 @@ use aya_ebpf::helpers::{
     bpf_csum_update, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_ns, bpf_l4_csum_replace,
     bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
 };
-use weir_common::logic::{Env, Packet};
+use weir_common::logic::{Env, Packet, nanoseconds};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::context::Context;
@@ -168,7 +168,7 @@ impl Env for Skb {
     #[inline(always)]
     fn time(&self) -> u64 {
         if maps::replay() {
-            return u64::from(self.now());
+            return nanoseconds(self.now(), self.ticks_per_second());
         }
         // SAFETY: takes no pointers.
         unsafe { bpf_ktime_get_ns() }

@@ -3,10 +3,13 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::{
-    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval,
+    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns,
+    bpf_set_retval,
 };
 use aya_ebpf::programs::SockAddrContext;
-use weir_common::abi::{Address, BackendState, Frontend, FrontendKey, Pair, Pairs, Slot};
+use weir_common::abi::{
+    Address, Affinity, AffinityKey, BackendState, Frontend, FrontendKey, Pair, Pairs, Slot,
+};
 use weir_common::logic::{Answer, Services, Socket};
 
 use crate::maps::{self, CONNECTED, SOCKET};
@@ -105,6 +108,16 @@ impl<const V6: bool> Services for SockAddr<V6> {
     fn backend(&self, id: u32) -> Option<BackendState> {
         maps::backend(id)
     }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        maps::affinity(key)
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
+        maps::remember(key, affinity);
+    }
 }
 
 impl<const V6: bool> Socket for SockAddr<V6> {
@@ -179,6 +192,12 @@ impl<const V6: bool> Socket for SockAddr<V6> {
     fn random(&self) -> u32 {
         // SAFETY: takes no pointers.
         unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn time(&self) -> u64 {
+        // SAFETY: takes no pointers.
+        unsafe { bpf_ktime_get_ns() }
     }
 
     #[inline(always)]

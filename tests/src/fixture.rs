@@ -24,7 +24,7 @@ pub fn address(text: &str) -> IpAddr {
 /// Two local pods, a remote one, and Services of all shapes over them: `all`, `b`, `self` (pod a), `none`, `also-b`, `open`, each
 /// with TCP and UDP port 80 to port 8080. Pods a and b are local, behind the two devices. `open` has external addresses, too
 /// (192.0.2.15, 2001:db8::15), those of a load balancer (192.0.2.16, 2001:db8::16), and node port 30015; the node is 172.30.0.1
-/// and fd30::1.
+/// and fd30::1. Its clients are remembered for a minute.
 #[must_use]
 pub fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
     let mut snapshot = Snapshot {
@@ -81,6 +81,7 @@ pub fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
             cluster_ips: vec![address(v4), address(v6)],
             external_ips: only_open(["192.0.2.15", "2001:db8::15"]),
             load_balancer_ips: only_open(["192.0.2.16", "2001:db8::16"]),
+            affinity_seconds: is_open.then_some(60),
             ports: [Protocol::Tcp, Protocol::Udp]
                 .map(|protocol| ServicePort {
                     name: protocol.to_string(),

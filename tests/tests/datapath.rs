@@ -167,6 +167,7 @@ fn everything_survives_the_agent() {
         let state = BackendState {
             fingerprint: 77,
             state: 1,
+            sets: 1,
         };
         let steps = vec![
             begin(16),

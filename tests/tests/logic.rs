@@ -2,6 +2,8 @@
 
 #[path = "logic/addresses.rs"]
 mod addresses;
+#[path = "logic/affinity.rs"]
+mod affinity;
 #[path = "logic/bypass.rs"]
 mod bypass;
 #[path = "logic/node.rs"]

@@ -461,6 +461,7 @@ fn the_simulator_and_the_loaded_programs_agree() {
     kernel.datapath.execute(&sample).expect("sample");
     simulator.maps.execute(&sample).expect("sample");
 
+    let mut affinity_seen = false;
     for seed in seeds {
         let mut traffic = Traffic {
             random: Random(seed),
@@ -522,6 +523,16 @@ fn the_simulator_and_the_loaded_programs_agree() {
         for key in flows.keys() {
             kernel.datapath.delete_flow(key).expect("delete");
         }
+        let affinities = kernel.datapath.affinities().expect("affinities");
+        assert_eq!(
+            affinities,
+            simulator.affinities(),
+            "affinities; seed {seed}"
+        );
+        affinity_seen |= !affinities.is_empty();
+        for key in affinities.keys() {
+            kernel.datapath.forget_affinity(key).expect("forget");
+        }
         simulator.forget_flows();
     }
     let counted: BTreeMap<u32, Counter> = kernel
@@ -534,6 +545,7 @@ fn the_simulator_and_the_loaded_programs_agree() {
         .collect();
     assert_eq!(counted, simulator.counters(), "counters");
     if sequences >= 10_000 {
+        assert!(affinity_seen);
         assert_rich(&counted);
     }
 }

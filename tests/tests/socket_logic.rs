@@ -300,7 +300,8 @@ fn without_memory_connections_work_all_the_same() {
 
 #[test]
 fn services_are_met_at_all_of_their_addresses() {
-    let node = Node::new();
+    let mut node = Node::new();
+    node.change_service("open", |service| service.affinity_seconds = None);
     let backends: BTreeSet<_> = ["10.0.1.1:8080", "10.0.1.2:8080", "10.0.2.1:8080"]
         .map(at)
         .into();
@@ -344,7 +345,45 @@ fn loopback_is_each_pods_own() {
         let mut socket = SimulatedSocket::of_pod(&node.simulator, TCP, true);
         assert_eq!(socket.connect(to), Ok(to));
     }
+    node.change_service("open", |service| service.affinity_seconds = None);
     let to = at("172.30.0.1:30015");
     let mut socket = SimulatedSocket::of_pod(&node.simulator, TCP, true);
     assert_ne!(socket.connect(to), Ok(to));
+}
+
+/// The node's own sockets are one client, beside its pods.
+#[test]
+fn affinity_binds_the_nodes_sockets() {
+    let mut node = Node::new();
+    let minute = 60_000_000_000;
+    let call = |node: &Node, protocol, to, random, time| {
+        let mut socket = SimulatedSocket::of_node(&node.simulator, protocol);
+        socket.random = random;
+        socket.time = time;
+        let backend = if protocol == TCP {
+            socket.connect(to)
+        } else {
+            socket.send(to)
+        };
+        backend.expect("a backend")
+    };
+    let all = ["10.96.0.15:80", "192.0.2.15:80", "172.30.0.1:30015"].map(at);
+    let [first, second, third] = ["10.0.1.1:8080", "10.0.1.2:8080", "10.0.2.1:8080"].map(at);
+    assert_eq!(call(&node, TCP, all[0], u32::MAX, 5), third);
+    for to in all {
+        for to in [to, mapped(to)] {
+            assert_eq!(call(&node, TCP, to, 0, minute), third, "{to}");
+        }
+        assert_eq!(call(&node, UDP, to, 0, minute), first, "{to}");
+    }
+    // The other family has other endpoints.
+    let v6 = call(&node, TCP, at("[fd96::15]:80"), 0, minute);
+    assert_eq!(v6, at("[fd00:1::1]:8080"));
+    assert_eq!(call(&node, TCP, all[0], 0, 2 * minute), third);
+    assert_eq!(call(&node, TCP, all[0], 0, 3 * minute + 1), first);
+    node.set_ready("open", "10.0.1.1", false);
+    assert_eq!(call(&node, TCP, all[0], 0, 3 * minute + 1), second);
+    // What a pod does is the packet path's to remember.
+    let mut pod = SimulatedSocket::of_pod(&node.simulator, TCP, true);
+    assert_eq!(pod.connect(all[0]), Ok(all[0]));
 }

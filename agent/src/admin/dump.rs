@@ -170,7 +170,8 @@ pub fn canonical(maps: &RawMaps) -> MapDump {
     for state in maps.table::<u32, BackendState>(Table::Backend).values() {
         if state.state != BACKEND_GONE {
             let key = format!("#{:08x}", state.fingerprint);
-            dump.add(Table::Backend, key, state.state.to_string());
+            let content = format!("{} sets {}", state.state, state.sets);
+            dump.add(Table::Backend, key, content);
         }
     }
     dump.sorted()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use weir_common::abi::{Address, EndpointKey, FrontendKey, PrefixKey, Range};
+use weir_common::abi::{Address, BackendState, EndpointKey, FrontendKey, PrefixKey, Range};
 
 use crate::model::{Direction, ObjectName, Pod};
 
@@ -22,8 +22,8 @@ pub struct Tables {
 pub struct ServiceTables {
     /// Every virtual address and port, with the wildcard entry of each address.
     pub frontends: BTreeMap<FrontendKey, FrontendEntry>,
-    /// State (`BACKEND_ACTIVE`, `BACKEND_DRAINING`) of every backend by fingerprint; one that is not here is gone.
-    pub backends: BTreeMap<u32, u32>,
+    /// State of every backend by fingerprint, active or draining; one that is not here is gone.
+    pub backends: BTreeMap<u32, BackendState>,
 }
 
 /// One frontend.

@@ -6,7 +6,9 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapData, RingBuf};
-use weir_common::abi::{BACKEND_GONE, BackendState, Counter, Flow, FlowKey, Hook, Pair, control};
+use weir_common::abi::{
+    Affinity, AffinityKey, BACKEND_GONE, BackendState, Counter, Flow, FlowKey, Hook, Pair, control,
+};
 use weir_common::reason::Reason;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -351,6 +353,24 @@ impl KernelDatapath {
         self.flow
             .delete(key.as_bytes())
             .during(|| "delete an element of table `flow`")
+    }
+
+    /// Where clients of Services with affinity went last.
+    pub fn affinities(&self) -> Result<BTreeMap<AffinityKey, Affinity>> {
+        let map = self.pins.open_map("affinity")?;
+        let mut affinities = BTreeMap::new();
+        let mut entries = map.entries();
+        while let Some((key, value)) = entries.advance().during(|| "read table `affinity`")? {
+            affinities.insert(plain(key)?, plain(value)?);
+        }
+        Ok(affinities)
+    }
+
+    /// Forgets where a client went; `false` when it was not known.
+    pub fn forget_affinity(&self, key: &AffinityKey) -> Result<bool> {
+        let map = self.pins.open_map("affinity")?;
+        map.delete(key.as_bytes())
+            .during(|| "delete an element of table `affinity`")
     }
 
     /// Most flows that can be tracked at once.

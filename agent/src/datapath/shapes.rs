@@ -1,9 +1,9 @@
 //! What every map looks like: the contract with the object file, checked against pins.
 
 use weir_common::abi::{
-    Address, BackendState, CONNECTED, Class, Counter, Endpoint, EndpointKey, Flow, FlowKey,
-    FragmentKey, FragmentPorts, Frontend, FrontendKey, GENERATIONS, Hook, Pair, Pairs, PrefixKey,
-    Range, Segment, Slot, VerdictKey, control,
+    AFFINITIES, Address, Affinity, AffinityKey, BackendState, CONNECTED, Class, Counter, Endpoint,
+    EndpointKey, Flow, FlowKey, FragmentKey, FragmentPorts, Frontend, FrontendKey, GENERATIONS,
+    Hook, Pair, Pairs, PrefixKey, Range, Segment, Slot, VerdictKey, control,
 };
 use weir_common::reason::Reason;
 
@@ -11,7 +11,7 @@ use super::bpf::{Shape, map_type};
 use crate::plan::Table;
 
 /// Pinned maps that exist once.
-pub(crate) const SHARED: [&str; 8] = [
+pub(crate) const SHARED: [&str; 9] = [
     "control",
     "counter",
     "flow",
@@ -20,6 +20,7 @@ pub(crate) const SHARED: [&str; 8] = [
     "events",
     "socket",
     "connected",
+    "affinity",
 ];
 
 /// Shape of a pinned map; `None` for its entries where they are the operator's choice.
@@ -54,6 +55,11 @@ pub(crate) fn shared(name: &str) -> Option<(Shape, bool)> {
             Shape::NO_PREALLOC,
         )),
         "connected" => fixed(shape::<u64, Pair>(map_type::LRU_HASH, CONNECTED, 0)),
+        "affinity" => fixed(shape::<AffinityKey, Affinity>(
+            map_type::LRU_HASH,
+            AFFINITIES,
+            0,
+        )),
         "events" => sized(shape::<(), ()>(map_type::RINGBUF, 0, 0)),
         _ => Table::GENERATION
             .into_iter()

@@ -71,6 +71,8 @@ pub struct Service {
     pub internal_traffic_policy: TrafficPolicy,
     /// spec.externalTrafficPolicy, for clients of any other address that are outside the cluster.
     pub external_traffic_policy: TrafficPolicy,
+    /// sessionAffinity ClientIP: seconds after a client's last new connection for which the next one goes to the same endpoint.
+    pub affinity_seconds: Option<u32>,
     /// spec.selector, for the explainer; the endpoints come from slices.
     pub selector: std::collections::BTreeMap<String, String>,
 }

@@ -56,7 +56,11 @@ impl Backends {
     }
 
     /// Brings in what is new or active again, before anything leads there; `false` if there is no room.
-    pub(super) fn arrive(&mut self, desired: &BTreeMap<u32, u32>, steps: &mut Vec<Step>) -> bool {
+    pub(super) fn arrive(
+        &mut self,
+        desired: &BTreeMap<u32, BackendState>,
+        steps: &mut Vec<Step>,
+    ) -> bool {
         for (&fingerprint, &state) in desired {
             let Some(id) = self.take(fingerprint, desired) else {
                 return false;
@@ -65,26 +69,29 @@ impl Backends {
             if self.doubtful
                 || held.fingerprint != fingerprint
                 || held.state == BACKEND_GONE
-                || state == BACKEND_ACTIVE && held.state != state
+                || state.state == BACKEND_ACTIVE && held != state
             {
-                self.write(id, BackendState { fingerprint, state }, steps);
+                self.write(id, state, steps);
             }
         }
         true
     }
 
     /// Drains or ends what nothing leads to any more.
-    pub(super) fn leave(&mut self, desired: &BTreeMap<u32, u32>, steps: &mut Vec<Step>) {
+    pub(super) fn leave(&mut self, desired: &BTreeMap<u32, BackendState>, steps: &mut Vec<Step>) {
         for id in 0..self.states.len() as u32 {
             let held = self.states[id as usize];
             let fingerprint = held.fingerprint;
             let state = match desired.get(&fingerprint) {
                 Some(state) if self.ids.get(&fingerprint) == Some(&id) => *state,
-                _ => BACKEND_GONE,
+                _ => BackendState {
+                    fingerprint,
+                    ..BackendState::default()
+                },
             };
             let never_used = held == BackendState::default();
-            if held.state != state || self.doubtful && state == BACKEND_GONE && !never_used {
-                self.write(id, BackendState { fingerprint, state }, steps);
+            if held != state || self.doubtful && state.state == BACKEND_GONE && !never_used {
+                self.write(id, state, steps);
             }
         }
         self.doubtful = false;
@@ -93,7 +100,7 @@ impl Backends {
     }
 
     /// An id for a fingerprint: its old one even when it was gone, else an unused one, else that of a backend long gone.
-    fn take(&mut self, fingerprint: u32, desired: &BTreeMap<u32, u32>) -> Option<u32> {
+    fn take(&mut self, fingerprint: u32, desired: &BTreeMap<u32, BackendState>) -> Option<u32> {
         if let Some(&id) = self.ids.get(&fingerprint) {
             self.free.remove(&id);
             return Some(id);
@@ -136,14 +143,21 @@ impl Backends {
 mod tests {
     use super::*;
 
-    fn active(fingerprints: impl IntoIterator<Item = u32>) -> BTreeMap<u32, u32> {
+    fn active(fingerprints: impl IntoIterator<Item = u32>) -> BTreeMap<u32, BackendState> {
         let all = fingerprints.into_iter();
-        all.map(|fingerprint| (fingerprint, BACKEND_ACTIVE))
-            .collect()
+        all.map(|fingerprint| {
+            let state = BackendState {
+                fingerprint,
+                state: BACKEND_ACTIVE,
+                ..BackendState::default()
+            };
+            (fingerprint, state)
+        })
+        .collect()
     }
 
     /// One plan's worth of changes; whether there was room, and whether it must wait.
-    fn plan(backends: &mut Backends, desired: &BTreeMap<u32, u32>) -> (bool, bool) {
+    fn plan(backends: &mut Backends, desired: &BTreeMap<u32, BackendState>) -> (bool, bool) {
         let mut steps = Vec::new();
         let room = backends.arrive(desired, &mut steps);
         let waits = backends.needs_wait();

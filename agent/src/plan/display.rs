@@ -141,7 +141,11 @@ fn write_value(f: &mut fmt::Formatter<'_>, table: Table, value: &[u8]) -> fmt::R
                 BACKEND_DRAINING => "draining",
                 _ => "gone",
             };
-            write!(f, "{state} fingerprint {:08x}", value.fingerprint)
+            write!(
+                f,
+                "{state} fingerprint {:08x} sets {}",
+                value.fingerprint, value.sets
+            )
         }),
     }
 }

@@ -68,7 +68,7 @@ fn remove(services: &mut ServiceTables, name: &ObjectName) {
     // What drains belongs to whom it may.
     services
         .backends
-        .retain(|fingerprint, state| *state != BACKEND_ACTIVE || led_to.contains(fingerprint));
+        .retain(|fingerprint, state| state.state != BACKEND_ACTIVE || led_to.contains(fingerprint));
 }
 
 #[cfg(test)]
@@ -79,6 +79,7 @@ mod tests {
 
     use super::*;
     use crate::compile::{Backend, FrontendEntry};
+    use weir_common::abi::BackendState;
 
     fn add(services: &mut ServiceTables, name: &str, ports: u16, backends: u32) {
         for port in 0..ports {
@@ -89,7 +90,14 @@ mod tests {
                     fingerprint: services.backends.len() as u32 + number,
                 })
                 .collect();
-            let active = set.iter().map(|one| (one.fingerprint, BACKEND_ACTIVE));
+            let active = set.iter().map(|one| {
+                let state = BackendState {
+                    fingerprint: one.fingerprint,
+                    state: BACKEND_ACTIVE,
+                    ..BackendState::default()
+                };
+                (one.fingerprint, state)
+            });
             services.backends.extend(active);
             let key = FrontendKey {
                 address: IpAddr::from([10, 96, 0, name.len() as u8]).into(),

@@ -316,7 +316,7 @@ impl MemoryMaps {
                 .backends()
                 .into_iter()
                 .filter(|(_, state)| state.state != BACKEND_GONE)
-                .map(|(_, state)| (state.fingerprint, state.state))
+                .map(|(_, state)| (state.fingerprint, state))
                 .collect(),
             endpoints,
             addresses: self
@@ -377,7 +377,7 @@ pub struct Canonical {
     /// Frontends with their backends.
     pub frontends: BTreeMap<FrontendKey, CanonicalFrontend>,
     /// State of every backend that is not gone, by fingerprint.
-    pub backends: BTreeMap<u32, u32>,
+    pub backends: BTreeMap<u32, BackendState>,
     /// Id, device and rows (ingress, egress) of local pods.
     pub endpoints: BTreeMap<EndpointKey, (u64, u32, [CanonicalRow; 2])>,
     /// Name of the class of each address.
@@ -398,9 +398,9 @@ pub struct CanonicalFrontend {
     /// See [`Frontend::affinity_seconds`].
     pub affinity_seconds: u32,
     /// Address, port, fingerprint and state of the backends for clients in the cluster.
-    pub internal: Vec<(Address, u16, u32, u32)>,
+    pub internal: Vec<(Address, u16, u32, u16)>,
     /// The same for clients outside.
-    pub external: Vec<(Address, u16, u32, u32)>,
+    pub external: Vec<(Address, u16, u32, u16)>,
 }
 
 /// A row in [`Canonical`].

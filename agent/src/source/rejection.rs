@@ -136,6 +136,12 @@ pub enum Problem {
     /// internalTrafficPolicy or externalTrafficPolicy.
     #[error("{0:?} is not a traffic policy; use Cluster or Local")]
     TrafficPolicy(String),
+    /// sessionAffinity.
+    #[error("{0:?} is not a session affinity; use None or ClientIP")]
+    SessionAffinity(String),
+    /// sessionAffinityConfig.clientIP.timeoutSeconds.
+    #[error("{0} is not a time that a client can be remembered for; use 1 to 86400 seconds")]
+    AffinityTimeout(i32),
     /// spec.type of a Service.
     #[error("{0:?} is not a type; use ClusterIP, NodePort, LoadBalancer or ExternalName")]
     ServiceType(String),

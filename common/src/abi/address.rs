@@ -35,6 +35,17 @@ impl Address {
     /// `::`, which is no endpoint's address.
     pub const UNSPECIFIED: Self = Self { words: [0; 4] };
 
+    /// The unspecified address of this one's family.
+    #[inline(always)]
+    #[must_use]
+    pub const fn nobody(&self) -> Self {
+        if self.is_v4() {
+            Self::from_v4_word(0)
+        } else {
+            Self::UNSPECIFIED
+        }
+    }
+
     /// The mapped form of an IPv4 address whose four bytes are those of `word` in memory order.
     #[inline(always)]
     #[must_use]

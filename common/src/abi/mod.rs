@@ -23,8 +23,9 @@ pub use policy::{
     range_bound,
 };
 pub use service::{
-    AFFINITY, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_GONE, BackendState, DROP_EXTERNAL,
-    DROP_INTERNAL, Frontend, FrontendKey, Slot, WILDCARD,
+    AFFINITIES, AFFINITY, Affinity, AffinityKey, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_GONE,
+    BackendState, DROP_EXTERNAL, DROP_INTERNAL, Frontend, FrontendKey, IN_CLUSTER_SET,
+    IN_LOCAL_SET, Slot, WILDCARD,
 };
 pub use socket::{CONNECTED, Pair, Pairs};
 

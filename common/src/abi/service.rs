@@ -33,9 +33,11 @@ pub struct FrontendKey {
 
 /// Flag of [`Frontend`]: stands for all ports of a virtual address that no Service port claims; packets are rejected.
 pub const WILDCARD: u32 = 1 << 0;
-/// Flag of [`Frontend`]: an empty internal set drops (internalTrafficPolicy Local without a local endpoint) instead of rejecting.
+/// Flag of [`Frontend`]: the internal set is the node's own endpoints (internalTrafficPolicy Local); empty it drops instead of
+/// rejecting.
 pub const DROP_INTERNAL: u32 = 1 << 1;
-/// Flag of [`Frontend`]: an empty external set drops (externalTrafficPolicy Local without a local endpoint) instead of rejecting.
+/// Flag of [`Frontend`]: the external set is the node's own endpoints (externalTrafficPolicy Local); empty it drops instead of
+/// rejecting.
 pub const DROP_EXTERNAL: u32 = 1 << 2;
 /// Flag of [`Frontend`]: sessionAffinity ClientIP.
 pub const AFFINITY: u32 = 1 << 3;
@@ -95,11 +97,16 @@ pub struct Slot {
 }
 
 /// No endpoint of the Service has this address and port any more; UDP flows select anew.
-pub const BACKEND_GONE: u32 = 0;
+pub const BACKEND_GONE: u16 = 0;
 /// The backend takes new connections.
-pub const BACKEND_ACTIVE: u32 = 1;
+pub const BACKEND_ACTIVE: u16 = 1;
 /// The backend keeps the connections it has (unready or terminating).
-pub const BACKEND_DRAINING: u32 = 2;
+pub const BACKEND_DRAINING: u16 = 2;
+
+/// Flag of [`BackendState`]: some frontend leads there by traffic policy Cluster.
+pub const IN_CLUSTER_SET: u16 = 1 << 0;
+/// Flag of [`BackendState`]: some frontend leads there by traffic policy Local.
+pub const IN_LOCAL_SET: u16 = 1 << 1;
 
 /// What became of a backend: value of array `backend`, indexed by the id in [`Slot`] and in conntrack.
 #[repr(C)]
@@ -110,5 +117,47 @@ pub struct BackendState {
     /// Whose state this is; an id is reused for another backend with another fingerprint.
     pub fingerprint: u32,
     /// `BACKEND_GONE`, `BACKEND_ACTIVE` or `BACKEND_DRAINING`.
-    pub state: u32,
+    pub state: u16,
+    /// `IN_CLUSTER_SET`, `IN_LOCAL_SET`; none unless it is active.
+    pub sets: u16,
+}
+
+/// Entries of map `affinity`: clients of Services with sessionAffinity ClientIP. Those that have not come for longest are evicted.
+pub const AFFINITIES: u32 = 65_536;
+
+/// A client of a Service port, whichever frontend it came by: key of map `affinity`.
+#[repr(C)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+pub struct AffinityKey {
+    /// See [`Frontend::service`].
+    pub service: u64,
+    /// The client's address, and with it the family. The node's own sockets are one client, whatever address they will have: the
+    /// unspecified one of the family.
+    pub client: Address,
+}
+
+/// Where a client's last new connection went: value of map `affinity`.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Affinity {
+    /// When, in nanoseconds of CLOCK_MONOTONIC.
+    pub last: u64,
+    /// The backend.
+    pub slot: Slot,
 }

@@ -4,9 +4,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::parse::Headers;
 use crate::abi::{
-    Address, BackendState, Class, Endpoint, EndpointKey, Event, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment, Side, Slot,
-    VerdictKey,
+    Address, Affinity, AffinityKey, BackendState, Class, Endpoint, EndpointKey, Event, Flow,
+    FlowKey, FlowRef, FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment,
+    Side, Slot, VerdictKey,
 };
 
 /// The packet, from its Ethernet header on. Offsets and lengths are bytes.
@@ -65,6 +65,17 @@ pub trait Env {
     fn dry_run(&self) -> bool;
 }
 
+/// What [`Env::time`] gives where the clock in ticks is all there is: in replays and in the simulator.
+#[inline(always)]
+#[must_use]
+pub const fn nanoseconds(ticks: u32, ticks_per_second: u32) -> u64 {
+    // Never by zero, for a program cannot panic.
+    match ticks_per_second {
+        0 => 0,
+        rate => ticks as u64 * (1_000_000_000 / rate as u64),
+    }
+}
+
 /// The maps of Services. Lookups copy, for an element may be reused while we look at it.
 pub trait Services {
     /// A Service frontend.
@@ -73,6 +84,10 @@ pub trait Services {
     fn slot(&self, index: u32) -> Option<Slot>;
     /// What became of a backend.
     fn backend(&self, id: u32) -> Option<BackendState>;
+    /// Where a client's last connection went.
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
+    /// Notes where a client's connection goes.
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity);
 }
 
 /// The maps. Lookups copy as those of Services do; flows are the exception.
@@ -195,6 +210,12 @@ pub struct Scratch {
     pub translation: Translation,
     /// Service of that frontend.
     pub service: u64,
+    /// That frontend.
+    pub frontend: Frontend,
+    /// The client of a Service that asks for affinity.
+    pub client: AffinityKey,
+    /// Where that client goes.
+    pub affinity: Affinity,
     /// The pod at this device.
     pub endpoint: Endpoint,
     /// Which way that pod is being judged.

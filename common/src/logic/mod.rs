@@ -4,6 +4,7 @@
 //! and ordinary maps. Nothing here allocates, panics or loops without a small constant bound. Functions that must not be inlined
 //! (the verifier allows 512 bytes of stack over a chain of calls) keep their data in [`Scratch`] and return plain integers.
 
+mod affinity;
 mod checksum;
 mod conntrack;
 mod context;
@@ -25,7 +26,7 @@ mod wire;
 
 pub use checksum::{difference, fold, replace};
 pub use conntrack::timeout_seconds;
-pub use context::{Context, Env, Maps, Packet, Scratch, Services, Tuple};
+pub use context::{Context, Env, Maps, Packet, Scratch, Services, Tuple, nanoseconds};
 pub use from_pod::from_pod;
 pub use outcome::Outcome;
 pub use parse::Headers;

@@ -1,12 +1,14 @@
 //! From a frontend to a backend.
 
+use super::affinity::{internal_set, remembered};
 use super::conntrack::{is_live, is_over, is_syn};
 use super::context::{Context, Scratch, Services, Tuple};
 use super::parse::Headers;
 use super::wire::protocol;
 use crate::abi::{
-    Address, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_GONE, BACKEND_SIDE, BackendState,
-    DROP_INTERNAL, FRONTEND_SIDE, FlowRef, Frontend, FrontendKey, NAT, Slot, WILDCARD,
+    AFFINITY, Address, AffinityKey, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_GONE, BACKEND_SIDE,
+    BackendState, DROP_INTERNAL, FRONTEND_SIDE, FlowRef, Frontend, FrontendKey, NAT, Slot,
+    WILDCARD,
 };
 use crate::reason::Reason;
 
@@ -35,25 +37,46 @@ pub(super) fn hairpin_address(v6: bool) -> Address {
     if v6 { HAIRPIN_V6 } else { HAIRPIN_V4 }
 }
 
-/// Finds where the packet in `s.headers` goes if it is addressed to a Service: to the backend that its flow has, else to one at
-/// random.
-#[inline(never)]
+/// Finds where the packet in `s.headers` goes if it is addressed to a Service: to the backend that its flow has, else to the one
+/// that its client had before if the Service wants that, else to one at random.
+#[inline(always)]
 pub(super) fn translate<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     if keep(ctx, s) {
-        return if s.slot.address == s.headers.source {
-            TO_ITSELF
-        } else {
-            TRANSLATED
-        };
+        return leads_where(s);
     }
+    let found = seek(ctx, s);
+    if found != TRANSLATED {
+        return found;
+    }
+    if s.frontend.flags & AFFINITY != 0 {
+        let again = select_again(ctx, s);
+        if again != NOT_A_SERVICE {
+            return again;
+        }
+    }
+    select(ctx, s)
+}
+
+/// Finds the frontend that the packet is addressed to: `TRANSLATED` if `s.frontend` has backends for it.
+#[inline(never)]
+fn seek<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     let h = &s.headers;
     let port = if h.has_ports() { h.destination_port } else { 0 };
     let Some(frontend) = find(&ctx, &h.destination, port, h.protocol) else {
         return NOT_A_SERVICE;
     };
-    match refusal(&frontend) {
-        Some(reason) => reason as u32,
-        None => select(ctx, s, &frontend),
+    s.frontend = frontend;
+    s.service = frontend.service;
+    refusal(&frontend).map_or(TRANSLATED, |reason| reason as u32)
+}
+
+/// Whether the backend in `s.slot` is the client itself.
+#[inline(always)]
+fn leads_where(s: &Scratch) -> u32 {
+    if s.slot.address == s.headers.source {
+        TO_ITSELF
+    } else {
+        TRANSLATED
     }
 }
 
@@ -103,18 +126,19 @@ pub(super) fn pick(random: u32, count: u32) -> u32 {
 
 /// State of the backend with an id, if that still is the one with this fingerprint.
 #[inline(always)]
-pub(super) fn state_of<M: Services>(maps: &M, backend: u32, fingerprint: u32) -> u32 {
+pub(super) fn state_of<M: Services>(maps: &M, backend: u32, fingerprint: u32) -> u16 {
     match maps.backend(backend) {
         Some(BackendState {
             fingerprint: theirs,
             state,
+            ..
         }) if theirs == fingerprint => state,
         _ => BACKEND_GONE,
     }
 }
 
 /// Keeps the backend of the flow that the packet belongs to, if it still may.
-#[inline(always)]
+#[inline(never)]
 fn keep<C: Context>(ctx: C, s: &mut Scratch) -> bool {
     let Some(flow) = ctx.flow(&s.tuple.key) else {
         return false;
@@ -169,29 +193,56 @@ pub(super) fn is_served<C: Context>(
     }
 }
 
-#[inline(always)]
-fn select<C: Context>(ctx: C, s: &mut Scratch, frontend: &Frontend) -> u32 {
-    let count = frontend.internal_count;
+/// The backend that the packet's client had before; `NOT_A_SERVICE` if it has none or must leave it.
+#[inline(never)]
+fn select_again<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
+    s.client = AffinityKey {
+        service: s.service,
+        client: s.headers.source,
+    };
+    let set = internal_set(&s.frontend);
+    let seconds = s.frontend.affinity_seconds;
+    let Some(known) = remembered(&ctx, &s.client, set, seconds, ctx.time()) else {
+        return NOT_A_SERVICE;
+    };
+    s.slot = known.slot;
+    aim(s, known.slot.address, known.slot.port);
+    if clashes(ctx, s) {
+        return NOT_A_SERVICE;
+    }
+    selected(ctx, s)
+}
+
+/// A backend at random, or the next whose tuple is free.
+#[inline(never)]
+fn select<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
+    let count = s.frontend.internal_count;
     let mut index = pick(ctx.random(), count);
-    s.service = frontend.service;
     let mut tries = 0;
     while tries < TRIES {
         tries += 1;
-        let Some(slot) = ctx.slot(frontend.internal_base.wrapping_add(index)) else {
+        let Some(slot) = ctx.slot(s.frontend.internal_base.wrapping_add(index)) else {
             return Reason::Internal as u32;
         };
         s.slot = slot;
         aim(s, slot.address, slot.port);
         if !clashes(ctx, s) {
-            return if slot.address == s.headers.source {
-                TO_ITSELF
-            } else {
-                TRANSLATED
-            };
+            return selected(ctx, s);
         }
         index = if index + 1 < count { index + 1 } else { 0 };
     }
     Reason::TupleClash as u32
+}
+
+/// Notes the choice of `s.slot` for the client's next connections, if the Service wants that.
+#[inline(never)]
+fn selected<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
+    if s.frontend.flags & AFFINITY != 0 && !ctx.dry_run() {
+        s.affinity.last = ctx.time();
+        s.affinity.slot = s.slot;
+        ctx.remember(&s.client, &s.affinity);
+    }
+    leads_where(s)
 }
 
 /// Sets the judged tuple to one with this destination; a hairpin has the stand-in for the client as its source.

@@ -3,10 +3,13 @@
 //! The node's own processes have no packet path to a Service: their packets pass no pod's device. Pods have one; for them this
 //! is a shortcut, taken only where it gives what the packet path gives.
 
+use super::affinity::{internal_set, remembered};
 use super::context::Services;
 use super::service::{find, pick, refusal, state_of};
 use super::wire::protocol;
-use crate::abi::{AFFINITY, Address, BACKEND_ACTIVE, Pair, Pairs};
+use crate::abi::{
+    AFFINITY, Address, Affinity, AffinityKey, BACKEND_ACTIVE, Frontend, Pair, Pairs, Slot,
+};
 use crate::reason::Reason;
 
 /// A socket in a system call that names an address, or is told one.
@@ -27,6 +30,8 @@ pub trait Socket: Services {
     fn serves_pods(&self) -> bool;
     /// A random number.
     fn random(&self) -> u32;
+    /// CLOCK_MONOTONIC in nanoseconds.
+    fn time(&self) -> u64;
     /// What the socket remembers, if it remembers anything.
     fn pairs(&mut self) -> Option<&mut Pairs>;
     /// The same, made where there is none; `None` if the kernel has no memory for it.
@@ -111,6 +116,31 @@ fn client<S: Socket>(socket: &S) -> Option<Client> {
     (socket.serves_pods() && protocol == protocol::TCP).then_some(Client::Pod)
 }
 
+/// A backend: the one that the node had before if the Service wants that, else one at random.
+#[inline(always)]
+fn select<S: Socket>(socket: &S, frontend: &Frontend, address: &Address) -> Option<Slot> {
+    let any = || {
+        let index = pick(socket.random(), frontend.internal_count);
+        socket.slot(frontend.internal_base.wrapping_add(index))
+    };
+    if frontend.flags & AFFINITY == 0 {
+        return any();
+    }
+    // Which address the socket will have is not decided yet; all that it can have are the node's.
+    let key = AffinityKey {
+        service: frontend.service,
+        client: address.nobody(),
+    };
+    let last = socket.time();
+    let set = internal_set(frontend);
+    let slot = match remembered(socket, &key, set, frontend.affinity_seconds, last) {
+        Some(known) => known.slot,
+        None => any()?,
+    };
+    socket.remember(&key, &Affinity { last, slot });
+    Some(slot)
+}
+
 #[inline(always)]
 fn translate<S: Socket>(socket: &mut S, client: Client, datagram: bool) -> Answer {
     let (address, port) = socket.address();
@@ -141,8 +171,7 @@ fn translate<S: Socket>(socket: &mut S, client: Client, datagram: bool) -> Answe
         Some(Reason::NoLocalEndpoint) => return Answer::Forbid,
         Some(_) => return Answer::Refuse,
     }
-    let index = pick(socket.random(), frontend.internal_count);
-    let Some(slot) = socket.slot(frontend.internal_base.wrapping_add(index)) else {
+    let Some(slot) = select(socket, &frontend, &address) else {
         return Answer::Forbid;
     };
     let pair = Pair {

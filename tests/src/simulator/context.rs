@@ -4,10 +4,11 @@ use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 
 use weir_common::abi::{
-    Address, BackendState, Class, Endpoint, EndpointKey, Event, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment, Slot, VerdictKey,
+    Address, Affinity, AffinityKey, BackendState, Class, Endpoint, EndpointKey, Event, Flow,
+    FlowKey, FlowRef, FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment,
+    Slot, VerdictKey,
 };
-use weir_common::logic::{Env, Maps, Services};
+use weir_common::logic::{Env, Maps, Services, nanoseconds};
 
 use super::tables::Simulator;
 
@@ -24,7 +25,7 @@ impl Env for Context<'_> {
     }
 
     fn time(&self) -> u64 {
-        u64::from(self.now())
+        nanoseconds(self.now(), self.ticks_per_second())
     }
 
     fn random(&self) -> u32 {
@@ -55,6 +56,14 @@ impl Services for Context<'_> {
 
     fn backend(&self, id: u32) -> Option<BackendState> {
         Some(self.0.maps.backend(id))
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        self.0.affinities.borrow().get(key).copied()
+    }
+
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
+        self.0.affinities.borrow_mut().insert(*key, *affinity);
     }
 }
 

@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use weir_common::abi::{Address, BackendState, Frontend, FrontendKey, Pair, Pairs, Slot};
+use weir_common::abi::{
+    Address, Affinity, AffinityKey, BackendState, Frontend, FrontendKey, Pair, Pairs, Slot,
+};
 use weir_common::logic::{self, Answer, Services, Socket};
 
 use super::tables::Simulator;
@@ -23,6 +25,8 @@ pub struct SimulatedSocket<'s> {
     pub memory: bool,
     /// The random number of the next calls.
     pub random: u32,
+    /// The time of the next calls, in nanoseconds.
+    pub time: u64,
     connected: bool,
     noted: Cell<Option<Pair>>,
     address: (Address, u16),
@@ -41,6 +45,7 @@ impl<'s> SimulatedSocket<'s> {
             serves_pods: false,
             memory: true,
             random: 0,
+            time: 0,
             connected: false,
             noted: Cell::new(None),
             address: (Address::UNSPECIFIED, 0),
@@ -141,6 +146,15 @@ impl Services for SimulatedSocket<'_> {
     fn backend(&self, id: u32) -> Option<BackendState> {
         Some(self.simulator.maps.backend(id))
     }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        self.simulator.affinities.borrow().get(key).copied()
+    }
+
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
+        let mut affinities = self.simulator.affinities.borrow_mut();
+        affinities.insert(*key, *affinity);
+    }
 }
 
 impl Socket for SimulatedSocket<'_> {
@@ -179,6 +193,10 @@ impl Socket for SimulatedSocket<'_> {
 
     fn random(&self) -> u32 {
         self.random
+    }
+
+    fn time(&self) -> u64 {
+        self.time
     }
 
     fn pairs(&mut self) -> Option<&mut Pairs> {

@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::BTreeMap;
 
 use weir::plan::MemoryMaps;
-use weir_common::abi::{Counter, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hook, Verdict};
+use weir_common::abi::{
+    Affinity, AffinityKey, Counter, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hook, Verdict,
+};
 use weir_common::logic::{self, Scratch};
 
 use super::context::Context;
@@ -15,6 +17,7 @@ pub struct Simulator {
     pub maps: MemoryMaps,
     pub(super) flows: RefCell<BTreeMap<FlowKey, Box<UnsafeCell<Flow>>>>,
     pub(super) fragments: RefCell<BTreeMap<FragmentKey, FragmentPorts>>,
+    pub(super) affinities: RefCell<BTreeMap<AffinityKey, Affinity>>,
     pub(super) counters: RefCell<BTreeMap<u32, Counter>>,
     pub(super) events: RefCell<Vec<Event>>,
     pub(super) packet: RefCell<Vec<u8>>,
@@ -53,6 +56,7 @@ impl Simulator {
             maps,
             flows: RefCell::default(),
             fragments: RefCell::default(),
+            affinities: RefCell::default(),
             counters: RefCell::default(),
             events: RefCell::default(),
             packet: RefCell::default(),
@@ -86,9 +90,15 @@ impl Simulator {
             .collect()
     }
 
-    /// Forgets all flows.
+    /// Forgets all flows, and where clients went.
     pub fn forget_flows(&self) {
         self.flows.borrow_mut().clear();
+        self.affinities.borrow_mut().clear();
+    }
+
+    /// Where clients of Services with affinity went.
+    pub fn affinities(&self) -> BTreeMap<AffinityKey, Affinity> {
+        self.affinities.borrow().clone()
     }
 
     /// Counters that are not zero, by [`Hook::counter`].

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use weir_common::abi::{DROP_EXTERNAL, DROP_INTERNAL, FrontendKey, WILDCARD};
+use weir_common::abi::{AFFINITY, DROP_EXTERNAL, DROP_INTERNAL, FrontendKey, WILDCARD};
 
 use super::choice::Choice;
 use crate::compile::{Backend, FrontendEntry};
@@ -142,8 +142,10 @@ impl<'s> Sets<'s> {
             origin: self.service.name.clone(),
             port_name: self.port.name.clone(),
             service: self.id,
-            flags: self.drops(internal, DROP_INTERNAL) | self.drops(external, DROP_EXTERNAL),
-            affinity_seconds: 0,
+            flags: self.drops(internal, DROP_INTERNAL)
+                | self.drops(external, DROP_EXTERNAL)
+                | self.service.affinity_seconds.map_or(0, |_| AFFINITY),
+            affinity_seconds: self.service.affinity_seconds.unwrap_or(0),
             internal: self.set(internal),
             external: self.set(external),
         }

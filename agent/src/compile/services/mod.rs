@@ -6,11 +6,14 @@ mod frontends;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use weir_common::abi::{BACKEND_ACTIVE, BACKEND_DRAINING};
+use weir_common::abi::{
+    BACKEND_ACTIVE, BACKEND_DRAINING, BackendState, DROP_EXTERNAL, DROP_INTERNAL, IN_CLUSTER_SET,
+    IN_LOCAL_SET,
+};
 
 use self::choice::{Candidates, Families, Site, choose};
 use self::frontends::Frontends;
-use super::ServiceTables;
+use super::{Backend, ServiceTables};
 use crate::model::{
     EndpointSlice, ObjectName, Service, ServicePort, Snapshot, TrafficPolicy, fingerprint,
     service_port_id,
@@ -43,8 +46,22 @@ pub fn services(snapshot: &Snapshot) -> ServiceTables {
     let frontends = frontends.finish();
     // After the draining ones: active wins, also between two backends whose fingerprints collide.
     for entry in frontends.values() {
-        for backend in entry.internal.iter().chain(&*entry.external) {
-            backends.insert(backend.fingerprint, BACKEND_ACTIVE);
+        let sets = [
+            (&entry.internal, DROP_INTERNAL),
+            (&entry.external, DROP_EXTERNAL),
+        ];
+        for (set, is_local) in sets {
+            let flag = if entry.flags & is_local == 0 {
+                IN_CLUSTER_SET
+            } else {
+                IN_LOCAL_SET
+            };
+            for &Backend { fingerprint, .. } in &**set {
+                let state = backends.entry(fingerprint).or_default();
+                state.fingerprint = fingerprint;
+                state.state = BACKEND_ACTIVE;
+                state.sets |= flag;
+            }
         }
     }
     ServiceTables {
@@ -63,16 +80,19 @@ fn families(service: &Service) -> impl Iterator<Item = bool> {
 
 /// Notes every endpoint that is still listed as one that keeps its connections.
 fn drain(
-    backends: &mut BTreeMap<u32, u32>,
+    backends: &mut BTreeMap<u32, BackendState>,
     service: &Service,
     port: &ServicePort,
     endpoints: &Candidates<'_>,
 ) {
     let id = service_port_id(&service.name, &port.name, port.protocol);
     for &(address, port) in endpoints.keys() {
-        backends
-            .entry(fingerprint(id, address, port))
-            .or_insert(BACKEND_DRAINING);
+        let fingerprint = fingerprint(id, address, port);
+        backends.entry(fingerprint).or_insert(BackendState {
+            fingerprint,
+            state: BACKEND_DRAINING,
+            sets: 0,
+        });
     }
 }
 

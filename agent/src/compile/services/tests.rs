@@ -259,10 +259,13 @@ fn listed_endpoints_that_nobody_may_choose_drain() {
     ];
     let tables = compile(web(VIP), vec![slice("s", "http", 8080, endpoints)]);
     let id = service_port_id(&name("web"), "http", Protocol::Tcp);
-    let state = |address| tables.backends.get(&fingerprint(id, ip(address), 8080));
-    assert_eq!(state("10.0.0.1"), Some(&BACKEND_ACTIVE));
-    assert_eq!(state("10.0.0.2"), Some(&BACKEND_DRAINING));
-    assert_eq!(state("10.0.0.3"), Some(&BACKEND_DRAINING));
+    let state = |address| {
+        let state = tables.backends.get(&fingerprint(id, ip(address), 8080))?;
+        Some(state.state)
+    };
+    assert_eq!(state("10.0.0.1"), Some(BACKEND_ACTIVE));
+    assert_eq!(state("10.0.0.2"), Some(BACKEND_DRAINING));
+    assert_eq!(state("10.0.0.3"), Some(BACKEND_DRAINING));
     assert_eq!(state("10.0.0.4"), None);
 }
 
@@ -301,7 +304,7 @@ proptest! {
         let tables = services(&snapshot);
         let selectable: std::collections::BTreeSet<u32> = tables.frontends.values()
             .flat_map(|entry| entry.internal.iter().chain(&*entry.external)).map(|backend| backend.fingerprint).collect();
-        let active = tables.backends.iter().filter(|(_, state)| **state == BACKEND_ACTIVE).map(|(fingerprint, _)| *fingerprint).collect();
+        let active = tables.backends.iter().filter(|(_, state)| state.state == BACKEND_ACTIVE).map(|(fingerprint, _)| *fingerprint).collect();
         prop_assert_eq!(selectable, active);
     }
 

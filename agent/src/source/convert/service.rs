@@ -71,11 +71,41 @@ pub fn service(object: api::Service) -> Conversion {
                 "spec.externalTrafficPolicy",
                 spec.external_traffic_policy,
             )?,
+            affinity_seconds: affinity(
+                spec.session_affinity.as_deref().unwrap_or_default(),
+                spec.session_affinity_config,
+            )
+            .map_err(reject)?,
             selector: spec.selector.unwrap_or_default(),
             name,
         }),
         flaws,
     }))
+}
+
+fn affinity(kind: &str, config: Option<api::SessionAffinityConfig>) -> Result<Option<u32>, Fault> {
+    /// The API's default and limit.
+    const DEFAULT: i32 = 10_800;
+    const MOST: u32 = 86_400;
+    match kind {
+        "" | "None" => return Ok(None),
+        "ClientIP" => {}
+        other => {
+            let problem = Problem::SessionAffinity(other.to_owned());
+            return Err(Fault::new("spec.sessionAffinity", problem));
+        }
+    }
+    let config = config.and_then(|config| config.client_ip);
+    let seconds = config
+        .and_then(|config| config.timeout_seconds)
+        .unwrap_or(DEFAULT);
+    match u32::try_from(seconds) {
+        Ok(seconds @ 1..=MOST) => Ok(Some(seconds)),
+        _ => Err(Fault::new(
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+            Problem::AffinityTimeout(seconds),
+        )),
+    }
 }
 
 /// Addresses beside the cluster's own: each stands for itself.

@@ -106,6 +106,7 @@ fn a_service_is_met_at_more_than_its_cluster_ips() {
             "clusterIP": "172.30.0.41",
             "externalIPs": ["192.0.02.1", "example", "2001:db8::1"],
             "externalTrafficPolicy": "Local",
+            "sessionAffinity": "ClientIP",
             "ports": [{"port": 80, "nodePort": 30080}, {"name": "b", "port": 81, "nodePort": 0}],
         },
         "status": {"loadBalancer": {"ingress": [
@@ -131,6 +132,7 @@ fn a_service_is_met_at_more_than_its_cluster_ips() {
         texts(&service.load_balancer_ips),
         ["192.0.2.2", "192.0.2.3"]
     );
+    assert_eq!(service.affinity_seconds, Some(10_800));
     assert_eq!(service.external_traffic_policy, model::TrafficPolicy::Local);
     let node_ports = service.ports.iter().map(|port| port.node_port);
     assert!(node_ports.eq([Some(30080), None]));
