@@ -71,6 +71,9 @@ pub struct Service {
     pub internal_traffic_policy: TrafficPolicy,
     /// spec.externalTrafficPolicy, for clients of any other address that are outside the cluster.
     pub external_traffic_policy: TrafficPolicy,
+    /// spec.healthCheckNodePort, where externalTrafficPolicy is Local: the port at which load balancers ask each node for endpoints
+    /// of its own.
+    pub health_check_node_port: Option<u16>,
     /// sessionAffinity ClientIP: seconds after a client's last new connection for which the next one goes to the same endpoint.
     pub affinity_seconds: Option<u32>,
     /// spec.selector, for the explainer; the endpoints come from slices.

@@ -75,4 +75,6 @@ pub struct Node {
     pub primary: Vec<IpAddr>,
     /// Label topology.kubernetes.io/zone, empty where there is none.
     pub zone: String,
+    /// It is being deleted, or the cluster autoscaler is about to: load balancers shall send it nothing new (KEP-3836).
+    pub leaving: bool,
 }

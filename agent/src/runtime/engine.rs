@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::watch;
 use weir_common::abi::control;
 
 use super::devices::Devices;
+use super::health_checks::HealthChecks;
 use super::shared::{Moment, Shared};
 use crate::compile::{self, Tables};
 use crate::datapath;
@@ -42,6 +44,7 @@ pub(super) struct Engine {
     planner: Planner,
     devices: Devices,
     shared: Arc<Shared>,
+    health_checks: watch::Sender<HealthChecks>,
     /// What differs since the tables were compiled.
     change: Change,
     /// Services that no map can hold.
@@ -53,6 +56,7 @@ impl Engine {
     pub(super) fn new(
         shared: Arc<Shared>,
         node_ports: Vec<NodePorts>,
+        health_checks: watch::Sender<HealthChecks>,
     ) -> Result<Self, datapath::Error> {
         let mut planner = Planner::new();
         {
@@ -66,6 +70,7 @@ impl Engine {
             planner,
             devices: Devices::default(),
             shared,
+            health_checks,
             // Nothing has been compiled yet.
             change: Change {
                 services: true,
@@ -233,6 +238,8 @@ impl Engine {
             let refused = refuse_excess(&mut self.tables.services);
             self.refused = refused.into_iter().map(too_large).collect();
             self.publish_rejections();
+            self.health_checks
+                .send_replace(Arc::new(compile::health_checks(snapshot)));
         }
         if change.policies {
             self.tables.policies = compile::policies(snapshot);

@@ -21,7 +21,7 @@ use crate::metrics;
 use crate::model::Kind;
 
 /// Longest that a change may wait for the kernel (twice kube-proxy's sync period).
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Binds an address for a server. A killed agent that is just ending still has it for a moment.
 pub(super) async fn bind(
@@ -132,7 +132,8 @@ impl IntoResponse for Health {
 /// For load balancers: whether this node is fit for new connections.
 async fn healthz(State(shared): State<Arc<Shared>>) -> Health {
     let published = shared.published();
-    let eligible = published.snapshot.nodes.contains_key(&shared.node);
+    let node = published.snapshot.nodes.get(&shared.node);
+    let eligible = node.is_some_and(|node| !node.leaving);
     let keeps_up = published.last_sync.is_some() && shared.keeps_up(PATIENCE, Instant::now());
     Health::new(&published, keeps_up, Some(eligible), Timestamp::now())
 }

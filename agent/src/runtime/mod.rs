@@ -7,6 +7,7 @@ mod devices;
 mod engine;
 mod events;
 mod health;
+mod health_checks;
 mod provider;
 mod shared;
 mod tasks;
@@ -25,6 +26,7 @@ use weir_common::abi::control;
 
 use self::cycle::Ports;
 use self::engine::Engine;
+use self::health_checks::HealthChecks;
 use self::shared::Shared;
 use self::tasks::Tasks;
 use crate::admin;
@@ -155,7 +157,12 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
     })?;
     let features = datapath::probe(&datapath);
     let shared = Arc::new(Shared::new(node.clone(), datapath, features, watches));
-    let engine = Engine::new(Arc::clone(&shared), config.node_port_addresses.clone())?;
+    let (checks_in, checks) = watch::channel(HealthChecks::default());
+    let engine = Engine::new(
+        Arc::clone(&shared),
+        config.node_port_addresses.clone(),
+        checks_in,
+    )?;
     tracing::info!(
         node,
         bpffs = %config.bpffs.display(),
@@ -183,6 +190,10 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
     tasks.start("health", {
         let serving = health::serve_health(health, Arc::clone(&shared), token.clone());
         served("health", serving)
+    });
+    tasks.start("health checks of Services", {
+        let serving = health_checks::serve(checks, Arc::clone(&shared), token.clone());
+        served("health checks of Services", serving)
     });
     tasks.start("metrics", {
         let serving = health::serve_metrics(metrics, Arc::clone(&shared), token.clone());

@@ -2,6 +2,7 @@
 
 mod choice;
 mod frontends;
+mod health;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,6 +11,8 @@ use weir_common::abi::{
     BACKEND_ACTIVE, BACKEND_DRAINING, BackendState, DROP_EXTERNAL, DROP_INTERNAL, IN_CLUSTER_SET,
     IN_LOCAL_SET,
 };
+
+pub use self::health::{HealthCheck, health_checks};
 
 use self::choice::{Candidates, Families, Site, choose};
 use self::frontends::Frontends;

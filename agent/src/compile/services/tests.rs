@@ -502,3 +502,55 @@ fn the_strongest_claim_to_an_address_counts() {
     let tables = services(&on_node(all[..2].to_vec(), vec![]));
     assert_eq!(owner(&tables, "192.0.2.1"), "a");
 }
+
+#[test]
+fn health_checks_count_ready_endpoints_of_the_node_once() {
+    let checked = |name_: &str, port| Service {
+        name: name(name_),
+        health_check_node_port: port,
+        ..web(VIP)
+    };
+    let slices = [
+        slice(
+            "s1",
+            "http",
+            8080,
+            vec![
+                endpoint("10.0.0.1", "ready local"),
+                endpoint("10.0.0.2", "ready"),
+                endpoint("10.0.0.3", "serving terminating local"),
+                endpoint("10.0.0.4", "ready local"),
+            ],
+        ),
+        slice(
+            "s2",
+            "admin",
+            9090,
+            vec![endpoint("10.0.0.1", "ready local")],
+        ),
+    ];
+    let services = [
+        checked("web", Some(30_001)),
+        checked("zoo", Some(30_001)),
+        checked("none", Some(30_002)),
+        checked("unasked", None),
+    ];
+    let snapshot = Snapshot {
+        node_name: NODE.to_owned(),
+        services: services
+            .into_iter()
+            .map(|service| (service.name.clone(), Arc::new(service)))
+            .collect(),
+        slices: slices
+            .into_iter()
+            .map(|slice| (slice.name.clone(), Arc::new(slice)))
+            .collect(),
+        ..Snapshot::default()
+    };
+    let check = |service, local_endpoints| HealthCheck {
+        service: name(service),
+        local_endpoints,
+    };
+    let expected = [(30_001, check("web", 2)), (30_002, check("none", 0))];
+    assert_eq!(health_checks(&snapshot), expected.into());
+}

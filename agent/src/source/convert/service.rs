@@ -51,6 +51,16 @@ pub fn service(object: api::Service) -> Conversion {
     let policy = |field: &str, text: Option<String>| {
         traffic_policy(text.as_deref()).map_err(|problem| reject(Fault::new(field, problem)))
     };
+    let external_traffic_policy =
+        policy("spec.externalTrafficPolicy", spec.external_traffic_policy)?;
+    let health_check_node_port = match spec.health_check_node_port {
+        None | Some(0) => None,
+        Some(_) if external_traffic_policy == TrafficPolicy::Cluster => None,
+        Some(number) => Some(
+            fields::port(number)
+                .map_err(|problem| reject(Fault::new("spec.healthCheckNodePort", problem)))?,
+        ),
+    };
     let mut flaws = Vec::new();
     let texts = spec.external_ips.into_iter().flatten().enumerate();
     let texts = texts.map(|(index, text)| (format!("spec.externalIPs[{index}]"), text));
@@ -67,10 +77,8 @@ pub fn service(object: api::Service) -> Conversion {
                 "spec.internalTrafficPolicy",
                 spec.internal_traffic_policy,
             )?,
-            external_traffic_policy: policy(
-                "spec.externalTrafficPolicy",
-                spec.external_traffic_policy,
-            )?,
+            external_traffic_policy,
+            health_check_node_port,
             affinity_seconds: affinity(
                 spec.session_affinity.as_deref().unwrap_or_default(),
                 spec.session_affinity_config,

@@ -14,6 +14,8 @@ use crate::source::Fault;
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// Label that says in which zone a node is (well-known label).
 const ZONE: &str = "topology.kubernetes.io/zone";
+/// Taint of a node that the cluster autoscaler is about to delete.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// Converts a Pod. One that is not scheduled yet is not ours.
 pub fn pod(object: api::Pod) -> Conversion {
@@ -111,6 +113,9 @@ pub fn node(object: api::Node) -> Conversion {
     let zone = fields::label(&object.metadata, ZONE)
         .unwrap_or_default()
         .to_owned();
+    let taints = object.spec.into_iter().flat_map(|spec| spec.taints);
+    let leaving = object.metadata.deletion_timestamp.is_some()
+        || taints.flatten().any(|taint| taint.key == TO_BE_DELETED);
     let mut flaws = Vec::new();
     let mut addresses = Vec::new();
     let mut internal = Vec::new();
@@ -140,6 +145,7 @@ pub fn node(object: api::Node) -> Conversion {
             addresses,
             primary: primary(internal.into_iter().chain(external)),
             zone,
+            leaving,
         }),
         flaws,
     }))

@@ -106,6 +106,7 @@ fn a_service_is_met_at_more_than_its_cluster_ips() {
             "clusterIP": "172.30.0.41",
             "externalIPs": ["192.0.02.1", "example", "2001:db8::1"],
             "externalTrafficPolicy": "Local",
+            "healthCheckNodePort": 31000,
             "sessionAffinity": "ClientIP",
             "ports": [{"port": 80, "nodePort": 30080}, {"name": "b", "port": 81, "nodePort": 0}],
         },
@@ -134,6 +135,7 @@ fn a_service_is_met_at_more_than_its_cluster_ips() {
     );
     assert_eq!(service.affinity_seconds, Some(10_800));
     assert_eq!(service.external_traffic_policy, model::TrafficPolicy::Local);
+    assert_eq!(service.health_check_node_port, Some(31_000));
     let node_ports = service.ports.iter().map(|port| port.node_port);
     assert!(node_ports.eq([Some(30080), None]));
     let flaws: Vec<_> = flaws.iter().map(ToString::to_string).collect();
@@ -416,6 +418,53 @@ fn namespaces_and_nodes() {
     );
     assert_eq!(texts(&node.primary), ["192.168.0.1", "2001:db8::1"]);
     assert_eq!(node.zone, "west");
+    assert!(!node.leaving);
     assert_eq!(converted.flaws.len(), 1);
     assert_eq!(converted.flaws[0].field, "status.addresses[3]");
+}
+
+#[test]
+fn a_node_that_is_about_to_go_is_leaving() {
+    let taint = json!([{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]);
+    let other = json!([{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]);
+    let deleted = json!({"name": "a", "deletionTimestamp": "2026-01-02T03:04:05Z"});
+    for (object, leaving) in [
+        (
+            json!({"metadata": {"name": "a"}, "spec": {"taints": taint}}),
+            true,
+        ),
+        (
+            json!({"metadata": {"name": "a"}, "spec": {"taints": other}}),
+            false,
+        ),
+        (json!({"metadata": deleted}), true),
+    ] {
+        let Object::Node(node) = used(Kind::Node, object).object else {
+            panic!("not a node");
+        };
+        assert_eq!(node.leaving, leaving);
+    }
+}
+
+#[test]
+fn health_checks_are_for_traffic_that_stays_on_the_node() {
+    for (policy, port, wanted) in [
+        ("Local", json!(31_000), Some(31_000)),
+        ("Local", json!(0), None),
+        ("Cluster", json!(31_000), None),
+    ] {
+        let object = json!({
+            "metadata": {"name": "web"},
+            "spec": {
+                "clusterIP": "172.30.0.41",
+                "externalTrafficPolicy": policy,
+                "healthCheckNodePort": port,
+                "ports": [{"port": 80}],
+            },
+        });
+        let Object::Service(service) = used(Kind::Service, object).object else {
+            panic!("not a Service");
+        };
+        assert_eq!(service.health_check_node_port, wanted, "{policy} {port}");
+    }
 }
