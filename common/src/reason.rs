@@ -51,6 +51,8 @@ pub enum Reason {
     FlowTableFull = 74,
     /// A map that must be there was not.
     Internal = 75,
+    /// The load balancer's address is not for this client (loadBalancerSourceRanges).
+    SourceRange = 80,
 }
 
 impl Reason {
@@ -58,7 +60,7 @@ impl Reason {
     pub const SLOTS: u32 = 128;
 
     /// Every reason.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::PolicyAllowed,
         Self::NotIsolated,
         Self::Established,
@@ -82,6 +84,7 @@ impl Reason {
         Self::RewriteFailed,
         Self::FlowTableFull,
         Self::Internal,
+        Self::SourceRange,
     ];
 
     /// The reason of a number in a map or event.
@@ -123,6 +126,7 @@ impl Reason {
             Self::RewriteFailed => "rewrite_failed",
             Self::FlowTableFull => "flow_table_full",
             Self::Internal => "internal",
+            Self::SourceRange => "source_range",
         }
     }
 }

@@ -7,7 +7,7 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use weir_common::abi::{
     Address, Affinity, AffinityKey, BackendState, Class, Endpoint, EndpointKey, Event, Flow,
     FlowKey, FlowRef, FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment,
-    Slot, VerdictKey, control,
+    Slot, SourceKey, VerdictKey, control,
 };
 use weir_common::logic::{Maps, Services};
 
@@ -60,6 +60,11 @@ impl<K> Services for Context<K> {
     #[inline(always)]
     fn backend(&self, id: u32) -> Option<BackendState> {
         maps::backend(id)
+    }
+
+    #[inline(always)]
+    fn admits(&self, key: &SourceKey) -> bool {
+        maps::admits(self.generation, key)
     }
 
     #[inline(always)]

@@ -2,6 +2,7 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{
     Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage,
 };
@@ -9,7 +10,7 @@ use aya_ebpf::macros::btf_map;
 use weir_common::abi::{
     self, Address, Affinity, AffinityKey, BackendState, Class, Counter, Endpoint, EndpointKey,
     Event, Flow, FlowKey, FragmentKey, FragmentPorts, Frontend, FrontendKey, GENERATIONS, Hook,
-    Pair, Pairs, Range, Segment, Slot, VerdictKey, control,
+    Pair, Pairs, Range, Segment, Slot, SourceKey, SourceScope, VerdictKey, control,
 };
 use weir_common::logic::Scratch;
 use weir_common::reason::Reason;
@@ -51,6 +52,9 @@ static FRONTEND: ArrayOfMaps<
 > = ArrayOfMaps::new();
 #[btf_map(name = "slot")]
 static SLOT: ArrayOfMaps<Array<Slot, 1, INNER_ARRAY>, { GENERATIONS as usize }> =
+    ArrayOfMaps::new();
+#[btf_map(name = "source")]
+static SOURCE: ArrayOfMaps<LpmTrie<SourceScope, u32, 1>, { GENERATIONS as usize }> =
     ArrayOfMaps::new();
 #[btf_map(name = "endpoint")]
 pub(crate) static ENDPOINT: ArrayOfMaps<
@@ -151,6 +155,13 @@ pub(crate) fn slot(generation: u32, index: u32) -> Option<Slot> {
 #[inline(always)]
 pub(crate) fn backend(id: u32) -> Option<BackendState> {
     BACKEND.get(id).copied()
+}
+
+#[inline(always)]
+pub(crate) fn admits(generation: u32, key: &SourceKey) -> bool {
+    SOURCE
+        .get_value_ptr_mut(generation, &Key::new(key.bits, key.scope))
+        .is_some()
 }
 
 #[inline(always)]

@@ -9,6 +9,7 @@ use aya_ebpf::helpers::{
 use aya_ebpf::programs::SockAddrContext;
 use weir_common::abi::{
     Address, Affinity, AffinityKey, BackendState, Frontend, FrontendKey, Pair, Pairs, Slot,
+    SourceKey,
 };
 use weir_common::logic::{Answer, Services, Socket};
 
@@ -107,6 +108,11 @@ impl<const V6: bool> Services for SockAddr<V6> {
     #[inline(always)]
     fn backend(&self, id: u32) -> Option<BackendState> {
         maps::backend(id)
+    }
+
+    #[inline(always)]
+    fn admits(&self, key: &SourceKey) -> bool {
+        maps::admits(self.generation, key)
     }
 
     #[inline(always)]

@@ -21,10 +21,11 @@ pub fn address(text: &str) -> IpAddr {
     text.parse().expect("address")
 }
 
-/// Two local pods, a remote one, and Services of all shapes over them: `all`, `b`, `self` (pod a), `none`, `also-b`, `open`, each
+/// Two local pods, a remote one, and Services of all shapes over them: `all`, `b`, `self` (pod a), `none`, `also-b`, `open`, `narrow`, each
 /// with TCP and UDP port 80 to port 8080. Pods a and b are local, behind the two devices. `open` has external addresses, too
 /// (192.0.2.15, 2001:db8::15), those of a load balancer (192.0.2.16, 2001:db8::16), and node port 30015; the node is 172.30.0.1
-/// and fd30::1. Its clients are remembered for a minute.
+/// and fd30::1. Its clients are remembered for a minute. `narrow` is at a load balancer's address (192.0.2.17, 2001:db8::17) that
+/// only pod a may use.
 #[must_use]
 pub fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
     let mut snapshot = Snapshot {
@@ -70,17 +71,27 @@ pub fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
         ("none", "10.96.0.13", "fd96::13", vec![]),
         ("also-b", "10.96.0.14", "fd96::14", vec!["b"]),
         ("open", "10.96.0.15", "fd96::15", vec!["a", "b", "c"]),
+        ("narrow", "10.96.0.16", "fd96::16", vec!["b", "c"]),
     ] {
         let is_open = name == "open";
-        let only_open = |texts: [&str; 2]| {
-            let addresses = texts.map(address);
-            if is_open { addresses.to_vec() } else { vec![] }
-        };
         let service = Service {
             name: ObjectName::new("shop", name),
             cluster_ips: vec![address(v4), address(v6)],
-            external_ips: only_open(["192.0.2.15", "2001:db8::15"]),
-            load_balancer_ips: only_open(["192.0.2.16", "2001:db8::16"]),
+            external_ips: match name {
+                "open" => ["192.0.2.15", "2001:db8::15"].map(address).to_vec(),
+                _ => vec![],
+            },
+            load_balancer_ips: match name {
+                "open" => ["192.0.2.16", "2001:db8::16"].map(address).to_vec(),
+                "narrow" => ["192.0.2.17", "2001:db8::17"].map(address).to_vec(),
+                _ => vec![],
+            },
+            source_ranges: match name {
+                "narrow" => ["10.0.1.0/31", "fd00:1::/127"]
+                    .map(|range| range.parse().expect("a range"))
+                    .to_vec(),
+                _ => vec![],
+            },
             affinity_seconds: is_open.then_some(60),
             ports: [Protocol::Tcp, Protocol::Udp]
                 .map(|protocol| ServicePort {

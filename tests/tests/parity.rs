@@ -319,6 +319,7 @@ impl Traffic {
                 "fd96::15",
                 "2001:db8::15",
                 "2001:db8::16",
+                "2001:db8::17",
                 "fd30::1",
             ]
         } else {
@@ -331,6 +332,7 @@ impl Traffic {
                 "10.96.0.15",
                 "192.0.2.15",
                 "192.0.2.16",
+                "192.0.2.17",
                 "172.30.0.1",
             ]
         };
@@ -623,6 +625,7 @@ fn assert_rich(counted: &BTreeMap<u32, Counter>) {
         Reason::NoEndpoint,
         Reason::NoServicePort,
         Reason::TupleClash,
+        Reason::SourceRange,
     ];
     let expected = everywhere
         .into_iter()

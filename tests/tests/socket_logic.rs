@@ -387,3 +387,22 @@ fn affinity_binds_the_nodes_sockets() {
     let mut pod = SimulatedSocket::of_pod(&node.simulator, TCP, true);
     assert_eq!(pod.connect(all[0]), Ok(all[0]));
 }
+
+/// The node is 172.30.0.1, outside of the ranges at first; a pod's connection is the packet path's to judge.
+#[test]
+fn load_balancers_ask_for_the_nodes_address() {
+    let mut node = Node::new();
+    let to = at("192.0.2.17:80");
+    let mut socket = SimulatedSocket::of_node(&node.simulator, TCP);
+    assert_eq!(socket.connect(to), Err(Forbid));
+    assert_eq!(socket.connect(at("10.96.0.16:80")), Ok(at("10.0.1.2:8080")));
+    let mut pod = SimulatedSocket::of_pod(&node.simulator, TCP, true);
+    assert_eq!(pod.connect(to), Ok(to));
+    node.change_service("narrow", |service| {
+        service
+            .source_ranges
+            .push("172.30.0.0/16".parse().expect("a range"));
+    });
+    let mut socket = SimulatedSocket::of_node(&node.simulator, TCP);
+    assert_eq!(socket.connect(to), Ok(at("10.0.1.2:8080")));
+}

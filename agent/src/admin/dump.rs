@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher13};
 use weir_common::abi::{
     Address, BACKEND_GONE, BackendState, CLASS_UNSET, CLASS_WORLD, Class, Endpoint, EndpointKey,
-    Frontend, FrontendKey, PrefixKey, ROW_ABSENT, ROW_OPEN, Range, Segment, Slot, VerdictKey,
+    Frontend, FrontendKey, PrefixKey, ROW_ABSENT, ROW_OPEN, Range, Segment, Slot, SourceKey,
+    VerdictKey,
 };
 use zerocopy::FromBytes;
 
@@ -64,6 +65,7 @@ pub fn raw(maps: &RawMaps) -> MapDump {
                 Table::Slot => show::<u32, Slot>(key, value),
                 Table::Endpoint => show::<EndpointKey, Endpoint>(key, value),
                 Table::Class => show::<Address, Class>(key, value),
+                Table::Source => show::<SourceKey, u32>(key, value),
                 Table::Prefix => show::<PrefixKey, Class>(key, value),
                 Table::Verdict => show::<VerdictKey, Segment>(key, value),
                 Table::Range => show::<u32, Range>(key, value),
@@ -120,6 +122,16 @@ pub fn canonical(maps: &RawMaps) -> MapDump {
                 set(frontend.external_base, frontend.external_count),
             ),
         );
+    }
+
+    for key in maps.table::<SourceKey, u32>(Table::Source).keys() {
+        let [low, high] = key.scope.service.map(u64::from);
+        let range = PrefixKey {
+            bits: key.bits.saturating_sub(64),
+            address: key.scope.client,
+        };
+        let key = format!("service={:016x} {}", high << 32 | low, prefix_words(&range));
+        dump.add(Table::Source, key, "admitted".to_owned());
     }
 
     let classes = class_names(maps, version);

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use weir_common::abi::{Address, BackendState, EndpointKey, FrontendKey, PrefixKey, Range};
+use weir_common::abi::{
+    Address, BackendState, EndpointKey, FrontendKey, PrefixKey, Range, SourceKey,
+};
 
 use crate::model::{Direction, ObjectName, Pod};
 
@@ -22,6 +24,8 @@ pub struct Tables {
 pub struct ServiceTables {
     /// Every virtual address and port, with the wildcard entry of each address.
     pub frontends: BTreeMap<FrontendKey, FrontendEntry>,
+    /// Ranges of clients that frontends with `SOURCE_RANGES` let in, with the Service that each is of.
+    pub sources: BTreeMap<SourceKey, ObjectName>,
     /// State of every backend by fingerprint, active or draining; one that is not here is gone.
     pub backends: BTreeMap<u32, BackendState>,
 }

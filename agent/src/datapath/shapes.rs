@@ -3,7 +3,7 @@
 use weir_common::abi::{
     AFFINITIES, Address, Affinity, AffinityKey, BackendState, CONNECTED, Class, Counter, Endpoint,
     EndpointKey, Flow, FlowKey, FragmentKey, FragmentPorts, Frontend, FrontendKey, GENERATIONS,
-    Hook, Pair, Pairs, PrefixKey, Range, Segment, Slot, VerdictKey, control,
+    Hook, Pair, Pairs, PrefixKey, Range, Segment, Slot, SourceKey, VerdictKey, control,
 };
 use weir_common::reason::Reason;
 
@@ -80,6 +80,7 @@ pub(crate) const fn inner(table: Table, entries: u32) -> Shape {
     match table {
         Table::Frontend => shape::<FrontendKey, Frontend>(map_type::HASH, entries, SPARSE),
         Table::Slot => shape::<u32, Slot>(map_type::ARRAY, entries, ARRAY),
+        Table::Source => shape::<SourceKey, u32>(map_type::LPM_TRIE, entries, SPARSE),
         Table::Endpoint => shape::<EndpointKey, Endpoint>(map_type::HASH, entries, SPARSE),
         Table::Class => shape::<Address, Class>(map_type::HASH, entries, SPARSE),
         Table::Prefix => shape::<PrefixKey, Class>(map_type::LPM_TRIE, entries, SPARSE),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::ObjectName;
@@ -67,6 +68,8 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// status.loadBalancer.ingress: addresses that reach nodes unchanged (ipMode VIP).
     pub load_balancer_ips: Vec<IpAddr>,
+    /// spec.loadBalancerSourceRanges: who may use the load balancer's addresses; empty for everybody.
+    pub source_ranges: Vec<IpNetwork>,
     /// spec.internalTrafficPolicy, for clients of a cluster IP.
     pub internal_traffic_policy: TrafficPolicy,
     /// spec.externalTrafficPolicy, for clients of any other address that are outside the cluster.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use weir_common::abi::{
     Address, BACKEND_ACTIVE, BACKEND_DRAINING, BackendState, Class, Endpoint, EndpointKey,
-    Frontend, FrontendKey, PrefixKey, Range, Segment, Slot, VerdictKey, control,
+    Frontend, FrontendKey, PrefixKey, Range, Segment, Slot, SourceKey, VerdictKey, control,
 };
 use zerocopy::FromBytes;
 
@@ -80,6 +80,12 @@ fn write_key(f: &mut fmt::Formatter<'_>, table: Table, key: &[u8]) -> fmt::Resul
             };
             write!(f, "{}/{bits}", key.address)
         }),
+        Table::Source => parse(f, key, |f, key: SourceKey| {
+            let [low, high] = key.scope.service.map(u64::from);
+            let bits = key.bits.saturating_sub(64);
+            let service = high << 32 | low;
+            write!(f, "service {service:016x} {}/{bits}", key.scope.client)
+        }),
         Table::Verdict => parse(f, key, |f, key: VerdictKey| {
             write!(f, "row {} class {}", key.row, key.class)
         }),
@@ -120,6 +126,7 @@ fn write_value(f: &mut fmt::Formatter<'_>, table: Table, value: &[u8]) -> fmt::R
             let [zero, one] = value.versions.map(|class| class as i32);
             write!(f, "classes {zero} {one}")
         }),
+        Table::Source => f.write_str("admitted"),
         Table::Verdict => parse(f, value, |f, value: Segment| {
             write!(f, "ranges {}+{}", value.base, value.count)
         }),

@@ -41,6 +41,7 @@ fn fits(services: &ServiceTables) -> bool {
     services.frontends.len() <= limit(Table::Frontend)
         && sets.iter().map(|set| set.len()).sum::<usize>() <= limit(Table::Slot)
         && services.backends.len() <= limit(Table::Backend)
+        && services.sources.len() <= limit(Table::Source)
 }
 
 /// Of several of one size the one whose name comes last.
@@ -49,6 +50,9 @@ fn largest(services: &ServiceTables) -> Option<Refused> {
     for entry in services.frontends.values() {
         *entries.entry(&entry.origin).or_default() +=
             1 + entry.internal.len() + entry.external.len();
+    }
+    for service in services.sources.values() {
+        *entries.entry(service).or_default() += 1;
     }
     let largest = entries.into_iter().max_by_key(|(_, entries)| *entries);
     largest.map(|(service, entries)| Refused {
@@ -59,6 +63,7 @@ fn largest(services: &ServiceTables) -> Option<Refused> {
 
 fn remove(services: &mut ServiceTables, name: &ObjectName) {
     services.frontends.retain(|_, entry| entry.origin != *name);
+    services.sources.retain(|_, service| service != name);
     let led_to: BTreeSet<u32> = services
         .frontends
         .values()

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use weir_common::abi::{
     Address, BACKEND_GONE, BackendState, CLASS_UNSET, CLASS_WORLD, Class, Endpoint, EndpointKey,
-    Frontend, FrontendKey, PrefixKey, ROW_ABSENT, ROW_OPEN, Range, Segment, Slot, VerdictKey,
-    control, range_bound,
+    Frontend, FrontendKey, PrefixKey, ROW_ABSENT, ROW_OPEN, Range, Segment, Slot, SourceKey,
+    SourceScope, VerdictKey, control, range_bound,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -216,6 +216,25 @@ impl MemoryMaps {
             let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
             let address = Address::from_bytes((number & mask).to_be_bytes());
             self.get(Table::Prefix, &PrefixKey { bits, address })
+        })
+    }
+
+    /// Whether map `source` has a prefix of a client's key.
+    #[must_use]
+    pub fn admits(&self, key: &SourceKey) -> bool {
+        let number = u128::from_be_bytes(key.scope.client.bytes());
+        (0..=128).any(|bits: u32| {
+            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+            let client = Address::from_bytes((number & mask).to_be_bytes());
+            let key = SourceKey {
+                bits: 64 + bits,
+                scope: SourceScope {
+                    client,
+                    ..key.scope
+                },
+            };
+            let found: Option<u32> = self.get(Table::Source, &key);
+            found.is_some()
         })
     }
 

@@ -1,10 +1,10 @@
 //! Frontends and their backend sets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
-use weir_common::abi::{Frontend, FrontendKey, Segment, Slot};
+use weir_common::abi::{Frontend, FrontendKey, Segment, Slot, SourceKey};
 
 use super::backends::Backends;
 use super::planner::Full;
@@ -17,6 +17,8 @@ use crate::compile::{Backend, ServiceTables};
 pub(super) struct Services {
     capacity: u32,
     frontends: BTreeMap<FrontendKey, Frontend>,
+    source_capacity: u32,
+    sources: BTreeSet<SourceKey>,
     pub(super) slots: Segments<Slot>,
 }
 
@@ -25,6 +27,8 @@ impl Services {
         Self {
             capacity: sizes[&Table::Frontend],
             frontends: BTreeMap::new(),
+            source_capacity: sizes[&Table::Source],
+            sources: BTreeSet::new(),
             slots: Segments::new(sizes[&Table::Slot]),
         }
     }
@@ -60,6 +64,15 @@ impl Services {
             };
             values.push((*key, value));
         }
+        // Ranges come before the frontends that ask for them, and go after.
+        for key in desired.sources.keys() {
+            if self.sources.insert(*key) {
+                steps.push(Step::write(Table::Source, key, &0_u32));
+            }
+        }
+        if self.sources.len() > self.source_capacity as usize {
+            return Err(Full);
+        }
         for (key, value) in values {
             if self.frontends.insert(key, value) != Some(value) {
                 steps.push(Step::write(Table::Frontend, &key, &value));
@@ -73,6 +86,13 @@ impl Services {
             let keep = desired.frontends.contains_key(key);
             if !keep {
                 steps.push(Step::delete(Table::Frontend, key));
+            }
+            keep
+        });
+        self.sources.retain(|key| {
+            let keep = desired.sources.contains_key(key);
+            if !keep {
+                steps.push(Step::delete(Table::Source, key));
             }
             keep
         });

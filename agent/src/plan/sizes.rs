@@ -14,7 +14,7 @@ pub(super) const RANGES_PER_VERDICT: usize = u16::MAX as usize;
 /// Smallest and largest capacity of a table.
 fn bounds(table: Table) -> (u32, u32) {
     match table {
-        Table::Frontend | Table::Prefix => (1 << 10, 1 << 18),
+        Table::Frontend | Table::Source | Table::Prefix => (1 << 10, 1 << 18),
         Table::Slot | Table::Verdict | Table::Range => (1 << 12, 1 << 22),
         Table::Endpoint => (1 << 9, 1 << 14),
         Table::Class => (1 << 12, 1 << 20),
@@ -64,6 +64,7 @@ pub fn entries(tables: &Tables) -> BTreeMap<Table, usize> {
     BTreeMap::from([
         (Table::Frontend, services.frontends.len()),
         (Table::Slot, slots.iter().map(|set| set.len()).sum()),
+        (Table::Source, services.sources.len()),
         (Table::Endpoint, policies.endpoints.len()),
         (Table::Class, policies.addresses.len()),
         (Table::Prefix, policies.prefixes.len()),
@@ -114,6 +115,11 @@ fn too_large(tables: &Tables, table: Table, need: usize, limit: usize) -> PlanEr
                     _ => entry.internal.len() + entry.external.len(),
                 };
                 add(format!("Service {}", entry.origin), entries);
+            }
+        }
+        Table::Source => {
+            for service in tables.services.sources.values() {
+                add(format!("Service {service}"), 1);
             }
         }
         Table::Endpoint => {

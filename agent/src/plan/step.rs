@@ -11,6 +11,8 @@ pub enum Table {
     Frontend,
     /// Index to `Slot` (array).
     Slot,
+    /// `SourceKey` to nothing (longest prefix).
+    Source,
     /// `EndpointKey` to `Endpoint`.
     Endpoint,
     /// `Address` to `Class`.
@@ -27,9 +29,10 @@ pub enum Table {
 
 impl Table {
     /// Tables that every generation has its own of.
-    pub const GENERATION: [Self; 7] = [
+    pub const GENERATION: [Self; 8] = [
         Self::Frontend,
         Self::Slot,
+        Self::Source,
         Self::Endpoint,
         Self::Class,
         Self::Prefix,
@@ -43,6 +46,7 @@ impl Table {
         match self {
             Self::Frontend => "frontend",
             Self::Slot => "slot",
+            Self::Source => "source",
             Self::Endpoint => "endpoint",
             Self::Class => "class",
             Self::Prefix => "prefix",

@@ -25,7 +25,7 @@ pub use policy::{
 pub use service::{
     AFFINITIES, AFFINITY, Affinity, AffinityKey, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_GONE,
     BackendState, DROP_EXTERNAL, DROP_INTERNAL, Frontend, FrontendKey, IN_CLUSTER_SET,
-    IN_LOCAL_SET, Slot, WILDCARD,
+    IN_LOCAL_SET, NODE_OUTSIDE, SOURCE_RANGES, Slot, SourceKey, SourceScope, WILDCARD,
 };
 pub use socket::{CONNECTED, Pair, Pairs};
 

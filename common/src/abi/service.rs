@@ -42,6 +42,82 @@ pub const DROP_EXTERNAL: u32 = 1 << 2;
 /// Flag of [`Frontend`]: sessionAffinity ClientIP.
 pub const AFFINITY: u32 = 1 << 3;
 
+/// Flag of [`Frontend`]: only clients in the Service port's ranges in map `source` are let in (loadBalancerSourceRanges).
+pub const SOURCE_RANGES: u32 = 1 << 4;
+/// Flag of [`Frontend`]: none of those ranges holds the node's address, so that its own sockets are not let in.
+pub const NODE_OUTSIDE: u32 = 1 << 5;
+
+/// A range of clients of a Service port: key of longest-prefix map `source`, whose values say nothing.
+#[repr(C)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+pub struct SourceKey {
+    /// Significant bits of `scope`: 64 for the Service port, and those of the address.
+    pub bits: u32,
+    /// What they are bits of.
+    pub scope: SourceScope,
+}
+
+/// See [`SourceKey`].
+#[repr(C)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+pub struct SourceScope {
+    /// See [`Frontend::service`]: lower half, upper half.
+    pub service: [u32; 2],
+    /// Address of the range or of a client.
+    pub client: Address,
+}
+
+impl SourceKey {
+    /// The key that looks up a client.
+    #[inline(always)]
+    #[must_use]
+    pub const fn client(service: u64, client: Address) -> Self {
+        Self {
+            bits: 64 + 128,
+            scope: SourceScope {
+                service: [service as u32, (service >> 32) as u32],
+                client,
+            },
+        }
+    }
+
+    /// The key of a range of `length` bits of the addresses of a family; bits of `network` beyond them are zero.
+    #[must_use]
+    pub const fn prefix(service: u64, network: Address, length: u8, v4: bool) -> Self {
+        let mapped = if v4 { 96 } else { 0 };
+        Self {
+            bits: 64 + mapped + length as u32,
+            ..Self::client(service, network)
+        }
+    }
+}
+
 /// A Service port: value of map `frontend`. Both sets are runs of map `slot`.
 #[repr(C)]
 #[derive(

@@ -6,7 +6,7 @@ use super::parse::Headers;
 use crate::abi::{
     Address, Affinity, AffinityKey, BackendState, Class, Endpoint, EndpointKey, Event, Flow,
     FlowKey, FlowRef, FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment,
-    Side, Slot, VerdictKey,
+    Side, Slot, SourceKey, VerdictKey,
 };
 
 /// The packet, from its Ethernet header on. Offsets and lengths are bytes.
@@ -84,6 +84,8 @@ pub trait Services {
     fn slot(&self, index: u32) -> Option<Slot>;
     /// What became of a backend.
     fn backend(&self, id: u32) -> Option<BackendState>;
+    /// Whether a client is in a range of a Service port.
+    fn admits(&self, key: &SourceKey) -> bool;
     /// Where a client's last connection went.
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
     /// Notes where a client's connection goes.

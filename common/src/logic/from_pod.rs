@@ -161,6 +161,7 @@ fn decide_new<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
         reason if reason == Reason::NoLocalEndpoint as u32 => {
             Outcome::drop(Reason::NoLocalEndpoint)
         }
+        reason if reason == Reason::SourceRange as u32 => Outcome::drop(Reason::SourceRange),
         reason if reason == Reason::NoEndpoint as u32 => reject(ctx, s, Reason::NoEndpoint),
         reason if reason == Reason::NoServicePort as u32 => reject(ctx, s, Reason::NoServicePort),
         reason if reason == Reason::TupleClash as u32 => Outcome::drop(Reason::TupleClash),

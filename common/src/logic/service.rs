@@ -7,8 +7,8 @@ use super::parse::Headers;
 use super::wire::protocol;
 use crate::abi::{
     AFFINITY, Address, AffinityKey, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_GONE, BACKEND_SIDE,
-    BackendState, DROP_INTERNAL, FRONTEND_SIDE, FlowRef, Frontend, FrontendKey, NAT, Slot,
-    WILDCARD,
+    BackendState, DROP_INTERNAL, FRONTEND_SIDE, FlowRef, Frontend, FrontendKey, NAT, SOURCE_RANGES,
+    Slot, SourceKey, WILDCARD,
 };
 use crate::reason::Reason;
 
@@ -65,6 +65,11 @@ fn seek<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     let Some(frontend) = find(&ctx, &h.destination, port, h.protocol) else {
         return NOT_A_SERVICE;
     };
+    if frontend.flags & SOURCE_RANGES != 0
+        && !ctx.admits(&SourceKey::client(frontend.service, h.source))
+    {
+        return Reason::SourceRange as u32;
+    }
     s.frontend = frontend;
     s.service = frontend.service;
     refusal(&frontend).map_or(TRANSLATED, |reason| reason as u32)

@@ -8,7 +8,8 @@ use super::context::Services;
 use super::service::{find, pick, refusal, state_of};
 use super::wire::protocol;
 use crate::abi::{
-    AFFINITY, Address, Affinity, AffinityKey, BACKEND_ACTIVE, Frontend, Pair, Pairs, Slot,
+    AFFINITY, Address, Affinity, AffinityKey, BACKEND_ACTIVE, Frontend, NODE_OUTSIDE, Pair, Pairs,
+    SOURCE_RANGES, Slot,
 };
 use crate::reason::Reason;
 
@@ -157,10 +158,15 @@ fn translate<S: Socket>(socket: &mut S, client: Client, datagram: bool) -> Answe
     };
     let refusal = refusal(&frontend);
     if client == Client::Pod
-        && (refusal.is_some() || frontend.flags & AFFINITY != 0 || address.is_loopback())
+        && (refusal.is_some()
+            || frontend.flags & (AFFINITY | SOURCE_RANGES) != 0
+            || address.is_loopback())
     {
         // The packet path counts and reports refusals, and knows a client by its address. Loopback addresses are each pod's own.
         return Answer::Pass;
+    }
+    if client == Client::Node && frontend.flags & NODE_OUTSIDE != 0 {
+        return Answer::Forbid;
     }
     match refusal {
         None => {}

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use weir_common::abi::{
     Address, Affinity, AffinityKey, BackendState, Class, Endpoint, EndpointKey, Event, Flow,
     FlowKey, FlowRef, FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment,
-    Slot, VerdictKey,
+    Slot, SourceKey, VerdictKey,
 };
 use weir_common::logic::{Env, Maps, Services, nanoseconds};
 
@@ -56,6 +56,10 @@ impl Services for Context<'_> {
 
     fn backend(&self, id: u32) -> Option<BackendState> {
         Some(self.0.maps.backend(id))
+    }
+
+    fn admits(&self, key: &SourceKey) -> bool {
+        self.0.maps.admits(key)
     }
 
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {

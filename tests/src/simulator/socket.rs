@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use weir_common::abi::{
     Address, Affinity, AffinityKey, BackendState, Frontend, FrontendKey, Pair, Pairs, Slot,
+    SourceKey,
 };
 use weir_common::logic::{self, Answer, Services, Socket};
 
@@ -145,6 +146,10 @@ impl Services for SimulatedSocket<'_> {
 
     fn backend(&self, id: u32) -> Option<BackendState> {
         Some(self.simulator.maps.backend(id))
+    }
+
+    fn admits(&self, key: &SourceKey) -> bool {
+        self.simulator.maps.admits(key)
     }
 
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {

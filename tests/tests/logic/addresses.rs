@@ -101,3 +101,68 @@ fn traffic_policies_do_not_keep_pods_from_other_addresses() {
         assert_eq!(node.leave(A, &packet).0, Reason::NoEndpoint, "{to:?}");
     }
 }
+
+/// loadBalancerSourceRanges: of a load balancer's address only, and of new connections only.
+#[test]
+fn a_load_balancer_asks_where_a_pod_comes_from() {
+    const BALANCER: (&str, u16) = ("192.0.2.17", 80);
+    let mut node = Node::new(vec![]);
+    let inside = tcp_packet((POD_A, 4000), BALANCER, tcp::SYN);
+    let (reason, sent) = node.leave(A, &inside);
+    assert_eq!(reason, Reason::NotIsolated);
+    assert_eq!(ends(&sent)[1], (address(POD_B), 8080));
+    let outside = tcp_packet((POD_B, 4000), BALANCER, tcp::SYN);
+    assert_eq!(node.leave(B, &outside).0, Reason::SourceRange);
+    let cluster_ip = tcp_packet((POD_B, 4000), ("10.96.0.16", 80), tcp::SYN);
+    assert!(!node.leave(B, &cluster_ip).0.is_drop());
+    // Without endpoints it is the same: who is not let in learns nothing.
+    let mut snapshot = snapshot([A, B], vec![]);
+    for slice in snapshot.slices.values_mut() {
+        let mut empty = (**slice).clone();
+        empty.endpoints.clear();
+        *slice = empty.into();
+    }
+    node.apply(&snapshot);
+    assert_eq!(node.leave(B, &outside).0, Reason::SourceRange);
+    let another = tcp_packet((POD_A, 4001), BALANCER, tcp::SYN);
+    assert_eq!(node.leave(A, &another).0, Reason::NoEndpoint);
+}
+
+#[test]
+fn connections_outlive_ranges_and_ranges_can_go() {
+    const BALANCER: (&str, u16) = ("192.0.2.17", 80);
+    let ranged = |ranges: &[&str]| {
+        let mut snapshot = snapshot([A, B], vec![]);
+        let name = ObjectName::new("shop", "narrow");
+        let mut service = (*snapshot.services[&name]).clone();
+        service.source_ranges = ranges
+            .iter()
+            .map(|range| range.parse().expect("a range"))
+            .collect();
+        snapshot.services.insert(name, service.into());
+        snapshot
+    };
+    let mut node = Node::new(vec![]);
+    node.leave(A, &tcp_packet((POD_A, 4000), BALANCER, tcp::SYN));
+    node.apply(&ranged(&["10.0.1.2/32"]));
+    let later = tcp_packet((POD_A, 4000), BALANCER, tcp::ACK);
+    assert_eq!(node.leave(A, &later).0, Reason::Established);
+    let new = |port| tcp_packet((POD_A, port), BALANCER, tcp::SYN);
+    assert_eq!(node.leave(A, &new(4001)).0, Reason::SourceRange);
+    for ranges in [
+        &["10.0.1.2/32", "10.0.0.0/16"][..],
+        &["fd00::/64"],
+        &["0.0.0.0/0"],
+        &[],
+    ] {
+        node.apply(&ranged(&["10.0.1.2/32"]));
+        assert_eq!(node.leave(A, &new(4002)).0, Reason::SourceRange);
+        node.apply(&ranged(ranges));
+        assert_eq!(
+            node.leave(A, &new(4003)).0,
+            Reason::NotIsolated,
+            "{ranges:?}"
+        );
+        node.simulator.forget_flows();
+    }
+}

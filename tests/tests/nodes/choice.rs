@@ -144,6 +144,43 @@ fn node_ports_are_where_they_are_wanted(fixture: &mut Fixture) -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn load_balancers_ask_where_clients_come_from() -> Result<()> {
+    each(&FEW, |variant| {
+        let mut fixture = Fixture::new(variant)?;
+        let client = fixture.cluster.topology().pod("client").addresses();
+        let node = fixture.cluster.topology().node("node1").addresses();
+        for (address, inside, outside) in [(client, "client", "node1"), (node, "node1", "client")] {
+            let ranges = format!(
+                "spec:\n  loadBalancerSourceRanges: [{}/32, \"{}/128\"]\n",
+                address.v4, address.v6
+            );
+            let yaml = exposed("narrow", "pair", "both", 43).replace("spec:\n", &ranges);
+            fixture.apply("narrow.yaml", &yaml)?;
+            let [_, external, balancer, node_port] = everywhere(&fixture, 43)[..] else {
+                anyhow::bail!("four kinds of addresses");
+            };
+            for client in [inside, outside, "other"] {
+                for to in [external, node_port] {
+                    fixture.ensure_reaches(client, Tcp, to, &["near", "far"])?;
+                }
+            }
+            fixture.ensure_reaches(inside, Tcp, balancer, &["near", "far"])?;
+            fixture.ensure_silence("other", Tcp, balancer)?;
+            for to in balancer {
+                let outcome = Probe::tcp(to)
+                    .timeout(Duration::from_millis(400))
+                    .run(&fixture.place(outside));
+                ensure!(
+                    outcome.identity().is_none(),
+                    "{outside} -> {to}: {outcome:?}"
+                );
+            }
+        }
+        Ok(())
+    })
+}
+
 /// The endpoint that a client has, by every address of the Service.
 fn partner(fixture: &Fixture, client: &str, v6: usize) -> Result<String> {
     let mut seen = BTreeSet::new();

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use weir_common::abi::{AFFINITY, DROP_EXTERNAL, DROP_INTERNAL, FrontendKey, WILDCARD};
+use weir_common::abi::{AFFINITY, DROP_EXTERNAL, DROP_INTERNAL, FrontendKey, SourceKey, WILDCARD};
 
 use super::choice::Choice;
-use crate::compile::{Backend, FrontendEntry};
-use crate::model::{Service, ServicePort, TrafficPolicy, fingerprint, service_port_id};
+use super::ranges;
+use crate::compile::{Backend, FrontendEntry, ServiceTables};
+use crate::model::{ObjectName, Service, ServicePort, TrafficPolicy, fingerprint, service_port_id};
 
 /// By what a frontend has its address, strongest claim first: who may write a Service must not take an address away from one
 /// that was given it by the cluster (as CVE-2020-8554 does by externalIPs).
@@ -23,19 +24,31 @@ enum Claim {
 /// The frontends so far. Of two claims of one kind the Service with the smaller name has the stronger one: the other is being
 /// deleted, or was given the address since.
 #[derive(Default)]
-pub(super) struct Frontends(BTreeMap<FrontendKey, (Claim, FrontendEntry)>);
+pub(super) struct Frontends {
+    entries: BTreeMap<FrontendKey, (Claim, FrontendEntry)>,
+    sources: BTreeMap<SourceKey, ObjectName>,
+}
+
+/// Addresses of this node.
+pub(super) struct Home<'s> {
+    /// Where it has node ports.
+    pub(super) node_ports: Vec<IpAddr>,
+    /// Where its own packets come from.
+    pub(super) primary: &'s [IpAddr],
+}
 
 impl Frontends {
-    /// Adds what a Service port is met at in one family, with the node's addresses for node ports. Services come by name.
+    /// Adds what a Service port is met at in one family. Services come by name.
     pub(super) fn add(
         &mut self,
         service: &Service,
         port: &ServicePort,
         v4: bool,
         choice: &Choice,
-        node: &[IpAddr],
+        home: &Home<'_>,
     ) {
-        let sets = Sets::new(service, port, choice);
+        let mut sets = Sets::new(service, port, choice);
+        sets.admission = ranges::add(&mut self.sources, service, sets.id, v4, home.primary);
         let virtual_addresses = [
             (Claim::ClusterIp, &service.cluster_ips),
             (Claim::LoadBalancer, &service.load_balancer_ips),
@@ -47,7 +60,7 @@ impl Frontends {
             }
         }
         if let Some(number) = port.node_port {
-            for address in of_family(node, v4) {
+            for address in of_family(&home.node_ports, v4) {
                 let claim = Claim::NodePort;
                 self.claim(claim, key(address, port, number), || sets.entry(claim));
             }
@@ -69,16 +82,20 @@ impl Frontends {
     }
 
     fn claim(&mut self, claim: Claim, key: FrontendKey, entry: impl FnOnce() -> FrontendEntry) {
-        let held = self.0.get(&key);
+        let held = self.entries.get(&key);
         if held.is_none_or(|(holder, _)| claim < *holder) {
-            self.0.insert(key, (claim, entry()));
+            self.entries.insert(key, (claim, entry()));
         }
     }
 
-    /// All of them.
-    pub(super) fn finish(self) -> BTreeMap<FrontendKey, FrontendEntry> {
-        let frontends = self.0.into_iter();
-        frontends.map(|(key, (_, entry))| (key, entry)).collect()
+    /// All of them, for tables that have no backends yet.
+    pub(super) fn finish(self) -> ServiceTables {
+        let entries = self.entries.into_iter();
+        ServiceTables {
+            frontends: entries.map(|(key, (_, entry))| (key, entry)).collect(),
+            sources: self.sources,
+            ..ServiceTables::default()
+        }
     }
 }
 
@@ -103,6 +120,8 @@ struct Sets<'s> {
     id: u64,
     cluster: Arc<[Backend]>,
     local: Arc<[Backend]>,
+    /// Flags of the load balancer's frontends.
+    admission: u32,
 }
 
 impl<'s> Sets<'s> {
@@ -122,6 +141,7 @@ impl<'s> Sets<'s> {
             id,
             cluster: backends(&choice.cluster),
             local: backends(&choice.local),
+            admission: 0,
         }
     }
 
@@ -138,12 +158,18 @@ impl<'s> Sets<'s> {
                 (TrafficPolicy::Cluster, self.service.external_traffic_policy)
             }
         };
+        // Node ports and external addresses are open to all, as with kube-proxy.
+        let admission = match claim {
+            Claim::LoadBalancer => self.admission,
+            Claim::ClusterIp | Claim::ExternalIp | Claim::NodePort => 0,
+        };
         FrontendEntry {
             origin: self.service.name.clone(),
             port_name: self.port.name.clone(),
             service: self.id,
             flags: self.drops(internal, DROP_INTERNAL)
                 | self.drops(external, DROP_EXTERNAL)
+                | admission
                 | self.service.affinity_seconds.map_or(0, |_| AFFINITY),
             affinity_seconds: self.service.affinity_seconds.unwrap_or(0),
             internal: self.set(internal),

@@ -3,6 +3,7 @@
 mod choice;
 mod frontends;
 mod health;
+mod ranges;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use weir_common::abi::{
 pub use self::health::{HealthCheck, health_checks};
 
 use self::choice::{Candidates, Families, Site, choose};
-use self::frontends::Frontends;
+use self::frontends::{Frontends, Home};
 use super::{Backend, ServiceTables};
 use crate::model::{
     EndpointSlice, ObjectName, Service, ServicePort, Snapshot, TrafficPolicy, fingerprint,
@@ -30,7 +31,10 @@ pub fn services(snapshot: &Snapshot) -> ServiceTables {
         slices.entry(&slice.service).or_default().push(slice);
     }
     let site = Site::of(snapshot, &snapshot.node_name);
-    let node: Vec<IpAddr> = snapshot.node_port_addresses().into_iter().collect();
+    let home = Home {
+        node_ports: snapshot.node_port_addresses().into_iter().collect(),
+        primary: snapshot.own_node().map_or(&[], |node| &node.primary),
+    };
     let mut backends = BTreeMap::new();
     let mut frontends = Frontends::default();
     for service in snapshot.services.values() {
@@ -40,15 +44,15 @@ pub fn services(snapshot: &Snapshot) -> ServiceTables {
             for v4 in families(service) {
                 let endpoints = endpoints.of_family(v4);
                 let choice = choose(endpoints, site);
-                frontends.add(service, port, v4, &choice, &node);
+                frontends.add(service, port, v4, &choice, &home);
                 drain(&mut backends, service, port, endpoints);
             }
         }
         frontends.add_wildcards(service);
     }
-    let frontends = frontends.finish();
+    let mut tables = frontends.finish();
     // After the draining ones: active wins, also between two backends whose fingerprints collide.
-    for entry in frontends.values() {
+    for entry in tables.frontends.values() {
         let sets = [
             (&entry.internal, DROP_INTERNAL),
             (&entry.external, DROP_EXTERNAL),
@@ -67,10 +71,8 @@ pub fn services(snapshot: &Snapshot) -> ServiceTables {
             }
         }
     }
-    ServiceTables {
-        frontends,
-        backends,
-    }
+    tables.backends = backends;
+    tables
 }
 
 /// Families of a Service: those of its cluster IPs. Whether each is IPv4.

@@ -6,7 +6,9 @@ use crate::compile::Backend;
 use crate::model::{Endpoint, Node};
 use crate::model::{Protocol, SlicePort};
 use std::sync::Arc;
-use weir_common::abi::{DROP_EXTERNAL, DROP_INTERNAL, FrontendKey, WILDCARD};
+use weir_common::abi::{
+    DROP_EXTERNAL, DROP_INTERNAL, FrontendKey, NODE_OUTSIDE, SOURCE_RANGES, SourceKey, WILDCARD,
+};
 
 fn name(name: &str) -> ObjectName {
     ObjectName::new("a", name)
@@ -553,4 +555,59 @@ fn health_checks_count_ready_endpoints_of_the_node_once() {
     };
     let expected = [(30_001, check("web", 2)), (30_002, check("none", 0))];
     assert_eq!(health_checks(&snapshot), expected.into());
+}
+
+/// Flags of the load balancer's and the external frontend, and the ranges, of a Service with these ranges.
+fn admission(ranges: &[&str]) -> (u32, u32, Vec<String>) {
+    let mut service = exposed(TrafficPolicy::Cluster, TrafficPolicy::Cluster);
+    service.cluster_ips.push(ip("fd20::1"));
+    service.source_ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+    let tables = services(&on_node(vec![service], vec![]));
+    for open in [
+        key("192.0.2.2", 80),
+        key("10.9.0.1", 30080),
+        key("172.20.0.1", 80),
+    ] {
+        assert_eq!(tables.frontends[&open].flags, 0, "{open:?}");
+    }
+    let id = service_port_id(&name("web"), "http", Protocol::Tcp);
+    let range = |key: &SourceKey| {
+        assert_eq!(key.scope, SourceKey::client(id, key.scope.client).scope);
+        format!("{}/{}", IpAddr::from(key.scope.client), key.bits - 64)
+    };
+    (
+        tables.frontends[&key("192.0.2.1", 80)].flags,
+        tables.frontends[&key("2001:db8::1", 80)].flags,
+        tables.sources.keys().map(range).collect(),
+    )
+}
+
+#[test]
+fn load_balancers_ask_where_a_client_comes_from() {
+    const OUTSIDE: u32 = SOURCE_RANGES | NODE_OUTSIDE;
+    for (ranges, v4, v6, keys) in [
+        (&[][..], 0, 0, &[][..]),
+        (&["10.1.0.0/16"], OUTSIDE, 0, &["10.1.0.0/112"]),
+        // The node is 10.9.0.1; nobody asks in the family without ranges.
+        (&["10.0.0.0/8"], SOURCE_RANGES, 0, &["10.0.0.0/104"]),
+        (&["fd00::/64"], 0, OUTSIDE, &["fd00::/64"]),
+        (
+            &["10.9.0.1/32", "fd00::1/128"],
+            SOURCE_RANGES,
+            OUTSIDE,
+            &["fd00::1/128", "10.9.0.1/128"],
+        ),
+        (
+            &["10.1.0.0/16", "0.0.0.0/0", "fd00::/64"],
+            0,
+            OUTSIDE,
+            &["fd00::/64"],
+        ),
+    ] {
+        let (found_v4, found_v6, mut found) = admission(ranges);
+        let mut wanted: Vec<_> = keys.iter().map(|key| (*key).to_owned()).collect();
+        wanted.sort();
+        found.sort();
+        assert_eq!((found_v4, found_v6, found), (v4, v6, wanted), "{ranges:?}");
+    }
 }

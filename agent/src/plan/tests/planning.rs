@@ -136,7 +136,7 @@ fn the_first_plan_builds_a_generation_and_the_second_is_empty() {
     let mut planner = Planner::new();
     let lines = lines(&planner.plan(&old).unwrap());
     assert!(
-        lines[0].starts_with("begin frontend=1024 slot=4096 endpoint=512 class=4096"),
+        lines[0].starts_with("begin frontend=1024 slot=4096 source=1024 endpoint=512 class=4096"),
         "{lines:?}"
     );
     assert!(

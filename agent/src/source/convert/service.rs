@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::address::parse_ip;
+use super::address::{parse_cidr, parse_ip};
 use super::fields::{self, dual_stack, has_label};
 use super::{Conversion, Converted};
 use crate::model::{Kind, Object, Service, ServicePort, TrafficPolicy};
@@ -73,6 +74,8 @@ pub fn service(object: api::Service) -> Conversion {
             ports: ports(spec.ports.unwrap_or_default()).map_err(reject)?,
             external_ips,
             load_balancer_ips,
+            source_ranges: source_ranges(&spec.load_balancer_source_ranges.unwrap_or_default())
+                .map_err(reject)?,
             internal_traffic_policy: policy(
                 "spec.internalTrafficPolicy",
                 spec.internal_traffic_policy,
@@ -114,6 +117,17 @@ fn affinity(kind: &str, config: Option<api::SessionAffinityConfig>) -> Result<Op
             Problem::AffinityTimeout(seconds),
         )),
     }
+}
+
+/// Ranges, around which the API has let people write spaces. One that cannot be read refuses the Service: without it, others could
+/// be let in.
+fn source_ranges(texts: &[String]) -> Result<Vec<IpNetwork>, Fault> {
+    let read = |(index, text): (usize, &String)| {
+        parse_cidr(text.trim()).map_err(|problem| {
+            Fault::new(format!("spec.loadBalancerSourceRanges[{index}]"), problem)
+        })
+    };
+    texts.iter().enumerate().map(read).collect()
 }
 
 /// Addresses beside the cluster's own: each stands for itself.

@@ -108,6 +108,7 @@ fn a_service_is_met_at_more_than_its_cluster_ips() {
             "externalTrafficPolicy": "Local",
             "healthCheckNodePort": 31000,
             "sessionAffinity": "ClientIP",
+            "loadBalancerSourceRanges": [" 10.0.0.9/8 ", "fd00::/64"],
             "ports": [{"port": 80, "nodePort": 30080}, {"name": "b", "port": 81, "nodePort": 0}],
         },
         "status": {"loadBalancer": {"ingress": [
@@ -134,6 +135,12 @@ fn a_service_is_met_at_more_than_its_cluster_ips() {
         ["192.0.2.2", "192.0.2.3"]
     );
     assert_eq!(service.affinity_seconds, Some(10_800));
+    let ranges: Vec<_> = service
+        .source_ranges
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(ranges, ["10.0.0.0/8", "fd00::/64"]);
     assert_eq!(service.external_traffic_policy, model::TrafficPolicy::Local);
     assert_eq!(service.health_check_node_port, Some(31_000));
     let node_ports = service.ports.iter().map(|port| port.node_port);

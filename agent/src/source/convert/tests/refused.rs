@@ -73,6 +73,19 @@ fn bad_objects_are_rejected_by_field_and_remedy() {
         ),
         (
             Kind::Service,
+            service_with(
+                "loadBalancerSourceRanges",
+                json!(["10.0.0.0/8", "10.0.0.1"]),
+            ),
+            "Service n/a: spec.loadBalancerSourceRanges[1]: \"10.0.0.1\" is not a CIDR; write one like 10.0.0.0/8 or fd00::/64",
+        ),
+        (
+            Kind::Service,
+            service_with("sessionAffinity", json!("Cookie")),
+            "Service n/a: spec.sessionAffinity: \"Cookie\" is not a session affinity; use None or ClientIP",
+        ),
+        (
+            Kind::Service,
             service_with("type", json!("Nodeport")),
             "Service n/a: spec.type: \"Nodeport\" is not a type; use ClusterIP, NodePort, LoadBalancer or ExternalName",
         ),
