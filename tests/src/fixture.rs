@@ -100,7 +100,6 @@ pub fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
                     port: 80,
                     node_port: is_open.then_some(30015),
                     target_port: "8080".to_owned(),
-                    ..ServicePort::default()
                 })
                 .to_vec(),
             ..Service::default()

@@ -11,7 +11,7 @@ const FLAWS_TOLD: usize = 5;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Outcome {
     /// It is used, perhaps without some parts of it.
-    Used(Object, Option<String>),
+    Used(Box<Object>, Option<String>),
     /// It is not for us.
     NotOurs,
     /// It cannot be used.
@@ -21,7 +21,7 @@ pub(super) enum Outcome {
 impl Outcome {
     pub(super) fn of(conversion: Conversion) -> Self {
         match conversion {
-            Ok(Some(Converted { object, flaws })) => Self::Used(object, summary(&flaws)),
+            Ok(Some(Converted { object, flaws })) => Self::Used(Box::new(object), summary(&flaws)),
             Ok(None) => Self::NotOurs,
             Err(Rejection { fault, .. }) => Self::Rejected(fault.to_string()),
         }
@@ -71,7 +71,7 @@ impl Outcome {
     /// The events that bring a state up to date which may hold an earlier version of the object.
     pub(super) fn events(&self, kind: Kind, name: &ObjectName) -> impl Iterator<Item = Event> {
         let main = match self {
-            Self::Used(object, _) => Some(Event::Applied(object.clone())),
+            Self::Used(object, _) => Some(Event::Applied(Object::clone(object))),
             Self::NotOurs => Some(Event::Deleted(kind, name.clone())),
             Self::Rejected(_) => None,
         };

@@ -476,26 +476,19 @@ fn node_ports_are_where_the_operator_wants_them() {
 /// An address that the cluster gave to one Service is not to be had by naming it in another.
 #[test]
 fn the_strongest_claim_to_an_address_counts() {
-    let named = |text: &str, claim: fn(&mut Service)| {
+    let named = |text: &str| {
         let mut service = web(&[]);
         service.name = name(text);
         service.cluster_ips = vec![ip(&format!("172.20.1.{}", text.as_bytes()[0]))];
-        claim(&mut service);
         service
     };
-    let claims: [(&str, fn(&mut Service)); 5] = [
-        ("a", |s| {
-            s.external_ips = vec![ip("172.20.0.1"), ip("192.0.2.1")]
-        }),
-        ("b", |s| s.external_ips = vec![ip("192.0.2.1")]),
-        ("c", |s| {
-            s.load_balancer_ips = vec![ip("172.20.0.1"), ip("192.0.2.1")]
-        }),
-        ("d", |s| s.ports[0].node_port = Some(80)),
-        ("z", |s| s.cluster_ips = vec![ip("172.20.0.1")]),
-    ];
-    let all: Vec<Service> = claims.map(|(text, claim)| named(text, claim)).to_vec();
-    let tables = services(&on_node(all.clone(), vec![]));
+    let mut all = ["a", "b", "c", "d", "z"].map(named);
+    all[0].external_ips = vec![ip("172.20.0.1"), ip("192.0.2.1")];
+    all[1].external_ips = vec![ip("192.0.2.1")];
+    all[2].load_balancer_ips = vec![ip("172.20.0.1"), ip("192.0.2.1")];
+    all[3].ports[0].node_port = Some(80);
+    all[4].cluster_ips = vec![ip("172.20.0.1")];
+    let tables = services(&on_node(all.to_vec(), vec![]));
     let owner =
         |tables: &ServiceTables, address| tables.frontends[&key(address, 80)].origin.name.clone();
     assert_eq!(owner(&tables, "172.20.0.1"), "z");

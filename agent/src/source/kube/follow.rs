@@ -75,7 +75,7 @@ impl Follower {
                     let (name, outcome) = judge(object, kind, convert);
                     reports.extend(outcome.report(kind, &name));
                     if let Outcome::Used(object, _) = outcome {
-                        list.push(object);
+                        list.push(*object);
                     }
                     continue;
                 }
