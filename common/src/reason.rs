@@ -26,6 +26,10 @@ pub enum Reason {
     Dhcp = 10,
     /// To an address that no local pod has.
     NotLocal = 11,
+    /// At a device of the node: not to or from a Service.
+    NotService = 12,
+    /// First packet of a flow between a client outside and a Service.
+    Translated = 13,
 
     /// The pod is isolated and no rule allows the flow.
     PolicyDenied = 64,
@@ -51,6 +55,8 @@ pub enum Reason {
     FlowTableFull = 74,
     /// A map that must be there was not.
     Internal = 75,
+    /// No port of the node is free to reach that backend from, or the device has no address.
+    NoSourcePort = 76,
     /// The load balancer's address is not for this client (loadBalancerSourceRanges).
     SourceRange = 80,
 }
@@ -60,7 +66,7 @@ impl Reason {
     pub const SLOTS: u32 = 128;
 
     /// Every reason.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::PolicyAllowed,
         Self::NotIsolated,
         Self::Established,
@@ -72,6 +78,8 @@ impl Reason {
         Self::Neighbor,
         Self::Dhcp,
         Self::NotLocal,
+        Self::NotService,
+        Self::Translated,
         Self::PolicyDenied,
         Self::SpoofedSource,
         Self::Truncated,
@@ -84,6 +92,7 @@ impl Reason {
         Self::RewriteFailed,
         Self::FlowTableFull,
         Self::Internal,
+        Self::NoSourcePort,
         Self::SourceRange,
     ];
 
@@ -114,6 +123,8 @@ impl Reason {
             Self::Neighbor => "neighbor",
             Self::Dhcp => "dhcp",
             Self::NotLocal => "not_local",
+            Self::NotService => "not_service",
+            Self::Translated => "translated",
             Self::PolicyDenied => "policy_denied",
             Self::SpoofedSource => "spoofed_source",
             Self::Truncated => "truncated",
@@ -126,6 +137,7 @@ impl Reason {
             Self::RewriteFailed => "rewrite_failed",
             Self::FlowTableFull => "flow_table_full",
             Self::Internal => "internal",
+            Self::NoSourcePort => "no_source_port",
             Self::SourceRange => "source_range",
         }
     }

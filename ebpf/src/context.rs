@@ -3,16 +3,18 @@
 use core::arch::asm;
 use core::ptr::NonNull;
 
+use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use weir_common::abi::{
-    Address, Affinity, AffinityKey, BackendState, Class, Endpoint, EndpointKey, Event, Flow,
-    FlowKey, FlowRef, FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment,
-    Slot, SourceKey, VerdictKey, control,
+    Address, Affinity, AffinityKey, BackendState, Class, Device, Endpoint, EndpointKey, Event,
+    Flow, FlowKey, FlowRef, FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range,
+    Segment, Slot, SourceKey, VerdictKey, control,
 };
 use weir_common::logic::{Maps, Services};
 
 use crate::maps::{
-    self, CLASS, CONTROL, COUNTER, ENDPOINT, EVENTS, FLOW, FRAGMENT, PREFIX, RANGE, VERDICT, copy,
+    self, CLASS, CONTROL, COUNTER, DEVICE, ENDPOINT, EVENTS, FLOW, FRAGMENT, PREFIX, RANGE,
+    VERDICT, copy,
 };
 
 /// A program's context, of the kernel's type for its hook. The maps are the same at all hooks.
@@ -122,6 +124,25 @@ impl<K> Maps for Context<K> {
     fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
         increment(control::FLOWS_INSERTED);
         FLOW.insert(key, flow, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn insert_new_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+        if key.claimed == 0 {
+            increment(control::FLOWS_INSERTED);
+        }
+        FLOW.insert(key, flow, u64::from(BPF_NOEXIST)).is_ok()
+    }
+
+    #[inline(always)]
+    fn delete_flow(&self, key: &FlowKey) {
+        // That it is gone already is as good.
+        let _ = FLOW.remove(key);
+    }
+
+    #[inline(always)]
+    fn device(&self, ifindex: u32) -> Option<Device> {
+        DEVICE.get_ptr_mut(&ifindex).map(copy)
     }
 
     #[inline(always)]

@@ -48,6 +48,34 @@ fn to_pod(ctx: TcContext) -> i32 {
     }
 }
 
+/// Ingress of an uplink or tunnel device.
+#[classifier]
+fn from_net(ctx: TcContext) -> i32 {
+    let skb = Skb::new(ctx.skb.skb);
+    match maps::scratch(Hook::FromNet) {
+        Some(scratch) => {
+            let outcome = logic::from_net(skb, scratch);
+            log::decision(&ctx, Hook::FromNet, outcome, scratch);
+            act(skb, outcome)
+        }
+        None => TC_ACT_SHOT,
+    }
+}
+
+/// Egress of an uplink or tunnel device.
+#[classifier]
+fn to_net(ctx: TcContext) -> i32 {
+    let skb = Skb::new(ctx.skb.skb);
+    match maps::scratch(Hook::ToNet) {
+        Some(scratch) => {
+            let outcome = logic::to_net(skb, scratch);
+            log::decision(&ctx, Hook::ToNet, outcome, scratch);
+            act(skb, outcome)
+        }
+        None => TC_ACT_SHOT,
+    }
+}
+
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
     let mut socket = SockAddr::<false>::new(ctx);

@@ -8,9 +8,10 @@ use aya_ebpf::btf_maps::{
 };
 use aya_ebpf::macros::btf_map;
 use weir_common::abi::{
-    self, Address, Affinity, AffinityKey, BackendState, Class, Counter, Endpoint, EndpointKey,
-    Event, Flow, FlowKey, FragmentKey, FragmentPorts, Frontend, FrontendKey, GENERATIONS, Hook,
-    Pair, Pairs, Range, Segment, Slot, SourceKey, SourceScope, VerdictKey, control,
+    self, Address, Affinity, AffinityKey, BackendState, Class, Counter, DEVICES, Device, Endpoint,
+    EndpointKey, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Frontend, FrontendKey,
+    GENERATIONS, Hook, Pair, Pairs, Range, Segment, Slot, SourceKey, SourceScope, VerdictKey,
+    control,
 };
 use weir_common::logic::Scratch;
 use weir_common::reason::Reason;
@@ -32,6 +33,8 @@ pub(crate) static FLOW: LruHashMap<FlowKey, Flow, 262_144> = LruHashMap::new();
 pub(crate) static FRAGMENT: LruHashMap<FragmentKey, FragmentPorts, 8_192> = LruHashMap::new();
 #[btf_map(name = "backend")]
 static BACKEND: Array<BackendState, 1_048_576, MMAPABLE> = Array::new();
+#[btf_map(name = "device")]
+pub(crate) static DEVICE: HashMap<u32, Device, { DEVICES as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map(name = "events")]
 pub(crate) static EVENTS: RingBuf<Event, 1_048_576> = RingBuf::new();
 #[btf_map(name = "socket")]

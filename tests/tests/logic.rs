@@ -6,6 +6,10 @@ mod addresses;
 mod affinity;
 #[path = "logic/bypass.rs"]
 mod bypass;
+#[path = "logic/external.rs"]
+mod external;
+#[path = "logic/external_errors.rs"]
+mod external_errors;
 #[path = "logic/node.rs"]
 mod node;
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use weir_common::abi::{FRONTEND_SIDE, Flow, FlowKey, NAT, Side};
+use weir_common::abi::{BACKEND_SIDE, Flow, FlowKey, NAT, Side};
 
 use crate::model::{Direction, ObjectName, Pod, Policy, Snapshot};
 
@@ -124,12 +124,12 @@ fn selects(policy: &Policy, pod: &Pod) -> bool {
     policy.name.namespace == pod.name.namespace && policy.pod_selector.matches(&pod.labels)
 }
 
-/// Connections from conntrack entries, sorted. Entries that only lead from a Service address to another entry are left out.
+/// Connections from conntrack entries, sorted. Entries that only lead to another one are left out.
 #[must_use]
 pub fn flow_rows(flows: &[(FlowKey, Flow)]) -> Vec<FlowRow> {
     let mut rows: Vec<_> = flows
         .iter()
-        .filter(|(_, flow)| flow.flags & FRONTEND_SIDE == 0)
+        .filter(|(_, flow)| flow.flags & BACKEND_SIDE != 0)
         .map(|(key, flow)| flow_row(key, flow))
         .collect();
     rows.sort();

@@ -13,8 +13,24 @@ use super::error::{During, Error, Result};
 use super::object::{Programs, program_name};
 use super::pins::{self, Pins};
 
-/// Both hooks of a pod's device.
-const HOOKS: [Hook; 2] = [Hook::FromPod, Hook::ToPod];
+/// What a device leads to, and so which programs it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Role {
+    /// The host end of a pod's veth.
+    Pod,
+    /// An uplink or tunnel device of the node.
+    Net,
+}
+
+impl Role {
+    /// The hooks at its ingress and egress.
+    const fn hooks(self) -> [Hook; 2] {
+        match self {
+            Self::Pod => [Hook::FromPod, Hook::ToPod],
+            Self::Net => [Hook::FromNet, Hook::ToNet],
+        }
+    }
+}
 
 /// Whether the kernel has tcx: it looks for the device only after it has understood the request.
 pub(crate) fn has_tcx(programs: &Programs) -> bool {
@@ -25,14 +41,14 @@ pub(crate) fn has_tcx(programs: &Programs) -> bool {
 
 const fn attach_point(hook: Hook) -> AttachPoint {
     match hook {
-        Hook::FromPod => AttachPoint::Ingress,
-        Hook::ToPod => AttachPoint::Egress,
+        Hook::FromPod | Hook::FromNet => AttachPoint::Ingress,
+        Hook::ToPod | Hook::ToNet => AttachPoint::Egress,
     }
 }
 
 /// Attaches both programs to a device before all others, or puts them in the place of an earlier agent's.
-pub(crate) fn attach_tcx(pins: &Pins, programs: &Programs, ifindex: u32) -> Result<()> {
-    for hook in HOOKS {
+pub(crate) fn attach_tcx(pins: &Pins, programs: &Programs, ifindex: u32, role: Role) -> Result<()> {
+    for hook in role.hooks() {
         let program = programs.get(hook);
         let action = || format!("attach `{}` to device {ifindex}", program_name(hook));
         let path = link_path(pins, ifindex, hook);
@@ -61,17 +77,17 @@ pub(crate) fn attach_tcx(pins: &Pins, programs: &Programs, ifindex: u32) -> Resu
     Ok(())
 }
 
-/// Removes both links of a device.
+/// Removes all links of a device.
 pub(crate) fn detach_tcx(pins: &Pins, ifindex: u32) -> Result<()> {
-    for hook in HOOKS {
+    for hook in Hook::ALL {
         pins::remove(&link_path(pins, ifindex, hook))?;
     }
     Ok(())
 }
 
-/// Devices that have both links; pins of devices that are gone are removed.
-pub(crate) fn attached_tcx(pins: &Pins) -> Result<BTreeSet<u32>> {
-    let mut hooks = [BTreeSet::new(), BTreeSet::new()];
+/// Devices that have both links of a role; pins of devices that are gone are removed.
+pub(crate) fn attached_tcx(pins: &Pins, role: Role) -> Result<BTreeSet<u32>> {
+    let mut hooks = [const { BTreeSet::new() }; Hook::COUNT as usize];
     for path in pins::list(&pins.links())? {
         let name = path.file_name().and_then(|name| name.to_str());
         let Some((ifindex, hook)) = name.and_then(parse_link_name) else {
@@ -85,14 +101,14 @@ pub(crate) fn attached_tcx(pins: &Pins) -> Result<BTreeSet<u32>> {
             Found::Nothing | Found::Foreign => {}
         }
     }
-    let [from, to] = hooks;
-    Ok(&from & &to)
+    let [from, to] = role.hooks().map(|hook| &hooks[hook as usize]);
+    Ok(from & to)
 }
 
 /// Attaches both programs to a device as filters, or puts them in the place of an earlier agent's.
-pub(crate) fn attach_clsact(programs: &Programs, ifindex: u32) -> Result<()> {
+pub(crate) fn attach_clsact(programs: &Programs, ifindex: u32, role: Role) -> Result<()> {
     let netlink = Netlink::open().during(|| "open a netlink socket")?;
-    for hook in HOOKS {
+    for hook in role.hooks() {
         netlink
             .attach(ifindex, hook, programs.get(hook))
             .during(|| format!("attach filter `{}` to device {ifindex}", program_name(hook)))?;
@@ -108,18 +124,17 @@ pub(crate) fn detach_clsact(ifindex: u32) -> Result<()> {
         .during(|| format!("remove Weir's filters from device {ifindex}"))
 }
 
-/// Devices that have any of Weir's filters, and those that have both.
-pub(crate) fn attached_clsact() -> Result<(BTreeSet<u32>, BTreeSet<u32>)> {
+/// Devices that have any of a role's filters, and those that have both.
+pub(crate) fn attached_clsact(role: Role) -> Result<(BTreeSet<u32>, BTreeSet<u32>)> {
     let filters = Netlink::open()
         .and_then(|netlink| netlink.all_filters())
         .during(|| "list the filters of all devices")?;
-    let with = |egress| {
-        let hook = filters
-            .iter()
-            .filter(move |filter| filter.hook_egress == egress);
-        hook.map(|filter| filter.ifindex).collect::<BTreeSet<_>>()
-    };
-    let (from, to) = (with(false), with(true));
+    let [from, to] = role.hooks().map(|hook| {
+        let of_hook = filters.iter().filter(|filter| filter.hook == hook);
+        of_hook
+            .map(|filter| filter.ifindex)
+            .collect::<BTreeSet<_>>()
+    });
     Ok((&from | &to, &from & &to))
 }
 
@@ -149,7 +164,7 @@ fn link_path(pins: &Pins, ifindex: u32, hook: Hook) -> PathBuf {
 
 fn parse_link_name(name: &str) -> Option<(u32, Hook)> {
     let (ifindex, program) = name.split_once('_')?;
-    let hook = HOOKS
+    let hook = Hook::ALL
         .into_iter()
         .find(|hook| program_name(*hook) == program)?;
     Some((ifindex.parse().ok()?, hook))
@@ -164,7 +179,9 @@ mod tests {
         for (name, expected) in [
             ("7_from_pod", Some((7, Hook::FromPod))),
             ("4294967295_to_pod", Some((u32::MAX, Hook::ToPod))),
-            ("7_from_net", None),
+            ("7_from_net", Some((7, Hook::FromNet))),
+            ("7_to_net", Some((7, Hook::ToNet))),
+            ("7_from_nowhere", None),
             ("x_from_pod", None),
             ("from_pod", None),
         ] {

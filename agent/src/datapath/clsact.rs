@@ -30,12 +30,12 @@ const TC_H_EGRESS: u32 = 0xffff_fff3;
 const CLSACT_HANDLE: u32 = 0xffff_0000;
 
 /// A filter of Weir's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Filter {
     /// Device.
     pub(crate) ifindex: u32,
     /// Whose program it runs.
-    pub(crate) hook_egress: bool,
+    pub(crate) hook: Hook,
     /// Number of that program.
     pub(crate) program: u32,
 }
@@ -82,12 +82,8 @@ impl Netlink {
     /// Removes Weir's filters from a device, and its `clsact` when nothing else is there.
     pub(crate) fn detach(&self, ifindex: u32) -> io::Result<()> {
         for found in self.filters(ifindex)? {
-            let hook = if found.hook_egress {
-                Hook::ToPod
-            } else {
-                Hook::FromPod
-            };
-            let message = RouteNetlinkMessage::DelTrafficFilter(filter(ifindex, hook, Vec::new()));
+            let filter = filter(ifindex, found.hook, Vec::new());
+            let message = RouteNetlinkMessage::DelTrafficFilter(filter);
             ignore(
                 self.request(message, NLM_F_ACK),
                 &[libc::ENOENT, libc::ENODEV],
@@ -108,15 +104,18 @@ impl Netlink {
     /// Weir's filters on a device; none where the device is gone.
     pub(crate) fn filters(&self, ifindex: u32) -> io::Result<Vec<Filter>> {
         let mut filters = Vec::new();
-        for (parent, hook) in [(TC_H_INGRESS, Hook::FromPod), (TC_H_EGRESS, Hook::ToPod)] {
+        for parent in [TC_H_INGRESS, TC_H_EGRESS] {
             for message in self.dump_filters(ifindex, parent)? {
-                if let Some(program) = own_program(&message, hook) {
-                    filters.push(Filter {
+                let own = Hook::ALL
+                    .into_iter()
+                    .filter(|hook| parent_of(*hook) == parent);
+                filters.extend(own.filter_map(|hook| {
+                    own_program(&message, hook).map(|program| Filter {
                         ifindex,
-                        hook_egress: hook == Hook::ToPod,
+                        hook,
                         program,
-                    });
-                }
+                    })
+                }));
             }
         }
         Ok(filters)
@@ -242,12 +241,17 @@ fn qdisc(ifindex: u32) -> TcMessage {
     message
 }
 
+/// Where under `clsact` a hook's filter is.
+const fn parent_of(hook: Hook) -> u32 {
+    match hook {
+        Hook::FromPod | Hook::FromNet => TC_H_INGRESS,
+        Hook::ToPod | Hook::ToNet => TC_H_EGRESS,
+    }
+}
+
 fn filter(ifindex: u32, hook: Hook, attributes: Vec<TcAttribute>) -> TcMessage {
     let mut message = TcMessage::with_index(index(ifindex));
-    message.header.parent = TcHandle::from(match hook {
-        Hook::FromPod => TC_H_INGRESS,
-        Hook::ToPod => TC_H_EGRESS,
-    });
+    message.header.parent = TcHandle::from(parent_of(hook));
     message.header.handle = TcHandle::from(HANDLE);
     message.header.info = filter_info();
     message.attributes = attributes;

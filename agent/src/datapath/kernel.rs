@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{MapData, RingBuf};
 use weir_common::abi::{
-    Affinity, AffinityKey, BACKEND_GONE, BackendState, Counter, Flow, FlowKey, Hook, Pair, control,
+    Affinity, AffinityKey, BACKEND_GONE, BackendState, Counter, Device, Flow, FlowKey, Hook, Pair,
+    control,
 };
 use weir_common::reason::Reason;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::attach;
+use super::attach::{self, Role};
 use super::bpf::{self, Map, Shape, TestRun, map_type};
 use super::control::Control;
 use super::error::{During, Error, Result};
@@ -72,12 +73,13 @@ pub struct KernelDatapath {
     pub(super) no_batch: BTreeSet<Table>,
     counter: Map,
     flow: Map,
+    device: Map,
     live: Programs,
     dry: Programs,
     sockets: Option<Sockets>,
     tcx: bool,
-    /// Devices that an earlier agent attached to in the way that this one does not use.
-    leftovers: BTreeSet<u32>,
+    /// Devices that an earlier agent attached to in the way that this one does not use, by role.
+    leftovers: [BTreeSet<u32>; 2],
     clock: Clock,
     pub(super) pins: Pins,
 }
@@ -129,11 +131,15 @@ impl KernelDatapath {
         if options.attach == AttachMode::Tcx && !tcx {
             return Err(Error::NoTcx);
         }
-        let leftovers = if tcx {
-            attach::attached_clsact()?.0
-        } else {
-            attach::attached_tcx(&pins)?
-        };
+        let leftovers = [Role::Pod, Role::Net].map(|role| {
+            if tcx {
+                attach::attached_clsact(role).map(|(any, _)| any)
+            } else {
+                attach::attached_tcx(&pins, role)
+            }
+        });
+        let [pods, nets] = leftovers;
+        let leftovers = [pods?, nets?];
         let control =
             Control::map(&pins.open_map("control")?).during(|| "map the control array")?;
         let mut roots = Generation::new();
@@ -155,6 +161,7 @@ impl KernelDatapath {
             no_batch: BTreeSet::new(),
             counter: pins.open_map("counter")?,
             flow: pins.open_map("flow")?,
+            device: pins.open_map("device")?,
             live,
             dry,
             sockets,
@@ -165,16 +172,32 @@ impl KernelDatapath {
         })
     }
 
-    /// Attaches both programs to a device (before all others with tcx), or replaces those of an earlier agent without a gap.
+    /// Attaches both programs to a pod's device (before all others with tcx), or replaces those of an earlier agent without a gap.
     pub fn attach(&mut self, ifindex: u32) -> Result<()> {
+        self.attach_as(Role::Pod, ifindex)
+    }
+
+    /// Attaches both programs to an uplink or tunnel device, as [`Self::attach`] does to a pod's. [`Self::set_net`] comes first.
+    pub fn attach_net(&mut self, ifindex: u32) -> Result<()> {
+        self.attach_as(Role::Net, ifindex)
+    }
+
+    /// Tells programs as whom the node speaks on a device.
+    pub fn set_net(&self, ifindex: u32, device: &Device) -> Result<()> {
+        self.device
+            .update(ifindex.as_bytes(), device.as_bytes())
+            .during(|| format!("write the addresses of device {ifindex}"))
+    }
+
+    fn attach_as(&mut self, role: Role, ifindex: u32) -> Result<()> {
         if self.tcx {
-            attach::attach_tcx(&self.pins, &self.live, ifindex)?;
-            if self.leftovers.remove(&ifindex) {
+            attach::attach_tcx(&self.pins, &self.live, ifindex, role)?;
+            if self.leftovers[role as usize].remove(&ifindex) {
                 attach::detach_clsact(ifindex)?;
             }
         } else {
-            attach::attach_clsact(&self.live, ifindex)?;
-            if self.leftovers.remove(&ifindex) {
+            attach::attach_clsact(&self.live, ifindex, role)?;
+            if self.leftovers[role as usize].remove(&ifindex) {
                 attach::detach_tcx(&self.pins, ifindex)?;
             }
         }
@@ -183,7 +206,8 @@ impl KernelDatapath {
 
     /// Removes the programs from a device, however they were attached; that they are not there is no error.
     pub fn detach(&mut self, ifindex: u32) -> Result<()> {
-        let left = self.leftovers.remove(&ifindex);
+        let left = self.leftovers.each_mut().map(|left| left.remove(&ifindex));
+        let left = left.contains(&true);
         if self.tcx || left {
             attach::detach_tcx(&self.pins, ifindex)?;
         }
@@ -193,14 +217,23 @@ impl KernelDatapath {
         Ok(())
     }
 
-    /// Devices that have both programs, this agent's or an earlier one's. Pins of devices that are gone are removed.
+    /// Pods' devices that have both programs, this agent's or an earlier one's. Pins of devices that are gone are removed.
     pub fn attached(&self) -> Result<BTreeSet<u32>> {
+        self.attached_as(Role::Pod)
+    }
+
+    /// The same for uplinks and tunnel devices.
+    pub fn attached_nets(&self) -> Result<BTreeSet<u32>> {
+        self.attached_as(Role::Net)
+    }
+
+    fn attached_as(&self, role: Role) -> Result<BTreeSet<u32>> {
         let attached = if self.tcx {
-            attach::attached_tcx(&self.pins)?
+            attach::attached_tcx(&self.pins, role)?
         } else {
-            attach::attached_clsact()?.1
+            attach::attached_clsact(role)?.1
         };
-        Ok(&attached | &self.leftovers)
+        Ok(&attached | &self.leftovers[role as usize])
     }
 
     /// Attaches the programs for sockets, or replaces those of an earlier agent without a gap; where nobody's sockets are served,
@@ -309,7 +342,7 @@ impl KernelDatapath {
     pub fn counters(&self) -> Result<Vec<(Hook, Reason, Counter)>> {
         let mut counters = Vec::new();
         let mut values = vec![0; self.counter.stride()];
-        for hook in [Hook::FromPod, Hook::ToPod] {
+        for hook in Hook::ALL {
             for reason in Reason::ALL {
                 self.counter
                     .lookup(hook.counter(reason).as_bytes(), &mut values)
@@ -461,8 +494,10 @@ impl Floor {
 /// `SecondAgent` while an agent runs.
 pub fn cleanup(bpffs: &Path) -> Result<()> {
     let pins = Pins::take_existing(bpffs)?;
-    for ifindex in attach::attached_clsact()?.0 {
-        attach::detach_clsact(ifindex)?;
+    for role in [Role::Pod, Role::Net] {
+        for ifindex in attach::attached_clsact(role)?.0 {
+            attach::detach_clsact(ifindex)?;
+        }
     }
     let Some(pins) = pins else {
         return Ok(());

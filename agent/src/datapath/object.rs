@@ -27,6 +27,8 @@ pub(crate) const fn program_name(hook: Hook) -> &'static str {
     match hook {
         Hook::FromPod => "from_pod",
         Hook::ToPod => "to_pod",
+        Hook::FromNet => "from_net",
+        Hook::ToNet => "to_net",
     }
 }
 
@@ -61,29 +63,23 @@ pub(crate) struct Capacities {
 pub(crate) struct Programs {
     /// What they write about each packet, in objects built for that.
     pub(crate) log: Option<PacketLog>,
-    from_pod: OwnedFd,
-    to_pod: OwnedFd,
+    by_hook: [OwnedFd; Hook::COUNT as usize],
 }
 
 impl Programs {
-    /// Loads both programs over the maps of the directory, which are made where they are not there.
+    /// Loads the programs of all hooks over the maps of the directory, which are made where they are not there.
     pub(crate) fn load(pins: &Pins, capacities: Capacities, constants: Constants) -> Result<Self> {
         let mut object = open(pins, capacities, constants)?;
         // Before the programs are loaded: they refer to the map that it takes over.
         let log = PacketLog::of(&mut object)?;
-        Ok(Self {
-            log,
-            from_pod: load_program(&mut object, program_name(Hook::FromPod))?,
-            to_pod: load_program(&mut object, program_name(Hook::ToPod))?,
-        })
+        let [a, b, c, d] = Hook::ALL.map(|hook| load_program(&mut object, program_name(hook)));
+        let by_hook = [a?, b?, c?, d?];
+        Ok(Self { log, by_hook })
     }
 
     /// The program of a hook.
     pub(crate) fn get(&self, hook: Hook) -> BorrowedFd<'_> {
-        match hook {
-            Hook::FromPod => self.from_pod.as_fd(),
-            Hook::ToPod => self.to_pod.as_fd(),
-        }
+        self.by_hook[hook as usize].as_fd()
     }
 }
 

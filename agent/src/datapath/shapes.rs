@@ -1,9 +1,10 @@
 //! What every map looks like: the contract with the object file, checked against pins.
 
 use weir_common::abi::{
-    AFFINITIES, Address, Affinity, AffinityKey, BackendState, CONNECTED, Class, Counter, Endpoint,
-    EndpointKey, Flow, FlowKey, FragmentKey, FragmentPorts, Frontend, FrontendKey, GENERATIONS,
-    Hook, Pair, Pairs, PrefixKey, Range, Segment, Slot, SourceKey, VerdictKey, control,
+    AFFINITIES, Address, Affinity, AffinityKey, BackendState, CONNECTED, Class, Counter, DEVICES,
+    Device, Endpoint, EndpointKey, Flow, FlowKey, FragmentKey, FragmentPorts, Frontend,
+    FrontendKey, GENERATIONS, Hook, Pair, Pairs, PrefixKey, Range, Segment, Slot, SourceKey,
+    VerdictKey, control,
 };
 use weir_common::reason::Reason;
 
@@ -17,6 +18,7 @@ pub(crate) const SHARED: [&str; 9] = [
     "flow",
     "fragment",
     "backend",
+    "device",
     "events",
     "socket",
     "connected",
@@ -48,6 +50,11 @@ pub(crate) fn shared(name: &str) -> Option<(Shape, bool)> {
             map_type::ARRAY,
             0,
             Shape::MMAPABLE,
+        )),
+        "device" => fixed(shape::<u32, Device>(
+            map_type::HASH,
+            DEVICES,
+            Shape::NO_PREALLOC,
         )),
         "socket" => fixed(shape::<u32, Pairs>(
             map_type::SK_STORAGE,

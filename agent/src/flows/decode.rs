@@ -112,8 +112,8 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     Ok(Decoded {
         event,
         direction: match hook {
-            Hook::FromPod => Direction::Egress,
-            Hook::ToPod => Direction::Ingress,
+            Hook::FromPod | Hook::ToNet => Direction::Egress,
+            Hook::ToPod | Hook::FromNet => Direction::Ingress,
         },
         outcome: Outcome::of(verdict, reason),
         reason,

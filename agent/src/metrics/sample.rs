@@ -43,4 +43,6 @@ pub struct Sample {
     pub epoch: u64,
     /// Devices with programs.
     pub attached: u64,
+    /// Uplinks and tunnel devices that programs are attached to.
+    pub attached_nets: u64,
 }

@@ -29,6 +29,7 @@ fn sample() -> Sample {
         events_lost: 4,
         epoch: 2,
         attached: 3,
+        attached_nets: 1,
     }
 }
 

@@ -163,9 +163,13 @@ impl Collector for Scrape {
             lines.only(&ConstCounter::new(sample.epoch))
         })?;
         metric(names::ATTACHED, Gauge, &|mut lines| {
-            [Hook::FromPod, Hook::ToPod]
-                .into_iter()
-                .try_for_each(|hook| lines.gauge([("hook", hook_name(hook))], sample.attached))
+            Hook::ALL.into_iter().try_for_each(|hook| {
+                let devices = match hook {
+                    Hook::FromPod | Hook::ToPod => sample.attached,
+                    Hook::FromNet | Hook::ToNet => sample.attached_nets,
+                };
+                lines.gauge([("hook", hook_name(hook))], devices)
+            })
         })
     }
 }
@@ -174,5 +178,7 @@ const fn hook_name(hook: Hook) -> &'static str {
     match hook {
         Hook::FromPod => "from_pod",
         Hook::ToPod => "to_pod",
+        Hook::FromNet => "from_net",
+        Hook::ToNet => "to_net",
     }
 }

@@ -139,6 +139,7 @@ impl Shared {
             events_lost: datapath.control(control::EVENTS_LOST),
             epoch: datapath.control(control::EPOCH),
             attached: published.attached.len() as u64,
+            attached_nets: published.attached_nets.len() as u64,
         })
     }
 

@@ -59,6 +59,8 @@ pub(super) struct Published {
     pub(super) last_error: Option<String>,
     /// Devices with programs.
     pub(super) attached: BTreeSet<u32>,
+    /// Uplinks and tunnel devices with programs.
+    pub(super) attached_nets: BTreeSet<u32>,
     /// Plans that changed anything.
     pub(super) syncs: u64,
 }

@@ -51,11 +51,23 @@ pub struct FlowKey {
     pub ports: [u16; 2],
     /// IP protocol number.
     pub protocol: u8,
+    /// 1 in the key of a [`FlowKey::claim`], else 0.
+    pub claimed: u8,
     /// Always 0.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
 
 impl FlowKey {
+    /// The key that a processor inserts, as the only one, while it replaces the dead entry at `self`. No packet has it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn claim(&self) -> Self {
+        Self {
+            claimed: 1,
+            ..*self
+        }
+    }
+
     /// The key of a packet's flow, and which end its source is.
     #[inline(always)]
     #[must_use]
@@ -66,12 +78,13 @@ impl FlowKey {
         destination_port: u16,
         protocol: u8,
     ) -> (Self, Side) {
-        let reserved = [0; 3];
+        let (claimed, reserved) = (0, [0; 2]);
         if precedes(source, source_port, destination, destination_port) {
             let key = Self {
                 addresses: [*source, *destination],
                 ports: [source_port, destination_port],
                 protocol,
+                claimed,
                 reserved,
             };
             (key, Side::Low)
@@ -80,6 +93,7 @@ impl FlowKey {
                 addresses: [*destination, *source],
                 ports: [destination_port, source_port],
                 protocol,
+                claimed,
                 reserved,
             };
             (key, Side::High)
@@ -116,6 +130,12 @@ pub const NAT: u16 = 1 << 2;
 pub const HAIRPIN: u16 = 1 << 3;
 /// Flag of [`Flow`]: the high end opened the flow.
 pub const OPENER_HIGH: u16 = 1 << 4;
+
+/// Flag of [`Flow`]: the opener is outside the cluster: the network's hooks translate, the pods' do not.
+pub const EXTERNAL: u16 = 1 << 5;
+/// Flag of [`Flow`]: this entry holds a port of the node, from which a client outside reaches a backend on another node, and leads
+/// the answers back: `nat_address` and `nat_port` are the client's.
+pub const SOURCE_SIDE: u16 = 1 << 6;
 
 /// Role in [`End`]: this end sent the first packet, its egress side was judged.
 pub const ROLE_OPENER: u32 = 1;
@@ -156,8 +176,8 @@ pub struct Flow {
     pub tcp_flags: [u8; 2],
     /// See `NAT`.
     pub nat_port: u16,
-    /// Always 0.
-    pub reserved: u16,
+    /// See `source_address`.
+    pub source_port: u16,
     /// See `NAT`.
     pub nat_address: Address,
     /// Id of the backend, when NAT.
@@ -172,6 +192,8 @@ pub struct Flow {
     pub packets: [u64; 2],
     /// Bytes sent by each end.
     pub bytes: [u64; 2],
+    /// `EXTERNAL` and backend side: the node's address and port that the backend sees as the client's, once the flow has left by an uplink.
+    pub source_address: Address,
 }
 
 impl Flow {
@@ -273,6 +295,29 @@ impl FlowRef {
                 self.get(|flow| &raw mut (*flow).nat_address),
                 self.get(|flow| &raw mut (*flow).nat_port),
             )
+        }
+    }
+
+    /// See [`Flow::source_address`].
+    #[inline(always)]
+    #[must_use]
+    pub fn source(self) -> (Address, u16) {
+        // SAFETY: projections to fields of a valid entry.
+        unsafe {
+            (
+                self.get(|flow| &raw mut (*flow).source_address),
+                self.get(|flow| &raw mut (*flow).source_port),
+            )
+        }
+    }
+
+    /// Sets the client's stand-in.
+    #[inline(always)]
+    pub fn set_source(self, address: Address, port: u16) {
+        // SAFETY: projections to fields of a valid entry.
+        unsafe {
+            self.set(|flow| &raw mut (*flow).source_address, address);
+            self.set(|flow| &raw mut (*flow).source_port, port);
         }
     }
 

@@ -13,11 +13,19 @@ pub enum Hook {
     FromPod = 0,
     /// At the host end of a pod's veth, entering the pod: ingress.
     ToPod = 1,
+    /// At an uplink or tunnel device of the node, coming in.
+    FromNet = 2,
+    /// At an uplink or tunnel device of the node, going out.
+    ToNet = 3,
 }
 
 impl Hook {
     /// Number of hooks.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 4;
+
+    /// Every hook.
+    pub const ALL: [Self; Self::COUNT as usize] =
+        [Self::FromPod, Self::ToPod, Self::FromNet, Self::ToNet];
 
     /// The hook of a number in a map.
     #[must_use]
@@ -25,16 +33,20 @@ impl Hook {
         match value {
             0 => Some(Self::FromPod),
             1 => Some(Self::ToPod),
+            2 => Some(Self::FromNet),
+            3 => Some(Self::ToNet),
             _ => None,
         }
     }
 
-    /// Direction as the NetworkPolicy API calls it.
+    /// Direction as the NetworkPolicy API calls it for pods, seen from the node for its uplinks.
     #[must_use]
     pub const fn direction(self) -> &'static str {
         match self {
             Self::FromPod => "egress",
             Self::ToPod => "ingress",
+            Self::FromNet => "node_ingress",
+            Self::ToNet => "node_egress",
         }
     }
 

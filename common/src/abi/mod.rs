@@ -6,6 +6,7 @@
 
 mod address;
 mod conntrack;
+mod device;
 mod event;
 mod policy;
 mod service;
@@ -13,9 +14,10 @@ mod socket;
 
 pub use address::{Address, PrefixKey};
 pub use conntrack::{
-    BACKEND_SIDE, End, FRONTEND_SIDE, Flow, FlowKey, FlowRef, FragmentKey, FragmentPorts, HAIRPIN,
-    NAT, OPENER_HIGH, ROLE_OPENER, ROLE_RESPONDER, Side,
+    BACKEND_SIDE, EXTERNAL, End, FRONTEND_SIDE, Flow, FlowKey, FlowRef, FragmentKey, FragmentPorts,
+    HAIRPIN, NAT, OPENER_HIGH, ROLE_OPENER, ROLE_RESPONDER, SOURCE_SIDE, Side,
 };
+pub use device::{DEVICES, Device};
 pub use event::{Counter, Event, Hook, Verdict};
 pub use policy::{
     CLASS_UNSET, CLASS_WORLD, Class, Endpoint, EndpointKey, ROW_ABSENT, ROW_OPEN, RULE_HAIRPIN,
@@ -25,12 +27,12 @@ pub use policy::{
 pub use service::{
     AFFINITIES, AFFINITY, Affinity, AffinityKey, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_GONE,
     BackendState, DROP_EXTERNAL, DROP_INTERNAL, Frontend, FrontendKey, IN_CLUSTER_SET,
-    IN_LOCAL_SET, NODE_OUTSIDE, SOURCE_RANGES, Slot, SourceKey, SourceScope, WILDCARD,
+    IN_LOCAL_SET, NODE_OUTSIDE, NODE_PORT, SOURCE_RANGES, Slot, SourceKey, SourceScope, WILDCARD,
 };
 pub use socket::{CONNECTED, Pair, Pairs};
 
 /// Number of this layout; part of the pin path.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Generations of configuration maps that exist at once: the selected one and the one being built.
 pub const GENERATIONS: u32 = 2;

@@ -2,13 +2,19 @@
 
 use super::context::Services;
 use crate::abi::{
-    Affinity, AffinityKey, BACKEND_ACTIVE, DROP_INTERNAL, Frontend, IN_CLUSTER_SET, IN_LOCAL_SET,
+    Affinity, AffinityKey, BACKEND_ACTIVE, DROP_EXTERNAL, DROP_INTERNAL, Frontend, IN_CLUSTER_SET,
+    IN_LOCAL_SET,
 };
 
-/// Which of its Service port's sets a frontend's clients inside the cluster get.
+/// Which of its Service port's sets a frontend's clients outside the cluster get, or those inside.
 #[inline(always)]
-pub(super) const fn internal_set(frontend: &Frontend) -> u16 {
-    if frontend.flags & DROP_INTERNAL == 0 {
+pub(super) const fn set_for(frontend: &Frontend, external: bool) -> u16 {
+    let local = if external {
+        DROP_EXTERNAL
+    } else {
+        DROP_INTERNAL
+    };
+    if frontend.flags & local == 0 {
         IN_CLUSTER_SET
     } else {
         IN_LOCAL_SET

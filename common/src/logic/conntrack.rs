@@ -57,8 +57,8 @@ pub(super) fn is_syn(headers: &Headers) -> bool {
 #[inline(always)]
 pub(super) const fn opening_role(hook: Hook) -> u32 {
     match hook {
-        Hook::FromPod => ROLE_OPENER,
-        Hook::ToPod => ROLE_RESPONDER,
+        Hook::FromPod | Hook::FromNet => ROLE_OPENER,
+        Hook::ToPod | Hook::ToNet => ROLE_RESPONDER,
     }
 }
 

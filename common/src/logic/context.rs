@@ -4,9 +4,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::parse::Headers;
 use crate::abi::{
-    Address, Affinity, AffinityKey, BackendState, Class, Endpoint, EndpointKey, Event, Flow,
-    FlowKey, FlowRef, FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment,
-    Side, Slot, SourceKey, VerdictKey,
+    Address, Affinity, AffinityKey, BackendState, Class, Device, Endpoint, EndpointKey, Event,
+    Flow, FlowKey, FlowRef, FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range,
+    Segment, Side, Slot, SourceKey, VerdictKey,
 };
 
 /// The packet, from its Ethernet header on. Offsets and lengths are bytes.
@@ -110,6 +110,12 @@ pub trait Maps: Services {
     fn flow(&self, key: &FlowKey) -> Option<FlowRef>;
     /// Inserts or replaces a flow; false if the map takes none.
     fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> bool;
+    /// Inserts a flow where there is none; false if there is one, or the map takes none.
+    fn insert_new_flow(&self, key: &FlowKey, flow: &Flow) -> bool;
+    /// Forgets a flow.
+    fn delete_flow(&self, key: &FlowKey);
+    /// An uplink or tunnel device.
+    fn device(&self, ifindex: u32) -> Option<Device>;
     /// Ports of a datagram whose first fragment was seen.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
     /// Notes the ports of a first fragment.
@@ -210,6 +216,8 @@ pub struct Scratch {
     /// How it gets there. Here and not in an argument: of a constant that reaches a function called, Linux 6.1's verifier
     /// (measured on 6.1.192) lost the paths of the other constants.
     pub translation: Translation,
+    /// 1 where the client is outside the cluster. Here for the same reason.
+    pub external: u32,
     /// Service of that frontend.
     pub service: u64,
     /// That frontend.
@@ -220,6 +228,8 @@ pub struct Scratch {
     pub affinity: Affinity,
     /// The pod at this device.
     pub endpoint: Endpoint,
+    /// The device that the packet leaves by.
+    pub device: Device,
     /// Which way that pod is being judged.
     pub direction: Direction,
     /// An entry about to be inserted.

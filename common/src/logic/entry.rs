@@ -1,6 +1,7 @@
 //! New conntrack entries.
 
 use super::context::{Context, Scratch, Translation};
+use super::service::external_flag;
 use crate::abi::{
     BACKEND_SIDE, End, FRONTEND_SIDE, Flow, HAIRPIN, NAT, OPENER_HIGH, ROLE_OPENER, Side, control,
 };
@@ -26,10 +27,13 @@ pub(super) fn insert<C: Context>(ctx: C, s: &mut Scratch, local: Side, role: u32
     }
     let source = s.judged.source();
     fill(ctx, s, source);
-    s.flow.ends[local as usize & 1] = approval(ctx, s, role);
-    s.flow.flags |= BACKEND_SIDE;
-    s.flow.packets[source as usize & 1] = 1;
-    s.flow.bytes[source as usize & 1] = u64::from(s.headers.length);
+    s.flow.flags |= BACKEND_SIDE | external_flag(s);
+    // Where no pod is, none is judged, and the packet is counted further on.
+    if s.external == 0 {
+        s.flow.ends[local as usize & 1] = approval(ctx, s, role);
+        s.flow.packets[source as usize & 1] = 1;
+        s.flow.bytes[source as usize & 1] = u64::from(s.headers.length);
+    }
     if s.translation == Translation::None {
         return ctx.insert_flow(&s.judged.key, &s.flow);
     }
@@ -48,16 +52,19 @@ pub(super) fn insert_frontend_side<C: Context>(ctx: C, s: &mut Scratch) -> bool 
     }
     let source = s.tuple.source();
     fill(ctx, s, source);
-    s.flow.ends[source as usize & 1] = approval(ctx, s, ROLE_OPENER);
-    s.flow.flags |= FRONTEND_SIDE | NAT | hairpin_flag(s.translation);
+    s.flow.flags |= FRONTEND_SIDE | NAT | hairpin_flag(s.translation) | external_flag(s);
+    if s.external == 0 {
+        s.flow.ends[source as usize & 1] = approval(ctx, s, ROLE_OPENER);
+    }
     s.flow.nat_address = s.slot.address;
     s.flow.nat_port = s.slot.port;
     set_backend(s);
     ctx.insert_flow(&s.tuple.key, &s.flow)
 }
 
+/// An entry without any meaning yet, opened at `source` by the packet.
 #[inline(always)]
-fn fill<C: Context>(ctx: C, s: &mut Scratch, source: Side) {
+pub(super) fn fill<C: Context>(ctx: C, s: &mut Scratch, source: Side) {
     let now = ctx.now();
     s.flow = Flow::default();
     s.flow.last_seen = now;

@@ -11,11 +11,13 @@ use super::policy::{bound, find_endpoint, judge};
 use super::receive::{receive, unjudged};
 use super::reject::reject;
 use super::rewrite::{Which, rewrite, swap_ethernet};
-use super::service::{NOT_A_SERVICE, TO_ITSELF, TRANSLATED, hairpin_address, is_served, translate};
+use super::service::{
+    NOT_A_SERVICE, TO_ITSELF, TRANSLATED, hairpin_address, is_ours, is_served, translate,
+};
 use super::wire::protocol;
 use crate::abi::{
-    Address, EndpointKey, FRONTEND_SIDE, FlowRef, HAIRPIN, Hook, NAT, ROLE_OPENER, ROLE_RESPONDER,
-    RULE_HAIRPIN, RULE_NODE, RULE_NONE, RULE_NOT_ISOLATED,
+    Address, EXTERNAL, EndpointKey, FRONTEND_SIDE, FlowRef, HAIRPIN, Hook, NAT, ROLE_OPENER,
+    ROLE_RESPONDER, RULE_HAIRPIN, RULE_NODE, RULE_NONE, RULE_NOT_ISOLATED,
 };
 use crate::reason::Reason;
 
@@ -44,14 +46,14 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
     if let Some(flow) = meet(ctx, s) {
         let now = ctx.now();
         let source = s.tuple.source();
-        if flow.flags() & FRONTEND_SIDE != 0 {
+        if flow.flags() & (FRONTEND_SIDE | EXTERNAL) == FRONTEND_SIDE {
             let outcome = established_to_service(ctx, s, flow, now);
             if outcome != Outcome::UNDECIDED {
                 return outcome;
             }
         } else {
             let end = flow.end(source);
-            if flow.flags() & (NAT | HAIRPIN) == NAT
+            if flow.flags() & (NAT | HAIRPIN | EXTERNAL) == NAT
                 && flow.opener() == source
                 && is_live(ctx, flow, s.headers.protocol, now)
                 && !(is_syn(&s.headers) && is_over(flow))
@@ -141,6 +143,7 @@ fn decide_error<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
 #[inline(never)]
 fn decide_new<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
     s.judged = s.tuple;
+    s.external = 0;
     let checked = check_sender(ctx, s);
     if checked != Outcome::UNDECIDED {
         return checked;
@@ -256,8 +259,7 @@ fn enter<C: Context>(ctx: C, s: &mut Scratch) -> bool {
     if s.translation == Translation::ToBackend
         && let Some(flow) = ctx.flow(&s.judged.key)
     {
-        let same = flow.flags() & NAT != 0
-            && flow.nat() == (s.headers.destination, s.headers.destination_port);
+        let same = is_ours(flow, s);
         let fresh = is_syn(&s.headers) && is_over(flow);
         if same && !fresh && is_live(ctx, flow, s.headers.protocol, ctx.now()) {
             if !ctx.dry_run() {

@@ -8,7 +8,7 @@ use super::parse::{Headers, LATER_FRAGMENT, PARSED, parse_quoted};
 use super::receive::unjudged;
 use super::rewrite::{Which, port_offset, rewrite, store_address};
 use super::wire::Icmp;
-use crate::abi::{Address, BACKEND_SIDE, FRONTEND_SIDE, HAIRPIN, Hook, NAT};
+use crate::abi::{Address, BACKEND_SIDE, EXTERNAL, FRONTEND_SIDE, HAIRPIN, Hook, NAT, SOURCE_SIDE};
 use crate::reason::Reason;
 
 /// No flow is known that the error is about: judge it like any other packet.
@@ -53,6 +53,8 @@ fn relate<C: Context>(ctx: C, s: &mut Scratch, hook: Hook) -> u32 {
     match hook {
         Hook::FromPod => relate_from_pod(ctx, s),
         Hook::ToPod => relate_to_pod(ctx, s),
+        Hook::FromNet => relate_from_net(ctx, s),
+        Hook::ToNet => relate_to_net(ctx, s),
     }
 }
 
@@ -64,7 +66,7 @@ fn relate_from_pod<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     };
     let mut translated = false;
     let mut pod = s.judged.source().other();
-    if flow.flags() & (FRONTEND_SIDE | HAIRPIN) == FRONTEND_SIDE {
+    if flow.flags() & (FRONTEND_SIDE | HAIRPIN | EXTERNAL) == FRONTEND_SIDE {
         // The pod saw its Service where the network has the backend.
         let (address, port) = flow.nat();
         let inner = &s.inner;
@@ -102,10 +104,50 @@ fn relate_to_pod<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     if flow.flags() & BACKEND_SIDE == 0 || !may_pass(ctx, flow, s, pod) {
         return UNRELATED;
     }
-    if flow.flags() & NAT == 0 || flow.opener() != pod {
+    if flow.flags() & (NAT | EXTERNAL) != NAT || flow.opener() != pod {
         return RELATED;
     }
     (s.slot.address, s.slot.port) = flow.nat();
+    translate(ctx, s, Which::Destination, Which::Source)
+}
+
+/// Somebody outside complains about a packet that left by an uplink: a Service's answer, or a client's in the node's name.
+#[inline(always)]
+fn relate_from_net<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
+    let Some(flow) = ctx.flow(&s.judged.key) else {
+        return UNRELATED;
+    };
+    let flags = flow.flags();
+    let opener_sent = flow.opener() == s.judged.source();
+    let answered = flags & (FRONTEND_SIDE | EXTERNAL) == FRONTEND_SIDE | EXTERNAL && !opener_sent;
+    let sent_on = flags & SOURCE_SIDE != 0 && opener_sent;
+    if !(answered || sent_on) || !is_live(ctx, flow, s.inner.protocol, ctx.now()) {
+        return UNRELATED;
+    }
+    (s.slot.address, s.slot.port) = flow.nat();
+    translate(ctx, s, Which::Source, Which::Destination)
+}
+
+/// An error leaves by an uplink, from a backend, or from this node or a router about a packet as it was on this node.
+#[inline(always)]
+fn relate_to_net<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
+    let Some(flow) = ctx.flow(&s.judged.key) else {
+        return UNRELATED;
+    };
+    if flow.flags() & (BACKEND_SIDE | EXTERNAL) != BACKEND_SIDE | EXTERNAL
+        || !is_live(ctx, flow, s.inner.protocol, ctx.now())
+    {
+        return UNRELATED;
+    }
+    // To the client about the Service, or to the backend about the node that speaks for the client.
+    (s.slot.address, s.slot.port) = if flow.opener() == s.judged.source() {
+        flow.nat()
+    } else {
+        flow.source()
+    };
+    if s.slot.port == 0 {
+        return UNRELATED;
+    }
     translate(ctx, s, Which::Destination, Which::Source)
 }
 

@@ -35,8 +35,8 @@ pub(super) fn known<C: Context>(ctx: C, s: &Scratch) -> Option<FlowRef> {
 #[inline(always)]
 const fn local(hook: Hook, source: Side) -> Side {
     match hook {
-        Hook::FromPod => source,
-        Hook::ToPod => source.other(),
+        Hook::FromPod | Hook::FromNet => source,
+        Hook::ToPod | Hook::ToNet => source.other(),
     }
 }
 

@@ -1,9 +1,9 @@
-//! What both hooks do first: read the packet.
+//! What all hooks do first: read the packet.
 
 use super::context::{Context, Scratch, Tuple};
 use super::fragment;
 use super::outcome::Outcome;
-use super::parse::{PARSED, WHOLE, parse};
+use super::parse::{LATER_FRAGMENT, PARSED, WHOLE, parse};
 use crate::abi::{Hook, RULE_NONE};
 use crate::reason::Reason;
 
@@ -18,6 +18,33 @@ pub(super) fn receive<C: Context>(ctx: C, s: &mut Scratch, hook: Hook) -> Outcom
     }
     if s.headers.fragment != WHOLE && !fragment::resolve(ctx, s) {
         return unjudged(s, Reason::UnknownFragment);
+    }
+    let h = &s.headers;
+    s.tuple = Tuple::new(
+        &h.source,
+        h.source_port,
+        &h.destination,
+        h.destination_port,
+        h.protocol,
+    );
+    Outcome::UNDECIDED
+}
+
+/// The same at a device of the node, most of whose packets are none of Weir's business: what cannot be read is for others to judge.
+/// The ports of first fragments are noted when they turn out to be translated. Later fragments of unknown ones have no ports.
+#[inline(always)]
+pub(super) fn receive_from_network<C: Context>(ctx: C, s: &mut Scratch, hook: Hook) -> Outcome {
+    s.hook = hook as u32;
+    s.rule = RULE_NONE;
+    s.endpoint.id = 0;
+    match parse(ctx, &mut s.headers) {
+        PARSED => {}
+        r if r == Reason::NotIp as u32 => return Outcome::pass(Reason::NotIp),
+        r if r == Reason::Neighbor as u32 => return Outcome::pass(Reason::Neighbor),
+        _ => return Outcome::pass(Reason::NotService),
+    }
+    if s.headers.fragment == LATER_FRAGMENT && !fragment::recall(ctx, s) {
+        return Outcome::drop(Reason::UnknownFragment);
     }
     let h = &s.headers;
     s.tuple = Tuple::new(

@@ -1,14 +1,14 @@
 //! From a frontend to a backend.
 
-use super::affinity::{internal_set, remembered};
+use super::affinity::{remembered, set_for};
 use super::conntrack::{is_live, is_over, is_syn};
 use super::context::{Context, Scratch, Services, Tuple};
 use super::parse::Headers;
 use super::wire::protocol;
 use crate::abi::{
     AFFINITY, Address, AffinityKey, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_GONE, BACKEND_SIDE,
-    BackendState, DROP_INTERNAL, FRONTEND_SIDE, FlowRef, Frontend, FrontendKey, NAT, SOURCE_RANGES,
-    Slot, SourceKey, WILDCARD,
+    BackendState, DROP_EXTERNAL, DROP_INTERNAL, EXTERNAL, FRONTEND_SIDE, FlowRef, Frontend,
+    FrontendKey, NAT, NODE_PORT, SOURCE_RANGES, Slot, SourceKey, WILDCARD,
 };
 use crate::reason::Reason;
 
@@ -65,6 +65,9 @@ fn seek<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     let Some(frontend) = find(&ctx, &h.destination, port, h.protocol) else {
         return NOT_A_SERVICE;
     };
+    if s.external != 0 && frontend.flags & NODE_PORT != 0 && goes_on(h) {
+        return NOT_A_SERVICE;
+    }
     if frontend.flags & SOURCE_RANGES != 0
         && !ctx.admits(&SourceKey::client(frontend.service, h.source))
     {
@@ -72,13 +75,20 @@ fn seek<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     }
     s.frontend = frontend;
     s.service = frontend.service;
-    refusal(&frontend).map_or(TRANSLATED, |reason| reason as u32)
+    refusal(&frontend, s.external != 0).map_or(TRANSLATED, |reason| reason as u32)
 }
 
-/// Whether the backend in `s.slot` is the client itself.
+/// Whether the packet belongs to a connection that exists already: on the node's own address that is one of the node's, or of
+/// somebody who borrows the address (k/k#33723).
+#[inline(always)]
+fn goes_on(h: &Headers) -> bool {
+    h.protocol == protocol::TCP && !is_syn(h)
+}
+
+/// Whether the backend in `s.slot` is the client itself. Only a pod's packets are turned around, at its own device.
 #[inline(always)]
 fn leads_where(s: &Scratch) -> u32 {
-    if s.slot.address == s.headers.source {
+    if s.external == 0 && s.slot.address == s.headers.source {
         TO_ITSELF
     } else {
         TRANSLATED
@@ -109,14 +119,29 @@ pub(super) fn find<M: Services>(
     maps.frontend(&key)
 }
 
-/// Why a frontend leads nowhere, if it does not.
+/// First slot and length of the set for clients outside the cluster, or inside.
 #[inline(always)]
-pub(super) fn refusal(frontend: &Frontend) -> Option<Reason> {
+const fn set_of(frontend: &Frontend, external: bool) -> (u32, u32) {
+    if external {
+        (frontend.external_base, frontend.external_count)
+    } else {
+        (frontend.internal_base, frontend.internal_count)
+    }
+}
+
+/// Why a frontend leads clients outside the cluster, or inside, nowhere, if it does not.
+#[inline(always)]
+pub(super) fn refusal(frontend: &Frontend, external: bool) -> Option<Reason> {
+    let drop = if external {
+        DROP_EXTERNAL
+    } else {
+        DROP_INTERNAL
+    };
     if frontend.flags & WILDCARD != 0 {
         Some(Reason::NoServicePort)
-    } else if frontend.internal_count != 0 {
+    } else if set_of(frontend, external).1 != 0 {
         None
-    } else if frontend.flags & DROP_INTERNAL != 0 {
+    } else if frontend.flags & drop != 0 {
         Some(Reason::NoLocalEndpoint)
     } else {
         Some(Reason::NoEndpoint)
@@ -148,7 +173,7 @@ fn keep<C: Context>(ctx: C, s: &mut Scratch) -> bool {
     let Some(flow) = ctx.flow(&s.tuple.key) else {
         return false;
     };
-    if flow.flags() & FRONTEND_SIDE == 0 {
+    if flow.flags() & (FRONTEND_SIDE | EXTERNAL) != FRONTEND_SIDE | external_flag(s) {
         return false;
     }
     let (backend, fingerprint) = flow.backend();
@@ -169,7 +194,7 @@ fn keep<C: Context>(ctx: C, s: &mut Scratch) -> bool {
     // The entry behind has seen both directions: it knows whether the connection lives. Where it was evicted, what the client
     // sent must do.
     let known = match ctx.flow(&s.judged.key) {
-        Some(behind) if is_ours(behind, &s.headers) => behind,
+        Some(behind) if is_ours(behind, s) => behind,
         Some(_) if clashes(ctx, s) => return false,
         _ => flow,
     };
@@ -178,8 +203,15 @@ fn keep<C: Context>(ctx: C, s: &mut Scratch) -> bool {
 
 /// Whether a backend-side entry belongs to the frontend that the packet is addressed to.
 #[inline(always)]
-fn is_ours(flow: FlowRef, headers: &Headers) -> bool {
-    flow.flags() & NAT != 0 && flow.nat() == (headers.destination, headers.destination_port)
+pub(super) fn is_ours(flow: FlowRef, s: &Scratch) -> bool {
+    flow.flags() & (NAT | EXTERNAL) == NAT | external_flag(s)
+        && flow.nat() == (s.headers.destination, s.headers.destination_port)
+}
+
+/// The flag that entries of the packet's kind of client have.
+#[inline(always)]
+pub(super) const fn external_flag(s: &Scratch) -> u16 {
+    if s.external == 0 { 0 } else { EXTERNAL }
 }
 
 /// Whether a backend may go on serving a flow. TCP keeps its backend whatever became of it, but opens no connection to one that
@@ -205,7 +237,7 @@ fn select_again<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
         service: s.service,
         client: s.headers.source,
     };
-    let set = internal_set(&s.frontend);
+    let set = set_for(&s.frontend, s.external != 0);
     let seconds = s.frontend.affinity_seconds;
     let Some(known) = remembered(&ctx, &s.client, set, seconds, ctx.time()) else {
         return NOT_A_SERVICE;
@@ -221,12 +253,12 @@ fn select_again<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
 /// A backend at random, or the next whose tuple is free.
 #[inline(never)]
 fn select<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
-    let count = s.frontend.internal_count;
+    let (base, count) = set_of(&s.frontend, s.external != 0);
     let mut index = pick(ctx.random(), count);
     let mut tries = 0;
     while tries < TRIES {
         tries += 1;
-        let Some(slot) = ctx.slot(s.frontend.internal_base.wrapping_add(index)) else {
+        let Some(slot) = ctx.slot(base.wrapping_add(index)) else {
             return Reason::Internal as u32;
         };
         s.slot = slot;
@@ -254,7 +286,7 @@ fn selected<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
 #[inline(always)]
 fn aim(s: &mut Scratch, address: Address, port: u16) {
     let h = &s.headers;
-    let source = if address == h.source {
+    let source = if s.external == 0 && address == h.source {
         hairpin_address(h.v6 == 1)
     } else {
         h.source
@@ -268,7 +300,7 @@ fn clashes<C: Context>(ctx: C, s: &Scratch) -> bool {
     let Some(flow) = ctx.flow(&s.judged.key) else {
         return false;
     };
-    !is_ours(flow, &s.headers)
+    !is_ours(flow, s)
         && flow.flags() & BACKEND_SIDE != 0
         && !is_over(flow)
         && is_live(ctx, flow, s.headers.protocol, ctx.now())

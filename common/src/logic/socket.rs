@@ -3,7 +3,7 @@
 //! The node's own processes have no packet path to a Service: their packets pass no pod's device. Pods have one; for them this
 //! is a shortcut, taken only where it gives what the packet path gives.
 
-use super::affinity::{internal_set, remembered};
+use super::affinity::{remembered, set_for};
 use super::context::Services;
 use super::service::{find, pick, refusal, state_of};
 use super::wire::protocol;
@@ -133,7 +133,7 @@ fn select<S: Socket>(socket: &S, frontend: &Frontend, address: &Address) -> Opti
         client: address.nobody(),
     };
     let last = socket.time();
-    let set = internal_set(frontend);
+    let set = set_for(frontend, false);
     let slot = match remembered(socket, &key, set, frontend.affinity_seconds, last) {
         Some(known) => known.slot,
         None => any()?,
@@ -156,7 +156,7 @@ fn translate<S: Socket>(socket: &mut S, client: Client, datagram: bool) -> Answe
         }
         return Answer::Pass;
     };
-    let refusal = refusal(&frontend);
+    let refusal = refusal(&frontend, false);
     if client == Client::Pod
         && (refusal.is_some()
             || frontend.flags & (AFFINITY | SOURCE_RANGES) != 0

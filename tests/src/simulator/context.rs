@@ -4,9 +4,9 @@ use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 
 use weir_common::abi::{
-    Address, Affinity, AffinityKey, BackendState, Class, Endpoint, EndpointKey, Event, Flow,
-    FlowKey, FlowRef, FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range, Segment,
-    Slot, SourceKey, VerdictKey,
+    Address, Affinity, AffinityKey, BackendState, Class, Device, Endpoint, EndpointKey, Event,
+    Flow, FlowKey, FlowRef, FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range,
+    Segment, Slot, SourceKey, VerdictKey,
 };
 use weir_common::logic::{Env, Maps, Services, nanoseconds};
 
@@ -99,7 +99,7 @@ impl Maps for Context<'_> {
     fn flow(&self, key: &FlowKey) -> Option<FlowRef> {
         let flows = self.0.flows.borrow();
         let flow = NonNull::new(flows.get(key)?.get())?;
-        // SAFETY: entries are boxed and only dropped by `forget_flows`, between packets.
+        // SAFETY: entries are boxed and only dropped between packets.
         Some(unsafe { FlowRef::new(flow) })
     }
 
@@ -113,6 +113,21 @@ impl Maps for Context<'_> {
             }
         }
         true
+    }
+
+    fn insert_new_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+        let new = !self.0.flows.borrow().contains_key(key);
+        new && self.insert_flow(key, flow)
+    }
+
+    fn delete_flow(&self, key: &FlowKey) {
+        let flow = self.0.flows.borrow_mut().remove(key);
+        // The packet at hand may still refer to it, as it may in the kernel.
+        self.0.deleted.borrow_mut().extend(flow);
+    }
+
+    fn device(&self, ifindex: u32) -> Option<Device> {
+        self.0.devices.get(&ifindex).copied()
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use weir::plan::MemoryMaps;
 use weir_common::abi::{
-    Affinity, AffinityKey, Counter, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hook, Verdict,
+    Affinity, AffinityKey, Counter, Device, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hook,
+    Verdict,
 };
 use weir_common::logic::{self, Scratch};
 
@@ -15,6 +16,9 @@ use super::context::Context;
 pub struct Simulator {
     /// What the agent wrote.
     pub maps: MemoryMaps,
+    /// Uplinks and tunnel devices.
+    pub devices: BTreeMap<u32, Device>,
+    pub(super) deleted: RefCell<Vec<Box<UnsafeCell<Flow>>>>,
     pub(super) flows: RefCell<BTreeMap<FlowKey, Box<UnsafeCell<Flow>>>>,
     pub(super) fragments: RefCell<BTreeMap<FragmentKey, FragmentPorts>>,
     pub(super) affinities: RefCell<BTreeMap<AffinityKey, Affinity>>,
@@ -23,7 +27,7 @@ pub struct Simulator {
     pub(super) packet: RefCell<Vec<u8>>,
     pub(super) step: Cell<Step>,
     pub(super) ticks_per_second: u32,
-    scratch: RefCell<[Scratch; 2]>,
+    scratch: RefCell<[Scratch; Hook::COUNT as usize]>,
 }
 
 /// Where, when and with what luck a packet comes by.
@@ -54,6 +58,8 @@ impl Simulator {
         };
         Self {
             maps,
+            devices: BTreeMap::new(),
+            deleted: RefCell::default(),
             flows: RefCell::default(),
             fragments: RefCell::default(),
             affinities: RefCell::default(),
@@ -76,7 +82,10 @@ impl Simulator {
         let outcome = match step.hook {
             Hook::FromPod => logic::from_pod(context, scratch),
             Hook::ToPod => logic::to_pod(context, scratch),
+            Hook::FromNet => logic::from_net(context, scratch),
+            Hook::ToNet => logic::to_net(context, scratch),
         };
+        self.deleted.borrow_mut().clear();
         (outcome.verdict(), outcome.reason(), self.packet.take())
     }
 
@@ -88,6 +97,12 @@ impl Simulator {
             .iter()
             .map(|(key, flow)| (*key, unsafe { *flow.get() }))
             .collect()
+    }
+
+    /// Forgets the flows that are chosen, as the kernel forgets what it has no room for.
+    pub fn forget_flow(&self, chosen: impl Fn(&Flow) -> bool) {
+        let keep = |flow: &mut Box<UnsafeCell<Flow>>| !chosen(flow.get_mut());
+        self.flows.borrow_mut().retain(|_, flow| keep(flow));
     }
 
     /// Forgets all flows, and where clients went.

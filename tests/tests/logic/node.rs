@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weir::compile::compile;
+use weir::compile::{Tables, compile};
 use weir::model::{Policy, Protocol, Snapshot};
 use weir::plan::{MemoryMaps, Planner};
 use weir_common::abi::{Hook, Verdict};
@@ -43,7 +43,11 @@ impl Node {
     }
 
     pub(crate) fn apply(&mut self, snapshot: &Snapshot) {
-        let plan = self.planner.plan(&compile(snapshot)).expect("plan");
+        self.apply_tables(&compile(snapshot));
+    }
+
+    pub(crate) fn apply_tables(&mut self, tables: &Tables) {
+        let plan = self.planner.plan(tables).expect("plan");
         self.simulator.maps.execute(&plan).expect("execute");
     }
 
