@@ -177,16 +177,32 @@ impl KernelDatapath {
         self.attach_as(Role::Pod, ifindex)
     }
 
-    /// Attaches both programs to an uplink or tunnel device, as [`Self::attach`] does to a pod's. [`Self::set_net`] comes first.
+    /// Attaches both programs to an uplink or tunnel device, as [`Self::attach`] does to a pod's. [`Self::set_nets`] comes first.
     pub fn attach_net(&mut self, ifindex: u32) -> Result<()> {
         self.attach_as(Role::Net, ifindex)
     }
 
-    /// Tells programs as whom the node speaks on a device.
-    pub fn set_net(&self, ifindex: u32, device: &Device) -> Result<()> {
-        self.device
-            .update(ifindex.as_bytes(), device.as_bytes())
-            .during(|| format!("write the addresses of device {ifindex}"))
+    /// Tells programs as whom the node speaks on its uplinks and tunnel devices. What is known of others is forgotten, unless
+    /// they still have programs.
+    pub fn set_nets(&self, nets: &BTreeMap<u32, Device>) -> Result<()> {
+        const ACTION: &str = "write the addresses of the node's devices";
+        let mut known = BTreeMap::new();
+        let mut entries = self.device.entries();
+        while let Some((key, value)) = entries.advance().during(|| ACTION)? {
+            known.insert(plain::<u32>(key)?, plain::<Device>(value)?);
+        }
+        for (ifindex, device) in nets {
+            if known.remove(ifindex).as_ref() != Some(device) {
+                self.device
+                    .update(ifindex.as_bytes(), device.as_bytes())
+                    .during(|| ACTION)?;
+            }
+        }
+        let attached = self.attached_nets()?;
+        for ifindex in known.keys().filter(|ifindex| !attached.contains(ifindex)) {
+            self.device.delete(ifindex.as_bytes()).during(|| ACTION)?;
+        }
+        Ok(())
     }
 
     fn attach_as(&mut self, role: Role, ifindex: u32) -> Result<()> {

@@ -14,7 +14,7 @@ mod workload;
 
 pub use attach::AttachMode;
 pub use event::{Change, Event, Kind, Object};
-pub use link::{DeviceFacts, PodDevice};
+pub use link::{DeviceFacts, NetDevice, PodDevice};
 pub use name::{ObjectName, endpoint_id, fingerprint, rule_id, service_port_id};
 pub use node_ports::{NodePorts, is_link_local_v6};
 pub use policy::{Direction, Peer, Policy, PolicyPort, PortMatch, Rule};

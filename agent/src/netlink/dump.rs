@@ -6,8 +6,12 @@ use futures::{TryStream, TryStreamExt};
 use ipnetwork::IpNetwork;
 use rtnetlink::Handle;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage,
+};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
     NeighbourState,
@@ -17,7 +21,7 @@ use rtnetlink::packet_route::route::{
 };
 
 use super::Error;
-use super::table::{Link, LinkKind, LinkTable, Mac, Neighbour};
+use super::table::{Family, Link, LinkKind, LinkTable, Mac, Neighbour};
 
 /// Asks the kernel for everything. The answers are of slightly different moments; a later change brings a later dump.
 pub(super) async fn dump(handle: &Handle) -> Result<LinkTable, Error> {
@@ -70,6 +74,7 @@ fn add_link(table: &mut LinkTable, message: LinkMessage) {
     let mut link = Link {
         name: String::new(),
         kind: LinkKind::Other,
+        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         controller: None,
     };
     for attribute in message.attributes {
@@ -81,6 +86,9 @@ fn add_link(table: &mut LinkTable, message: LinkMessage) {
                     match info {
                         LinkInfo::Kind(InfoKind::Veth) => link.kind = LinkKind::Veth,
                         LinkInfo::Kind(InfoKind::Bridge) => link.kind = LinkKind::Bridge,
+                        LinkInfo::Kind(InfoKind::Vxlan | InfoKind::Geneve) => {
+                            link.kind = LinkKind::Tunnel;
+                        }
                         _ => {}
                     }
                 }
@@ -106,6 +114,14 @@ fn add_address(table: &mut LinkTable, message: &AddressMessage) {
     let Some(address) = find(true).or_else(|| find(false)) else {
         return;
     };
+    let passing = AddressHeaderFlags::Tentative
+        | AddressHeaderFlags::Deprecated
+        | AddressHeaderFlags::Dadfailed
+        | AddressHeaderFlags::Secondary;
+    if message.header.scope == AddressScope::Universe && !message.header.flags.intersects(passing) {
+        let key = (message.header.index, Family::of(address));
+        table.sources.entry(key).or_insert(address);
+    }
     if let Ok(network) = IpNetwork::new(address, message.header.prefix_len) {
         table.addresses.insert((message.header.index, network));
     }
@@ -134,6 +150,9 @@ fn add_route(table: &mut LinkTable, message: &RouteMessage) {
             }
             _ => {}
         }
+    }
+    if gateway {
+        table.gateways.extend(&devices);
     }
     let length = message.header.destination_prefix_length;
     match destination {

@@ -2,13 +2,14 @@
 //! bridge tables are read in the process's own network namespace; pods' namespaces are never entered.
 
 mod dump;
+mod nets;
 mod questions;
 mod resolve;
 mod table;
 mod watch;
 
 pub use resolve::{Local, Owners, Question, Resolution, resolve};
-pub use table::{Link, LinkKind, LinkTable, Mac, Neighbour};
+pub use table::{Family, Link, LinkKind, LinkTable, Mac, Neighbour};
 pub use watch::watch;
 
 /// Failure of the link to the kernel.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::nets::nets;
 use super::table::{LinkKind, LinkTable, Neighbour};
 use crate::model::{DeviceFacts, PodDevice, is_link_local_v6};
 
@@ -147,6 +148,8 @@ pub fn resolve(table: &LinkTable, local: &Local, owners: &Owners) -> Resolution 
         }
     }
     owners.0.retain(|port, _| !released.contains(port));
+    let pods = facts.devices.values().map(|device| device.ifindex);
+    facts.nets = nets(table, local, &node.uplinks, &pods.collect());
     Resolution { facts, owners, ask }
 }
 

@@ -15,8 +15,30 @@ pub enum LinkKind {
     Veth,
     /// A bridge.
     Bridge,
+    /// A tunnel with an Ethernet header inside.
+    Tunnel,
     /// Anything else.
     Other,
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
 }
 
 /// A device.
@@ -26,6 +48,8 @@ pub struct Link {
     pub name: String,
     /// Kind.
     pub kind: LinkKind,
+    /// Whether its frames have an Ethernet header, and leave it (a loopback device's do not).
+    pub ethernet: bool,
     /// Index of the bridge (or bond, VRF) that the device belongs to.
     pub controller: Option<u32>,
 }
@@ -49,6 +73,10 @@ pub struct LinkTable {
     pub host_routes: BTreeMap<IpAddr, BTreeSet<u32>>,
     /// Devices with a default route.
     pub default_routes: BTreeSet<u32>,
+    /// Devices with a route by a gateway.
+    pub gateways: BTreeSet<u32>,
+    /// First address of each device and family that the node uses when it speaks to others: of global scope, for good.
+    pub sources: BTreeMap<(u32, Family), IpAddr>,
     /// Addresses and prefix lengths of devices.
     pub addresses: BTreeSet<(u32, IpNetwork)>,
     /// Neighbours by device and IP address.

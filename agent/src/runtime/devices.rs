@@ -16,20 +16,16 @@ pub(super) struct Devices {
 }
 
 impl Devices {
-    /// Devices that lead to one of `pods` and lack this process's programs. `attached` are those with programs, of whichever agent.
+    /// Devices of `needed` that lack this process's programs. `attached` are those with programs, of whichever agent.
     pub(super) fn wanting(
         &mut self,
         attached: &BTreeSet<u32>,
-        facts: &DeviceFacts,
-        pods: &BTreeSet<IpAddr>,
+        needed: impl IntoIterator<Item = u32>,
     ) -> BTreeSet<u32> {
         self.ours.retain(|device| attached.contains(device));
-        let leading = facts.devices.iter();
-        leading
-            .filter(|(address, device)| {
-                pods.contains(address) && !self.ours.contains(&device.ifindex)
-            })
-            .map(|(_, device)| device.ifindex)
+        let needed = needed.into_iter();
+        needed
+            .filter(|device| !self.ours.contains(device))
             .collect()
     }
 
@@ -37,6 +33,14 @@ impl Devices {
     pub(super) fn attached(&mut self, device: u32) {
         self.ours.insert(device);
     }
+}
+
+/// Devices that lead to one of `pods`.
+pub(super) fn leading(facts: &DeviceFacts, pods: &BTreeSet<IpAddr>) -> impl Iterator<Item = u32> {
+    let leading = facts.devices.iter();
+    leading
+        .filter(|(address, _)| pods.contains(address))
+        .map(|(_, device)| device.ifindex)
 }
 
 #[cfg(test)]
@@ -71,21 +75,21 @@ mod tests {
         let mut devices = Devices::default();
         let (none, seven) = (BTreeSet::new(), BTreeSet::from([7]));
         let one = facts(&[(1, 7)]);
-        assert_eq!(devices.wanting(&none, &one, &pods(&[])), none);
-        assert_eq!(devices.wanting(&none, &one, &pods(&[1])), seven);
+        assert_eq!(devices.wanting(&none, leading(&one, &pods(&[]))), none);
+        assert_eq!(devices.wanting(&none, leading(&one, &pods(&[1]))), seven);
         // An attempt that failed is made again.
-        assert_eq!(devices.wanting(&none, &one, &pods(&[1])), seven);
+        assert_eq!(devices.wanting(&none, leading(&one, &pods(&[1]))), seven);
         devices.attached(7);
-        assert_eq!(devices.wanting(&seven, &one, &pods(&[1])), none);
+        assert_eq!(devices.wanting(&seven, leading(&one, &pods(&[1]))), none);
         // The index comes back with another device.
-        assert_eq!(devices.wanting(&none, &one, &pods(&[1])), seven);
+        assert_eq!(devices.wanting(&none, leading(&one, &pods(&[1]))), seven);
     }
 
     #[test]
     fn programs_of_an_earlier_agent_are_replaced() {
         let mut devices = Devices::default();
         let left = BTreeSet::from([7, 8]);
-        let wanted = devices.wanting(&left, &facts(&[(1, 7)]), &pods(&[1, 2]));
+        let wanted = devices.wanting(&left, leading(&facts(&[(1, 7)]), &pods(&[1, 2])));
         assert_eq!(wanted, BTreeSet::from([7]));
     }
 }

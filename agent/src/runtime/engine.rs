@@ -8,8 +8,9 @@ use std::time::Instant;
 use tokio::sync::watch;
 use weir_common::abi::control;
 
-use super::devices::Devices;
+use super::devices::{Devices, leading};
 use super::health_checks::HealthChecks;
+use super::nets;
 use super::shared::{Moment, Shared};
 use crate::compile::{self, Tables};
 use crate::datapath;
@@ -43,6 +44,8 @@ pub(super) struct Engine {
     tables: Tables,
     planner: Planner,
     devices: Devices,
+    /// Uplinks and tunnel devices.
+    nets: Devices,
     shared: Arc<Shared>,
     health_checks: watch::Sender<HealthChecks>,
     /// What differs since the tables were compiled.
@@ -69,6 +72,7 @@ impl Engine {
             tables: Tables::default(),
             planner,
             devices: Devices::default(),
+            nets: Devices::default(),
             shared,
             health_checks,
             // Nothing has been compiled yet.
@@ -260,25 +264,38 @@ impl Engine {
     fn attach(&mut self) -> Result<(), SyncError> {
         let start = Instant::now();
         let snapshot = self.state.snapshot();
+        let nets = snapshot.devices.nets.iter();
         let names: BTreeMap<u32, &str> = snapshot
             .devices
             .devices
             .values()
             .map(|device| (device.ifindex, device.name.as_str()))
+            .chain(nets.map(|(ifindex, net)| (*ifindex, net.name.as_str())))
             .collect();
         let mut datapath = self.shared.datapath_mut();
-        let attached = datapath.attached()?;
         let pods = local_pods(snapshot);
-        let wanted = self.devices.wanting(&attached, &snapshot.devices, &pods);
+        let needed = leading(&snapshot.devices, &pods);
+        let wanted = self.devices.wanting(&datapath.attached()?, needed);
+        let needed = snapshot.devices.nets.keys().copied();
+        let wanted_nets = self.nets.wanting(&datapath.attached_nets()?, needed);
         let mut errors = Vec::new();
-        for &device in &wanted {
+        if let Err(error) = datapath.set_nets(&nets::rows(&snapshot.devices.nets)) {
+            errors.push(error.to_string());
+        }
+        let of_pods = wanted.iter().map(|device| (*device, false));
+        for (device, net) in of_pods.chain(wanted_nets.iter().map(|device| (*device, true))) {
             let name = names.get(&device).copied().unwrap_or_default();
-            match datapath.attach(device) {
+            let (attached, ours) = if net {
+                (datapath.attach_net(device), &mut self.nets)
+            } else {
+                (datapath.attach(device), &mut self.devices)
+            };
+            match attached {
                 Ok(()) => {
-                    self.devices.attached(device);
-                    tracing::info!(device = name, ifindex = device, "attached");
+                    ours.attached(device);
+                    tracing::info!(device = name, ifindex = device, net, "attached");
                 }
-                // Its pod ended meanwhile, which netlink is about to tell.
+                // It, or its pod, ended meanwhile, which netlink is about to tell.
                 Err(error) if error.is_device_gone() => {}
                 Err(error) => errors.push(format!("device {name}: {error}")),
             }
@@ -286,14 +303,12 @@ impl Engine {
         if let Err(error) = datapath.attach_sockets() {
             errors.push(format!("sockets: {error}"));
         }
-        let attached = if wanted.is_empty() {
-            attached
-        } else {
-            datapath.attached()?
-        };
+        let (attached, attached_nets) = (datapath.attached()?, datapath.attached_nets()?);
         drop(datapath);
-        self.shared
-            .publish(|published| published.attached = attached);
+        self.shared.publish(|published| {
+            published.attached = attached;
+            published.attached_nets = attached_nets;
+        });
         self.shared.tally.took(Stage::Attach, start.elapsed());
         if errors.is_empty() {
             Ok(())

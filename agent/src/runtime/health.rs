@@ -175,6 +175,9 @@ fn missing(published: &Published) -> Vec<String> {
         .map(|device| format!("device {} has no programs", device.name))
         .collect();
     missing.extend(without);
+    let nets = published.snapshot.devices.nets.iter();
+    let nets = nets.filter(|(ifindex, _)| !published.attached_nets.contains(ifindex));
+    missing.extend(nets.map(|(_, net)| format!("device {} has no programs", net.name)));
     missing
 }
 
@@ -198,7 +201,7 @@ mod tests {
 
     use super::super::shared::Moment;
     use super::*;
-    use crate::model::{DeviceFacts, PodDevice, Snapshot};
+    use crate::model::{DeviceFacts, NetDevice, PodDevice, Snapshot};
 
     #[test]
     fn health_follows_the_contract_of_kube_proxy() {
@@ -262,6 +265,20 @@ mod tests {
         });
         assert_eq!(missing(&published), ["device veth7 has no programs"]);
         published.attached.insert(7);
+        assert!(missing(&published).is_empty());
+        let uplink = NetDevice {
+            name: "eth0".to_owned(),
+            ..NetDevice::default()
+        };
+        published.snapshot = Arc::new(Snapshot {
+            devices: DeviceFacts {
+                nets: [(2, uplink)].into(),
+                ..DeviceFacts::default()
+            },
+            ..Snapshot::default()
+        });
+        assert_eq!(missing(&published), ["device eth0 has no programs"]);
+        published.attached_nets.insert(2);
         assert!(missing(&published).is_empty());
     }
 

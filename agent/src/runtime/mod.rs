@@ -8,6 +8,7 @@ mod engine;
 mod events;
 mod health;
 mod health_checks;
+mod nets;
 mod provider;
 mod shared;
 mod tasks;

@@ -204,7 +204,7 @@ fn count(snapshot: &Snapshot, kind: Kind) -> usize {
     }
 }
 
-/// Devices with programs, and where they lead.
+/// Devices with programs, and which pod they lead to, if to any.
 fn devices(published: &Published) -> Vec<Device> {
     let owners = published.snapshot.address_owners();
     let mut devices: BTreeMap<u32, Device> = published
@@ -225,5 +225,15 @@ fn devices(published: &Published) -> Vec<Device> {
             device.pod = owners.get(address).map(|pod| pod.name.to_string());
         }
     }
+    let nets = published.snapshot.devices.nets.iter();
+    let nets = nets.filter(|(ifindex, _)| published.attached_nets.contains(ifindex));
+    devices.extend(nets.map(|(ifindex, net)| {
+        let device = Device {
+            name: net.name.clone(),
+            ifindex: *ifindex,
+            pod: None,
+        };
+        (*ifindex, device)
+    }));
     devices.into_values().collect()
 }

@@ -18,6 +18,7 @@ fn table() -> LinkTable {
     let link = |name: &str, kind, controller| Link {
         name: name.to_owned(),
         kind,
+        ethernet: true,
         controller,
     };
     let network = |text: &str| text.parse::<IpNetwork>().expect("network");
@@ -39,6 +40,8 @@ fn table() -> LinkTable {
         ]
         .into(),
         default_routes: [UPLINK].into(),
+        gateways: [UPLINK].into(),
+        sources: BTreeMap::new(),
         addresses: [
             (UPLINK, network("192.168.0.2/24")),
             (PTP, network("10.1.0.1/32")),
