@@ -1,5 +1,7 @@
 //! Clients outside the cluster: node ports, virtual addresses that are routed to the node, backends here and elsewhere.
 
+use std::sync::Arc;
+
 use weir::compile::{FrontendEntry, compile};
 use weir::plan::{Plan, Step as PlanStep};
 use weir_common::abi::{
@@ -45,7 +47,7 @@ pub(crate) fn outside(policies: Vec<weir::model::Policy>) -> Node {
     for protocol in [6, 17] {
         let all = tables.services.frontends[&key(SERVICE_ALL, 80, protocol)].clone();
         let of_b = tables.services.frontends[&key(SERVICE_B, 80, protocol)].clone();
-        let only_c: Vec<_> = all
+        let only_c: Arc<[_]> = all
             .external
             .iter()
             .filter(|backend| backend.address == address(REMOTE))
@@ -65,7 +67,7 @@ pub(crate) fn outside(policies: Vec<weir::model::Policy>) -> Node {
                 SERVICE_LOCAL,
                 80,
                 FrontendEntry {
-                    external: vec![],
+                    external: Arc::default(),
                     flags: DROP_EXTERNAL,
                     ..all.clone()
                 },

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use weir_common::abi::{AFFINITY, DROP_EXTERNAL, DROP_INTERNAL, FrontendKey, SourceKey, WILDCARD};
+use weir_common::abi::{
+    AFFINITY, DROP_EXTERNAL, DROP_INTERNAL, FrontendKey, NODE_PORT, SourceKey, WILDCARD,
+};
 
 use super::choice::Choice;
 use super::ranges;
@@ -170,7 +172,8 @@ impl<'s> Sets<'s> {
             flags: self.drops(internal, DROP_INTERNAL)
                 | self.drops(external, DROP_EXTERNAL)
                 | admission
-                | self.service.affinity_seconds.map_or(0, |_| AFFINITY),
+                | self.service.affinity_seconds.map_or(0, |_| AFFINITY)
+                | node_port(claim),
             affinity_seconds: self.service.affinity_seconds.unwrap_or(0),
             internal: self.set(internal),
             external: self.set(external),
@@ -190,6 +193,14 @@ impl<'s> Sets<'s> {
             TrafficPolicy::Local if !self.cluster.is_empty() => flag,
             TrafficPolicy::Local | TrafficPolicy::Cluster => 0,
         }
+    }
+}
+
+/// A node port's address has other uses.
+const fn node_port(claim: Claim) -> u32 {
+    match claim {
+        Claim::NodePort => NODE_PORT,
+        Claim::ClusterIp | Claim::LoadBalancer | Claim::ExternalIp => 0,
     }
 }
 
