@@ -10,6 +10,8 @@ mod bad_input;
 mod choice;
 #[path = "nodes/dns.rs"]
 mod dns;
+#[path = "nodes/external.rs"]
+mod external;
 #[path = "nodes/fixture.rs"]
 mod fixture;
 #[path = "nodes/host.rs"]

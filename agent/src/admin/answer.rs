@@ -76,6 +76,9 @@ pub struct Device {
     pub ifindex: u32,
     /// Pod that it leads to, if known.
     pub pod: Option<String>,
+    /// Whether it leads out of the node: an uplink or a tunnel.
+    #[serde(default)]
+    pub uplink: bool,
 }
 
 /// How full a map is.

@@ -215,6 +215,7 @@ fn devices(published: &Published) -> Vec<Device> {
                 name: String::new(),
                 ifindex: *ifindex,
                 pod: None,
+                uplink: false,
             };
             (*ifindex, device)
         })
@@ -232,6 +233,7 @@ fn devices(published: &Published) -> Vec<Device> {
             name: net.name.clone(),
             ifindex: *ifindex,
             pod: None,
+            uplink: true,
         };
         (*ifindex, device)
     }));

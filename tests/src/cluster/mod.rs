@@ -223,8 +223,15 @@ impl Cluster {
         let pods = self.topology.pods().filter(|pod| pod.node() == node);
         let wanted: BTreeSet<_> = pods.map(|pod| pod.veth().to_owned()).collect();
         let devices = devices(&status);
-        Ok((devices != wanted)
-            .then(|| format!("programs are on {devices:?} instead of {wanted:?}")))
+        if devices != wanted {
+            return Ok(Some(format!(
+                "programs are on {devices:?} instead of {wanted:?}"
+            )));
+        }
+        let wanted = self.topology.uplinks();
+        let uplinks = uplinks(&status);
+        Ok((uplinks != wanted)
+            .then(|| format!("programs of uplinks are on {uplinks:?} instead of {wanted:?}")))
     }
 
     /// Objects of a kind that were applied.
@@ -295,11 +302,22 @@ impl Cluster {
     }
 }
 
-/// Names of the devices that a status says have programs.
+/// Names of the devices that a status says have the programs of pods' devices.
 #[must_use]
 pub fn devices(status: &Value) -> BTreeSet<String> {
+    devices_of(status, false)
+}
+
+/// The same for uplinks and tunnels.
+#[must_use]
+pub fn uplinks(status: &Value) -> BTreeSet<String> {
+    devices_of(status, true)
+}
+
+fn devices_of(status: &Value, uplink: bool) -> BTreeSet<String> {
     let devices = status["devices"].as_array().into_iter().flatten();
     devices
+        .filter(|device| device["uplink"] == uplink)
         .filter_map(|device| device["name"].as_str().map(str::to_owned))
         .collect()
 }

@@ -16,7 +16,7 @@ mod sweep;
 pub(crate) mod underlay;
 mod wiring;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -114,6 +114,13 @@ impl Topology {
         self.hosts
             .get(name)
             .unwrap_or_else(|| panic!("the topology has no host {name}"))
+    }
+
+    /// Devices by which each node's traffic leaves it.
+    #[must_use]
+    pub fn uplinks(&self) -> BTreeSet<String> {
+        let tunnels = [TUNNEL_V4, TUNNEL_V6].into_iter().filter(|_| self.overlay);
+        tunnels.chain(["eth0"]).map(str::to_owned).collect()
     }
 
     /// All nodes, by name.

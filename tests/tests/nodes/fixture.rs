@@ -200,11 +200,12 @@ impl Fixture {
         self.cluster.settle()
     }
 
-    /// The place of a pod or a node.
+    /// The place of a pod, a node or the machine outside.
     pub(crate) fn place(&self, name: &str) -> Place {
         let topology = self.cluster.topology();
         match name {
             "node1" | "node2" => AsRef::<Place>::as_ref(topology.node(name)).clone(),
+            "outside" => AsRef::<Place>::as_ref(topology.host(name)).clone(),
             pod => AsRef::<Place>::as_ref(topology.pod(pod)).clone(),
         }
     }

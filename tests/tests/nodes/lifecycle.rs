@@ -80,7 +80,7 @@ fn other_devices_are_left_alone(fixture: &mut Fixture) -> Result<()> {
     // Settling fails if any device but the pods' has programs.
     fixture.cluster.settle()?;
     let node = fixture.cluster.topology().node("node1").namespace();
-    for device in ["foreign0", "foreign1", "eth0"] {
+    for device in ["foreign0", "foreign1"] {
         let line = node.ip_output(&["-d", "link", "show", "dev", device])?;
         ensure!(!line.contains("clsact") && !line.contains("xdp"), "{line}");
     }

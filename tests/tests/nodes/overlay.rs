@@ -128,7 +128,7 @@ fn without_selector(name: &str, end: u8, backend: DualStack) -> String {
     objects
 }
 
-fn slice(service: &str, family: &str, ip: IpAddr) -> String {
+pub(crate) fn slice(service: &str, family: &str, ip: IpAddr) -> String {
     format!(
         "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
          metadata: {{name: {service}-{0}, namespace: default, labels: {{kubernetes.io/service-name: {service}}}}}\n\

@@ -215,7 +215,11 @@ pub fn status(status: &Status) -> String {
         vec![
             device.name.clone(),
             device.ifindex.to_string(),
-            cell(&device.pod),
+            if device.uplink {
+                "(uplink)".to_owned()
+            } else {
+                cell(&device.pod)
+            },
         ]
     });
     section("Devices", &["NAME", "INDEX", "POD"], devices.collect());

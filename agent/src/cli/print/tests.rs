@@ -218,6 +218,7 @@ fn the_state_of_an_agent() {
             name: text("veth7"),
             ifindex: 7,
             pod: Some(text("shop/back")),
+            uplink: false,
         }],
         maps: vec![MapFill {
             name: text("flow"),
