@@ -5,6 +5,9 @@
 
 // xtask: soak
 
+#[path = "parity/network.rs"]
+mod network;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -91,6 +94,7 @@ fn families() -> Vec<Vec<Policy>> {
 struct Kernel {
     datapath: KernelDatapath,
     devices: [u32; 2],
+    nets: [u32; 2],
     _place: Place,
 }
 
@@ -98,6 +102,7 @@ impl Kernel {
     fn new() -> Option<Self> {
         let place = Place::new()?;
         let devices = ["pod-a", "pod-b"].map(veth);
+        let nets = ["uplink", "tunnel"].map(veth);
         let options = Options {
             replay: true,
             ..place.options(AttachMode::Auto)
@@ -105,6 +110,7 @@ impl Kernel {
         Some(Self {
             datapath: KernelDatapath::open(&options).expect("open"),
             devices,
+            nets,
             _place: place,
         })
     }
@@ -131,6 +137,7 @@ struct Pass {
 struct Traffic {
     random: Random,
     devices: [u32; 2],
+    nets: [u32; 2],
     clock: u32,
     last: Option<(Pass, Verdict, Vec<u8>)>,
 }
@@ -149,16 +156,28 @@ impl Traffic {
             return packet;
         }
         let v6 = self.random.one_in(2);
-        let hook = self
-            .random
-            .pick(&[Hook::FromPod, Hook::FromPod, Hook::ToPod]);
-        let device = self.random.pick(&self.devices);
-        let mut packet = self.fresh(v6);
+        let hook = match self.random.below(10) {
+            0..4 => Hook::FromPod,
+            4..6 => Hook::ToPod,
+            6..9 => Hook::FromNet,
+            _ => Hook::ToNet,
+        };
+        let devices = match hook {
+            Hook::FromPod | Hook::ToPod => self.devices,
+            Hook::FromNet | Hook::ToNet => self.nets,
+        };
+        let device = self.random.pick(&devices);
+        let mut packet = match hook {
+            Hook::FromNet if !self.random.one_in(4) => self.to_service(v6),
+            _ => self.fresh(v6),
+        };
         if !self.random.one_in(10) {
             let own = own_address(device == self.devices[0], v6);
             match hook {
                 Hook::FromPod => packet.source = own,
                 Hook::ToPod => packet.destination = own,
+                Hook::FromNet => packet.source = self.client(v6),
+                Hook::ToNet => packet.destination = self.client(v6),
             }
         }
         let mut bytes = packet.bytes();
@@ -186,6 +205,11 @@ impl Traffic {
         let ingress_ifindex = match hook {
             Hook::FromPod => ifindex,
             Hook::ToPod => self.random.pick(&[0, 1, other, other, other, ifindex]),
+            Hook::FromNet => ifindex,
+            Hook::ToNet => {
+                let [uplink, tunnel] = self.nets;
+                self.random.pick(&[0, uplink, tunnel, other])
+            }
         };
         let random = self.random.next() as u32;
         Pass {
@@ -202,6 +226,9 @@ impl Traffic {
 
     /// A pass that the last one leads to: delivered to the other pod, answered, retransmitted, complained about.
     fn follow(&mut self, pass: &Pass, verdict: Verdict, packet: &[u8]) -> Option<Pass> {
+        if let Some(next) = self.follow_network(pass, verdict, packet) {
+            return Some(next);
+        }
         let [a, b] = self.devices;
         let other = if pass.step.ifindex == a { b } else { a };
         let here = pass.step.ifindex;
@@ -214,7 +241,9 @@ impl Traffic {
             (4, Hook::FromPod, Verdict::Pass) => {
                 Some(self.pass(Hook::ToPod, here, answer(packet)?))
             }
-            (4.., _, Verdict::Return) => Some(self.pass(Hook::FromPod, here, answer(packet)?)),
+            (4.., Hook::FromPod | Hook::ToPod, Verdict::Return) => {
+                Some(self.pass(Hook::FromPod, here, answer(packet)?))
+            }
             (2 | 3, Hook::ToPod, Verdict::Pass) => {
                 Some(self.pass(Hook::FromPod, here, answer(packet)?))
             }
@@ -452,6 +481,8 @@ fn the_simulator_and_the_loaded_programs_agree() {
         .collect();
     let mut planner = Planner::new();
     let mut simulator = Simulator::new(MemoryMaps::new(), kernel.datapath.ticks_per_second());
+    simulator.devices = network::devices(kernel.nets);
+    kernel.datapath.set_nets(&simulator.devices).expect("nets");
     let mut events = kernel.datapath.events().expect("events");
     let mut current = usize::MAX;
     let sample = Plan {
@@ -468,6 +499,7 @@ fn the_simulator_and_the_loaded_programs_agree() {
         let mut traffic = Traffic {
             random: Random(seed),
             devices: kernel.devices,
+            nets: kernel.nets,
             clock: seed as u32,
             last: None,
         };
@@ -631,12 +663,13 @@ fn assert_rich(counted: &BTreeMap<u32, Counter>) {
         .into_iter()
         .flat_map(|reason| [(Hook::FromPod, reason), (Hook::ToPod, reason)])
         .chain(from_pod.map(|reason| (Hook::FromPod, reason)))
-        .chain([(Hook::ToPod, Reason::Node)]);
+        .chain([(Hook::ToPod, Reason::Node)])
+        .chain(network::expected());
     for (hook, reason) in expected {
         let packets = counted
             .get(&hook.counter(reason))
             .map_or(0, |counter| counter.packets);
-        println!("{:>8} {:>20} {packets}", hook.direction(), reason.name());
+        println!("{:>12} {:>20} {packets}", hook.direction(), reason.name());
         assert!(
             packets > 0,
             "no packet was {} at {}",

@@ -207,7 +207,10 @@ fn transfers_from_outside_arrive_whole() -> Result<()> {
                 probe.transfer(&fixture.place("outside"), 3_000_000)?;
                 for length in [1000, 4000] {
                     let probe = probe.protocol(Protocol::Udp);
-                    probe.transfer(&fixture.place("outside"), length)?;
+                    let transfer = || probe.transfer(&fixture.place("outside"), length);
+                    // A router tells a sender of IPv6 that its pieces are too large, at the cost of these.
+                    transfer()
+                        .or_else(|error| if to.is_ipv6() { transfer() } else { Err(error) })?;
                 }
             }
         }
