@@ -12,7 +12,7 @@ use super::bpf::{Shape, map_type};
 use crate::plan::Table;
 
 /// Pinned maps that exist once.
-pub(crate) const SHARED: [&str; 9] = [
+pub(crate) const SHARED: [&str; 10] = [
     "control",
     "counter",
     "flow",

@@ -86,6 +86,7 @@ fn add_link(table: &mut LinkTable, message: LinkMessage) {
                     match info {
                         LinkInfo::Kind(InfoKind::Veth) => link.kind = LinkKind::Veth,
                         LinkInfo::Kind(InfoKind::Bridge) => link.kind = LinkKind::Bridge,
+                        LinkInfo::Kind(InfoKind::Dummy) => link.kind = LinkKind::Dummy,
                         LinkInfo::Kind(InfoKind::Vxlan | InfoKind::Geneve) => {
                             link.kind = LinkKind::Tunnel;
                         }

@@ -7,20 +7,25 @@ use super::resolve::Local;
 use super::table::{Family, Link, LinkKind, LinkTable};
 use crate::model::NetDevice;
 
-/// Uplinks and tunnel devices. Those with a default route or an address of the node (`uplinks`), and others that have a route by a
-/// gateway or are tunnels; but not what may be a pod's or a container's veth or bridge, nor a device without Ethernet headers.
+/// Uplinks and tunnel devices. Those with a default route or an address of the node (`uplinks`), tunnels, and others that have an
+/// address or a route by a gateway; but not what may be a pod's or a container's veth or bridge, nor a device without Ethernet
+/// headers.
 pub(super) fn nets(
     table: &LinkTable,
     local: &Local,
     uplinks: &BTreeSet<u32>,
     pods: &BTreeSet<u32>,
 ) -> BTreeMap<u32, NetDevice> {
+    let has_address = |ifindex: &u32| {
+        let mut families = [Family::V4, Family::V6].into_iter();
+        families.any(|family| table.sources.contains_key(&(*ifindex, family)))
+    };
     let leads_out = |ifindex: &u32, link: &Link| {
         uplinks.contains(ifindex)
             || match link.kind {
                 LinkKind::Tunnel => true,
-                LinkKind::Other => table.gateways.contains(ifindex),
-                LinkKind::Veth | LinkKind::Bridge => false,
+                LinkKind::Other => table.gateways.contains(ifindex) || has_address(ifindex),
+                LinkKind::Veth | LinkKind::Bridge | LinkKind::Dummy => false,
             }
     };
     let links = table.links.iter();
@@ -72,6 +77,8 @@ mod tests {
     const WIREGUARD: u32 = 6;
     const SECOND: u32 = 7;
     const DUMMY: u32 = 8;
+    const STORAGE: u32 = 9;
+    const SLAVE: u32 = 10;
 
     fn table() -> LinkTable {
         let link = |name: &str, kind| Link {
@@ -90,7 +97,9 @@ mod tests {
                 (POD, link("veth5", LinkKind::Veth)),
                 (WIREGUARD, link("wg0", LinkKind::Other)),
                 (SECOND, link("eth1", LinkKind::Other)),
-                (DUMMY, link("dummy0", LinkKind::Other)),
+                (DUMMY, link("dummy0", LinkKind::Dummy)),
+                (STORAGE, link("eth2", LinkKind::Other)),
+                (SLAVE, link("eth3", LinkKind::Other)),
             ]
             .into(),
             default_routes: [ETH].into(),
@@ -100,6 +109,7 @@ mod tests {
                 ((ETH, Family::V4), ip("192.168.0.9")),
                 ((VXLAN, Family::V4), ip("10.244.1.0")),
                 ((BRIDGE, Family::V4), ip("10.244.1.1")),
+                ((STORAGE, Family::V4), ip("10.99.0.2")),
                 ((DUMMY, Family::V4), ip("169.254.20.10")),
             ]
             .into(),
@@ -128,6 +138,7 @@ mod tests {
             (ETH, "eth0", [192, 168, 0, 2]),
             (VXLAN, "flannel.1", [10, 244, 1, 0]),
             (SECOND, "eth1", [192, 168, 0, 2]),
+            (STORAGE, "eth2", [10, 99, 0, 2]),
         ];
         let expected = expected.map(|(ifindex, name, v4)| {
             let device = NetDevice {

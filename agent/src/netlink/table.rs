@@ -15,6 +15,8 @@ pub enum LinkKind {
     Veth,
     /// A bridge.
     Bridge,
+    /// A device that leads nowhere, to keep addresses at.
+    Dummy,
     /// A tunnel with an Ethernet header inside.
     Tunnel,
     /// Anything else.
