@@ -11,7 +11,7 @@ use std::time::Duration;
 use weir::datapath::{self, AttachMode, Error, KernelDatapath, Options, TestRun};
 use weir::plan::{Plan, Step, Table};
 use weir_common::abi::{
-    Address, BackendState, Class, Hook, PrefixKey, Segment, VerdictKey, control,
+    Address, BackendState, Class, Device, Hook, LAYOUT, PrefixKey, Segment, VerdictKey, control,
 };
 use weir_tests::kernel::{Place, veth};
 use zerocopy::IntoBytes;
@@ -53,6 +53,11 @@ fn begin(entries: u32) -> Step {
 
 fn execute(datapath: &mut KernelDatapath, steps: Vec<Step>) -> Result<(), Error> {
     datapath.execute(&Plan { steps })
+}
+
+/// Directory of the pins of this layout.
+fn layout() -> String {
+    format!("v{LAYOUT}")
 }
 
 /// `bpftool`-free view of a device's programs.
@@ -120,7 +125,7 @@ fn a_generation_is_filled_unseen_and_then_selected() {
     execute(&mut datapath, vec![Step::Select]).expect("select");
     assert_eq!(datapath.control(control::SELECTED), 0);
     assert_eq!(first(&datapath), Some(class(2).as_bytes().to_vec()));
-    let old = place.directory().join("v1/gen1");
+    let old = place.directory().join(layout()).join("gen1");
     assert_eq!(
         old.read_dir().expect("directory").count(),
         0,
@@ -230,12 +235,57 @@ fn another_form_of_attachment_is_taken_over() {
         );
         let links = place
             .directory()
-            .join("v1/links")
+            .join(layout())
+            .join("links")
             .read_dir()
             .expect("links")
             .count();
         assert_eq!(links, if after == AttachMode::Tcx { 2 } else { 0 });
     }
+}
+
+#[test]
+fn uplinks_have_programs_of_their_own_and_addresses() {
+    let Some(place) = Place::new() else { return };
+    let (pod, uplink) = (veth("pod"), veth("uplink"));
+    let device = |last| Device {
+        v4: address(last),
+        ports: [61000, 65535],
+        ..Device::default()
+    };
+    let mut modes = place.modes().to_vec();
+    // And back to the first, over what the others left.
+    modes.push(modes[0]);
+    for (n, mode) in (1..).zip(modes) {
+        let mut datapath = place.open(mode);
+        let before = datapath.attached_nets().expect("list");
+        assert_eq!(before.contains(&uplink), n > 1, "{mode:?}");
+        datapath
+            .set_nets(&[(uplink, device(n))].into())
+            .expect("set");
+        datapath.attach(pod).expect("attach");
+        datapath.attach_net(uplink).expect("attach");
+        datapath.attach_net(uplink).expect("attach again");
+        assert_eq!(datapath.attached().expect("list"), [pod].into());
+        assert_eq!(datapath.attached_nets().expect("list"), [uplink].into());
+        let clsact = mode == AttachMode::Clsact;
+        assert_eq!(filters("uplink").contains("weir_from_net"), clsact);
+        assert!(!filters("uplink").contains("weir_from_pod"));
+        // An uplink that is none any more keeps its programs, and so its address.
+        datapath.set_nets(&BTreeMap::new()).expect("set");
+        assert_eq!(datapath.nets().expect("read"), [(uplink, device(n))].into());
+    }
+    let mut datapath = place.open(place.modes()[0]);
+    datapath.detach(uplink).expect("detach");
+    assert!(datapath.attached_nets().expect("list").is_empty());
+    datapath.set_nets(&BTreeMap::new()).expect("set");
+    assert!(datapath.nets().expect("read").is_empty());
+    datapath.attach_net(uplink).expect("attach");
+    drop(datapath);
+    datapath::cleanup(&place.directory()).expect("clean up");
+    assert!(!filters("uplink").contains("weir"));
+    let links = run("tc", "qdisc show dev uplink");
+    assert!(!links.contains("clsact"), "{links}");
 }
 
 #[test]
@@ -283,7 +333,7 @@ fn one_agent_per_directory() {
 fn a_pin_of_another_shape_is_refused() {
     let Some(place) = Place::new() else { return };
     drop(place.open(AttachMode::Auto));
-    let maps = place.directory().join("v1/maps");
+    let maps = place.directory().join(layout()).join("maps");
     std::fs::remove_file(maps.join("flow")).expect("remove");
     std::fs::rename(maps.join("fragment"), maps.join("flow")).expect("rename");
     let error = KernelDatapath::open(&place.options(AttachMode::Auto)).expect_err("wrong map");
@@ -302,7 +352,7 @@ fn links_of_lost_devices_are_not_trusted() {
     let mut datapath = place.open(AttachMode::Tcx);
     let ifindex = veth("gone");
     datapath.attach(ifindex).expect("attach");
-    let links = place.directory().join("v1/links");
+    let links = place.directory().join(layout()).join("links");
     assert_eq!(links.read_dir().expect("links").count(), 2);
     run("ip", "link del gone");
     // The index comes back with another device.

@@ -182,15 +182,24 @@ impl KernelDatapath {
         self.attach_as(Role::Net, ifindex)
     }
 
+    /// What programs know of uplinks and tunnel devices.
+    pub fn nets(&self) -> Result<BTreeMap<u32, Device>> {
+        let mut known = BTreeMap::new();
+        let mut entries = self.device.entries();
+        while let Some((key, value)) = entries
+            .advance()
+            .during(|| "read the addresses of the node's devices")?
+        {
+            known.insert(plain(key)?, plain(value)?);
+        }
+        Ok(known)
+    }
+
     /// Tells programs as whom the node speaks on its uplinks and tunnel devices. What is known of others is forgotten, unless
     /// they still have programs.
     pub fn set_nets(&self, nets: &BTreeMap<u32, Device>) -> Result<()> {
         const ACTION: &str = "write the addresses of the node's devices";
-        let mut known = BTreeMap::new();
-        let mut entries = self.device.entries();
-        while let Some((key, value)) = entries.advance().during(|| ACTION)? {
-            known.insert(plain::<u32>(key)?, plain::<Device>(value)?);
-        }
+        let mut known = self.nets()?;
         for (ifindex, device) in nets {
             if known.remove(ifindex).as_ref() != Some(device) {
                 self.device
