@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::net::netdevice::index_to_name;
+use rustix::net::{AddressFamily, SocketType, socket};
 use weir_common::abi::{Flow, FlowKey, control};
 
 use super::shared::{Published, Shared};
@@ -204,6 +206,13 @@ fn count(snapshot: &Snapshot, kind: Kind) -> usize {
     }
 }
 
+/// Name of a device, also of one whose pod nobody knows any more; empty for one that is gone.
+fn name_of(ifindex: u32) -> String {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None);
+    let name = socket.and_then(|socket| index_to_name(&socket, ifindex));
+    name.unwrap_or_default()
+}
+
 /// Devices with programs, and which pod they lead to, if to any.
 fn devices(published: &Published) -> Vec<Device> {
     let owners = published.snapshot.address_owners();
@@ -212,7 +221,7 @@ fn devices(published: &Published) -> Vec<Device> {
         .iter()
         .map(|ifindex| {
             let device = Device {
-                name: String::new(),
+                name: name_of(*ifindex),
                 ifindex: *ifindex,
                 pod: None,
                 uplink: false,

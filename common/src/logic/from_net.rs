@@ -135,15 +135,7 @@ fn open<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
     s.judged = s.tuple;
     match translate(ctx, s) {
         NOT_A_SERVICE => Outcome::pass(Reason::NotService),
-        TRANSLATED => {
-            s.translation = Translation::ToBackend;
-            if !enter(ctx, s) {
-                return Outcome::drop(Reason::FlowTableFull);
-            }
-            let outcome = deliver(ctx, s, Reason::Translated);
-            sample(ctx, s, outcome);
-            outcome
-        }
+        TRANSLATED => begin(ctx, s),
         reason if reason == Reason::NoLocalEndpoint as u32 => {
             Outcome::drop(Reason::NoLocalEndpoint)
         }
@@ -153,6 +145,18 @@ fn open<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
         reason if reason == Reason::TupleClash as u32 => Outcome::drop(Reason::TupleClash),
         _ => Outcome::drop(Reason::Internal),
     }
+}
+
+/// Sends the first packet of a flow to the backend in `s.judged`.
+#[inline(never)]
+fn begin<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
+    s.translation = Translation::ToBackend;
+    if !enter(ctx, s) {
+        return Outcome::drop(Reason::FlowTableFull);
+    }
+    let outcome = deliver(ctx, s, Reason::Translated);
+    sample(ctx, s, outcome);
+    outcome
 }
 
 /// Puts the flow into the table. One to the same backend through the same frontend that lives goes on, with what it has been

@@ -18,6 +18,10 @@ pub struct Simulator {
     pub maps: MemoryMaps,
     /// Uplinks and tunnel devices.
     pub devices: BTreeMap<u32, Device>,
+    #[expect(
+        clippy::vec_box,
+        reason = "what the packet at hand refers to must stay where it is"
+    )]
     pub(super) deleted: RefCell<Vec<Box<UnsafeCell<Flow>>>>,
     pub(super) flows: RefCell<BTreeMap<FlowKey, Box<UnsafeCell<Flow>>>>,
     pub(super) fragments: RefCell<BTreeMap<FragmentKey, FragmentPorts>>,
