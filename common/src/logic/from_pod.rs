@@ -16,8 +16,8 @@ use super::service::{
 };
 use super::wire::protocol;
 use crate::abi::{
-    Address, EXTERNAL, EndpointKey, FRONTEND_SIDE, FlowRef, HAIRPIN, Hook, NAT, ROLE_OPENER,
-    ROLE_RESPONDER, RULE_HAIRPIN, RULE_NODE, RULE_NONE, RULE_NOT_ISOLATED,
+    Address, EndpointKey, FRONTEND_SIDE, FlowRef, HAIRPIN, Hook, NAT, ROLE_OPENER, ROLE_RESPONDER,
+    RULE_HAIRPIN, RULE_NODE, RULE_NONE, RULE_NOT_ISOLATED,
 };
 use crate::reason::Reason;
 
@@ -46,14 +46,14 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
     if let Some(flow) = meet(ctx, s) {
         let now = ctx.now();
         let source = s.tuple.source();
-        if flow.flags() & (FRONTEND_SIDE | EXTERNAL) == FRONTEND_SIDE {
+        if flow.flags() & FRONTEND_SIDE != 0 {
             let outcome = established_to_service(ctx, s, flow, now);
             if outcome != Outcome::UNDECIDED {
                 return outcome;
             }
         } else {
             let end = flow.end(source);
-            if flow.flags() & (NAT | HAIRPIN | EXTERNAL) == NAT
+            if flow.flags() & (NAT | HAIRPIN) == NAT
                 && flow.opener() == source
                 && is_live(ctx, flow, s.headers.protocol, now)
                 && !(is_syn(&s.headers) && is_over(flow))

@@ -66,7 +66,7 @@ fn relate_from_pod<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     };
     let mut translated = false;
     let mut pod = s.judged.source().other();
-    if flow.flags() & (FRONTEND_SIDE | HAIRPIN | EXTERNAL) == FRONTEND_SIDE {
+    if flow.flags() & (FRONTEND_SIDE | HAIRPIN) == FRONTEND_SIDE {
         // The pod saw its Service where the network has the backend.
         let (address, port) = flow.nat();
         let inner = &s.inner;
@@ -104,7 +104,7 @@ fn relate_to_pod<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     if flow.flags() & BACKEND_SIDE == 0 || !may_pass(ctx, flow, s, pod) {
         return UNRELATED;
     }
-    if flow.flags() & (NAT | EXTERNAL) != NAT || flow.opener() != pod {
+    if flow.flags() & NAT == 0 || flow.opener() != pod {
         return RELATED;
     }
     (s.slot.address, s.slot.port) = flow.nat();

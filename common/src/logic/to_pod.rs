@@ -11,7 +11,7 @@ use super::policy::{bound, find_endpoint, judge};
 use super::receive::{receive, unjudged};
 use super::rewrite::{Which, rewrite};
 use crate::abi::{
-    BACKEND_SIDE, EXTERNAL, FlowRef, HAIRPIN, Hook, NAT, ROLE_RESPONDER, RULE_NODE, RULE_NONE,
+    BACKEND_SIDE, FlowRef, HAIRPIN, Hook, NAT, ROLE_RESPONDER, RULE_NODE, RULE_NONE,
     RULE_NOT_ISOLATED,
 };
 use crate::reason::Reason;
@@ -59,7 +59,7 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
 /// Lets a packet of a known flow in. The opener of a translated flow believes to talk to the frontend.
 #[inline(always)]
 fn deliver<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef, reason: Reason) -> Outcome {
-    if flow.flags() & (NAT | EXTERNAL) == NAT
+    if flow.flags() & NAT != 0
         && flow.opener() != s.tuple.source()
         && !put_frontend_back(ctx, s, flow)
     {
