@@ -42,7 +42,7 @@ pub const DROP_EXTERNAL: u32 = 1 << 2;
 /// Flag of [`Frontend`]: sessionAffinity ClientIP.
 pub const AFFINITY: u32 = 1 << 3;
 /// Flag of [`Frontend`]: a node port at an address of the node, which has other uses, too: only what opens a flow is for the Service.
-pub const NODE_PORT: u32 = 1 << 4;
+pub const NODE_PORT: u32 = 1 << 6;
 
 /// Flag of [`Frontend`]: only clients in the Service port's ranges in map `source` are let in (loadBalancerSourceRanges).
 pub const SOURCE_RANGES: u32 = 1 << 4;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use weir_common::abi::LAYOUT;
 use weir_tests::probe::Protocol::{Tcp, Udp, UdpUnconnected};
 use weir_tests::probe::{Load, Outcome, Probe};
 
@@ -73,7 +74,7 @@ fn modes_serve_whom_they_name() -> Result<()> {
         fixture.ensure_reaches("node1", Tcp, vip("near", 80), &["near"])?;
         // What somebody takes away comes back with the next change.
         let bpffs = fixture.cluster.topology().node("node1").agent_paths().bpffs;
-        fs::remove_file(bpffs.join("v1/links/connect4"))?;
+        fs::remove_file(bpffs.join(format!("v{LAYOUT}/links/connect4")))?;
         fixture.cluster.settle()?;
         ensure_status(&fixture, "node1", "host", true)?;
         fixture.ensure_reaches("node1", Tcp, vip("near", 80), &["near"])?;
