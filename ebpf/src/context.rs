@@ -142,7 +142,7 @@ impl<K> Maps for Context<K> {
 
     #[inline(always)]
     fn device(&self, ifindex: u32) -> Option<Device> {
-        DEVICE.get_ptr_mut(&ifindex).map(copy)
+        DEVICE.get_ptr_mut(ifindex).map(copy)
     }
 
     #[inline(always)]

@@ -168,7 +168,7 @@ impl Traffic {
         };
         let device = self.random.pick(&devices);
         let mut packet = match hook {
-            Hook::FromNet if !self.random.one_in(4) => self.to_service(v6),
+            Hook::FromNet if !self.random.one_in(4) => self.request(v6),
             _ => self.fresh(v6),
         };
         if !self.random.one_in(10) {
@@ -203,9 +203,8 @@ impl Traffic {
             .find(|device| *device != ifindex)
             .unwrap_or(1);
         let ingress_ifindex = match hook {
-            Hook::FromPod => ifindex,
+            Hook::FromPod | Hook::FromNet => ifindex,
             Hook::ToPod => self.random.pick(&[0, 1, other, other, other, ifindex]),
-            Hook::FromNet => ifindex,
             Hook::ToNet => {
                 let [uplink, tunnel] = self.nets;
                 self.random.pick(&[0, uplink, tunnel, other])
@@ -241,10 +240,8 @@ impl Traffic {
             (4, Hook::FromPod, Verdict::Pass) => {
                 Some(self.pass(Hook::ToPod, here, answer(packet)?))
             }
-            (4.., Hook::FromPod | Hook::ToPod, Verdict::Return) => {
-                Some(self.pass(Hook::FromPod, here, answer(packet)?))
-            }
-            (2 | 3, Hook::ToPod, Verdict::Pass) => {
+            (4.., Hook::FromPod | Hook::ToPod, Verdict::Return)
+            | (2 | 3, Hook::ToPod, Verdict::Pass) => {
                 Some(self.pass(Hook::FromPod, here, answer(packet)?))
             }
             (4 | 5, Hook::ToPod, Verdict::Pass) => {

@@ -43,7 +43,7 @@ impl Traffic {
     }
 
     /// A packet to a port that some Service has, or should have.
-    pub(super) fn to_service(&mut self, v6: bool) -> Packet {
+    pub(super) fn request(&mut self, v6: bool) -> Packet {
         let (source, destination) = (self.client(v6), self.random.below(6));
         let ([v4_address, v6_address], port) = [
             (["10.96.0.10", "fd96::10"], 80),
