@@ -7,7 +7,8 @@ use crate::model::{Endpoint, Node};
 use crate::model::{Protocol, SlicePort};
 use std::sync::Arc;
 use weir_common::abi::{
-    DROP_EXTERNAL, DROP_INTERNAL, FrontendKey, NODE_OUTSIDE, SOURCE_RANGES, SourceKey, WILDCARD,
+    DROP_EXTERNAL, DROP_INTERNAL, FrontendKey, NODE_OUTSIDE, NODE_PORT, SOURCE_RANGES, SourceKey,
+    WILDCARD,
 };
 
 fn name(name: &str) -> ObjectName {
@@ -417,11 +418,15 @@ fn traffic_policies_decide_by_address_and_side() {
         assert_eq!(set(&entry.internal), hosts(at_cluster_ip.0), "{case}");
         assert_eq!(entry.external, entry.internal, "{case}");
         assert_eq!(entry.flags, at_cluster_ip.1, "{case}");
-        for (address, port) in [("192.0.2.1", 80), ("192.0.2.2", 80), ("10.9.0.1", 30080)] {
+        for (address, port, own) in [
+            ("192.0.2.1", 80, 0),
+            ("192.0.2.2", 80, 0),
+            ("10.9.0.1", 30080, NODE_PORT),
+        ] {
             let entry = &tables.frontends[&key(address, port)];
             assert_eq!(set(&entry.internal), hosts(elsewhere.0), "{address} {case}");
             assert_eq!(set(&entry.external), hosts(elsewhere.1), "{address} {case}");
-            assert_eq!(entry.flags, elsewhere.2, "{address} {case}");
+            assert_eq!(entry.flags, elsewhere.2 | own, "{address} {case}");
         }
     }
 }
@@ -556,12 +561,12 @@ fn admission(ranges: &[&str]) -> (u32, u32, Vec<String>) {
     service.cluster_ips.push(ip("fd20::1"));
     service.source_ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
     let tables = services(&on_node(vec![service], vec![]));
-    for open in [
-        key("192.0.2.2", 80),
-        key("10.9.0.1", 30080),
-        key("172.20.0.1", 80),
+    for (open, own) in [
+        (key("192.0.2.2", 80), 0),
+        (key("10.9.0.1", 30080), NODE_PORT),
+        (key("172.20.0.1", 80), 0),
     ] {
-        assert_eq!(tables.frontends[&open].flags, 0, "{open:?}");
+        assert_eq!(tables.frontends[&open].flags, own, "{open:?}");
     }
     let id = service_port_id(&name("web"), "http", Protocol::Tcp);
     let range = |key: &SourceKey| {
