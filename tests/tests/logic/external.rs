@@ -529,3 +529,20 @@ fn fragments_take_the_way_of_their_first() {
         );
     }
 }
+
+/// loadBalancerSourceRanges: of new connections, from whichever side they come.
+#[test]
+fn a_load_balancer_asks_where_a_client_outside_comes_from() {
+    const BALANCER: (&str, u16) = ("192.0.2.17", 80);
+    // An address of the range, and one that is not.
+    for (client, reason) in [
+        ("10.0.1.1", Reason::Translated),
+        (CLIENT, Reason::SourceRange),
+    ] {
+        let node = outside(vec![]);
+        let opening = tcp_packet((client, 4000), BALANCER, tcp::SYN);
+        assert_eq!(arrive(&node, UPLINK, &opening).0, reason, "{client}");
+        let datagram = udp_packet((client, 4000), BALANCER);
+        assert_eq!(arrive(&node, UPLINK, &datagram).0, reason, "{client}");
+    }
+}
