@@ -111,6 +111,7 @@ impl Cluster {
                 return false;
             };
             let devices = status["devices"].as_array().into_iter().flatten();
+            let devices = devices.filter(|device| device["uplink"] != true);
             let devices = devices.filter_map(|device| device["name"].as_str());
             let devices: BTreeSet<_> = devices.map(str::to_owned).collect();
             status["synced"] == true && status["lastSyncSeconds"].is_f64() && devices == wanted
