@@ -8,7 +8,7 @@ use super::icmp;
 use super::outcome::{Outcome, account, sample};
 use super::parse::FLOW;
 use super::receive::{receive_from_network, unjudged};
-use super::reject::reject;
+use super::reject::refuse;
 use super::rewrite::{Which, rewrite};
 use super::service::{NOT_A_SERVICE, TRANSLATED, find, is_ours, is_served, translate};
 use crate::abi::{BACKEND_SIDE, EXTERNAL, FRONTEND_SIDE, FlowRef, Hook, SOURCE_SIDE, Side};
@@ -136,14 +136,7 @@ fn open<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
     match translate(ctx, s) {
         NOT_A_SERVICE => Outcome::pass(Reason::NotService),
         TRANSLATED => begin(ctx, s),
-        reason if reason == Reason::NoLocalEndpoint as u32 => {
-            Outcome::drop(Reason::NoLocalEndpoint)
-        }
-        reason if reason == Reason::SourceRange as u32 => Outcome::drop(Reason::SourceRange),
-        reason if reason == Reason::NoEndpoint as u32 => reject(ctx, s, Reason::NoEndpoint),
-        reason if reason == Reason::NoServicePort as u32 => reject(ctx, s, Reason::NoServicePort),
-        reason if reason == Reason::TupleClash as u32 => Outcome::drop(Reason::TupleClash),
-        _ => Outcome::drop(Reason::Internal),
+        reason => refuse(ctx, s, reason),
     }
 }
 

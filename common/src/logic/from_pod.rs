@@ -9,7 +9,7 @@ use super::outcome::{Outcome, account, sample};
 use super::parse::{FLOW, Headers};
 use super::policy::{bound, find_endpoint, judge};
 use super::receive::{receive, unjudged};
-use super::reject::reject;
+use super::reject::refuse;
 use super::rewrite::{Which, rewrite, swap_ethernet};
 use super::service::{
     NOT_A_SERVICE, TO_ITSELF, TRANSLATED, hairpin_address, is_ours, is_served, translate,
@@ -161,14 +161,7 @@ fn decide_new<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
             open(ctx, s)
         }
         TO_ITSELF => open_to_itself(ctx, s),
-        reason if reason == Reason::NoLocalEndpoint as u32 => {
-            Outcome::drop(Reason::NoLocalEndpoint)
-        }
-        reason if reason == Reason::SourceRange as u32 => Outcome::drop(Reason::SourceRange),
-        reason if reason == Reason::NoEndpoint as u32 => reject(ctx, s, Reason::NoEndpoint),
-        reason if reason == Reason::NoServicePort as u32 => reject(ctx, s, Reason::NoServicePort),
-        reason if reason == Reason::TupleClash as u32 => Outcome::drop(Reason::TupleClash),
-        _ => Outcome::drop(Reason::Internal),
+        reason => refuse(ctx, s, reason),
     }
 }
 

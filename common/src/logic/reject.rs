@@ -17,10 +17,26 @@ const QUOTED_TRANSPORT: u32 = 8;
 const MAX_QUOTED_WORDS: u32 = 32;
 const HOP_LIMIT: u8 = 64;
 
+/// What becomes of a packet to a Service that leads nowhere, by the number of the reason: whoever asks for what is not there is
+/// told so, whoever may not have it is not.
+#[inline(always)]
+pub(super) fn refuse<C: Context>(ctx: C, s: &mut Scratch, reason: u32) -> Outcome {
+    match reason {
+        reason if reason == Reason::NoLocalEndpoint as u32 => {
+            Outcome::drop(Reason::NoLocalEndpoint)
+        }
+        reason if reason == Reason::SourceRange as u32 => Outcome::drop(Reason::SourceRange),
+        reason if reason == Reason::NoEndpoint as u32 => reject(ctx, s, Reason::NoEndpoint),
+        reason if reason == Reason::NoServicePort as u32 => reject(ctx, s, Reason::NoServicePort),
+        reason if reason == Reason::TupleClash as u32 => Outcome::drop(Reason::TupleClash),
+        _ => Outcome::drop(Reason::Internal),
+    }
+}
+
 /// Answers the packet in the name of its destination and turns it around; a packet that must not be answered is dropped
 /// (RFC 1122 section 3.2.2: no errors about errors, later fragments, multicast).
 #[inline(never)]
-pub(super) fn reject<C: Context>(ctx: C, s: &mut Scratch, reason: Reason) -> Outcome {
+fn reject<C: Context>(ctx: C, s: &mut Scratch, reason: Reason) -> Outcome {
     let h = &s.headers;
     let answered = if h.kind != FLOW || h.fragment == LATER_FRAGMENT || h.destination.is_multicast()
     {
