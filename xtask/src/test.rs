@@ -28,9 +28,9 @@ const SOAK_PATIENCE: u32 = 10;
 /// What `cargo xtask test` takes.
 #[derive(clap::Args, Default)]
 pub(crate) struct Options {
-    /// Run this suite only: `unit`, `harness`, or a file of tests/tests without `.rs`
+    /// Run this suite only (may be given again): `unit`, `harness`, or a file of tests/tests without `.rs`
     #[arg(long, value_name = "NAME")]
-    only: Option<String>,
+    only: Vec<String>,
     /// Generated cases per property test [default: what each test sets]
     #[arg(long, value_name = "N")]
     cases: Option<u32>,
@@ -156,18 +156,18 @@ fn all() -> Result<Vec<Suite>> {
 }
 
 fn select(mut suites: Vec<Suite>, options: &Options) -> Result<Vec<Suite>> {
-    let Some(only) = &options.only else {
+    if options.only.is_empty() {
         suites.retain(|suite| !(options.quick && suite.slow));
         return Ok(suites);
-    };
+    }
     let names: Vec<String> = suites.iter().map(|suite| suite.name.clone()).collect();
-    suites.retain(|suite| suite.name == *only);
-    if suites.is_empty() {
+    if let Some(unknown) = options.only.iter().find(|only| !names.contains(only)) {
         bail!(
-            "no suite is called {only:?}; there are: {}",
+            "no suite is called {unknown:?}; there are: {}",
             names.join(", ")
         );
     }
+    suites.retain(|suite| options.only.contains(&suite.name));
     Ok(suites)
 }
 
@@ -337,7 +337,7 @@ mod tests {
         );
         assert_eq!(
             names(&Options {
-                only: Some("b".into()),
+                only: vec!["b".into()],
                 quick: true,
                 ..Options::default()
             }),
@@ -346,7 +346,7 @@ mod tests {
         let unknown = select(
             suites(),
             &Options {
-                only: Some("c".into()),
+                only: vec!["b".into(), "c".into()],
                 ..Options::default()
             },
         )
