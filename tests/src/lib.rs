@@ -13,6 +13,7 @@ pub mod process;
 mod programs;
 pub mod random;
 pub mod simulator;
+pub mod supervised;
 pub mod topology;
 pub mod vm;
 

@@ -24,6 +24,7 @@ pub use publish::{publish, publish_pod};
 
 use crate::netns::{Place, unique_name};
 use crate::process::Process;
+use crate::supervised::Supervised;
 use crate::topology::{Host, Topology};
 use pki::Pki;
 
@@ -45,8 +46,9 @@ pub enum Nodes {
 /// A running control plane; its processes, files and namespace end with this value.
 pub struct ControlPlane {
     // Fields drop in this order.
-    scheduler: Option<Process>,
-    controller_manager: Process,
+    // The API server's clients may end when it goes away: a scheduler that missed a change does, on purpose.
+    _scheduler: Option<Supervised>,
+    _controller_manager: Supervised,
     apiserver: Process,
     etcd: Process,
     apiserver_program: PathBuf,
@@ -108,8 +110,8 @@ impl ControlPlane {
         };
         let kubectl = programs.kubectl;
         let mut this = Self {
-            scheduler,
-            controller_manager,
+            _scheduler: scheduler.map(Supervised::new),
+            _controller_manager: Supervised::new(controller_manager),
             apiserver,
             etcd,
             apiserver_program: programs.apiserver,
@@ -211,17 +213,10 @@ impl ControlPlane {
         self.dir.path().join(arguments::AUDIT_LOG)
     }
 
-    /// Checks that none of the programs has ended by itself.
+    /// Checks that neither the API server nor its store has ended by itself.
     pub fn ensure_running(&mut self) -> Result<()> {
-        let always = [
-            &mut self.etcd,
-            &mut self.apiserver,
-            &mut self.controller_manager,
-        ];
-        always
-            .into_iter()
-            .chain(&mut self.scheduler)
-            .try_for_each(Process::ensure_running)
+        self.etcd.ensure_running()?;
+        self.apiserver.ensure_running()
     }
 
     /// What signs for users and servers of this control plane.
