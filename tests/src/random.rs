@@ -24,7 +24,23 @@ impl Random {
     ///
     /// # Panics
     /// With a bound of 0.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.any() % bound
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.any() % bound as u64) as usize
+    }
+
+    /// Whether this is one of `count`, on average.
+    ///
+    /// # Panics
+    /// With a count of 0.
+    pub fn one_in(&mut self, count: usize) -> bool {
+        self.below(count) == 0
+    }
+
+    /// One of `choices`.
+    ///
+    /// # Panics
+    /// Without any.
+    pub fn pick<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())].clone()
     }
 }

@@ -20,34 +20,10 @@ use weir_common::reason::Reason;
 use weir_tests::fixture::{address, block, policy, snapshot, to};
 use weir_tests::kernel::{Place, veth};
 use weir_tests::packets::{Content, Packet, answer, checksum_error, set_tcp_flags, tcp};
+use weir_tests::random::Random;
 use weir_tests::simulator::{Simulator, Step};
 use weir_tests::soaks;
 use zerocopy::IntoBytes;
-
-/// splitmix64: a sequence of numbers that a seed repeats.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-
-    fn pick<T: Clone>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())].clone()
-    }
-}
 
 /// The table families: sequences switch from one to the next in the middle.
 fn families() -> Vec<Vec<Policy>> {
@@ -210,7 +186,7 @@ impl Traffic {
                 self.random.pick(&[0, uplink, tunnel, other])
             }
         };
-        let random = self.random.next() as u32;
+        let random = self.random.any() as u32;
         Pass {
             step: Step {
                 hook,
@@ -494,7 +470,7 @@ fn the_simulator_and_the_loaded_programs_agree() {
     let mut affinity_seen = false;
     for seed in seeds {
         let mut traffic = Traffic {
-            random: Random(seed),
+            random: Random::new(seed),
             devices: kernel.devices,
             nets: kernel.nets,
             clock: seed as u32,

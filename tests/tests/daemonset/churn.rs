@@ -17,7 +17,7 @@ const ROUND: Duration = Duration::from_secs(45);
 const SOAK_ROUND: Duration = Duration::from_secs(60 * 60);
 
 /// The most objects of a kind that there are at once.
-const OBJECTS: u64 = 8;
+const OBJECTS: usize = 8;
 
 /// How long a connection by UDP is known after its last packet, and a TCP connection that nobody has ended for the last hours not at all.
 const FORGOTTEN: Duration = Duration::from_secs(400);
@@ -51,18 +51,18 @@ fn nothing_piles_up_under_churn() -> Result<()> {
     let before = Usage::of(&lab, STEADY)?;
     let mut random = Random::new(1);
     let mut usage = |lab: &mut Lab| {
-        let steps = traffic.unharmed_by("churn", || {
+        let (steps, pods) = traffic.unharmed_by("churn", || {
             let deadline = Instant::now() + round;
-            let mut steps = 0_u32;
+            let (mut steps, mut pods) = (0_u32, 0_u32);
             while Instant::now() < deadline {
-                step(lab, &mut random).with_context(|| format!("step {steps}"))?;
+                step(lab, &mut random, &mut pods).with_context(|| format!("step {steps}"))?;
                 steps += 1;
             }
-            println!("{steps} changes");
+            println!("{steps} changes, {pods} pods");
             clear(lab)?;
-            Ok(steps)
+            Ok((steps, pods))
         })?;
-        ensure!(steps > 10, "{steps} changes only");
+        ensure!(steps > 10 && pods > 3, "{steps} changes, {pods} pods only");
         if weir_tests::soaks() {
             forgotten(lab)?;
         }
@@ -144,8 +144,8 @@ fn forgotten(lab: &Lab) -> Result<()> {
     })
 }
 
-/// One change, now and then to an agent or the API server.
-fn step(lab: &mut Lab, random: &mut Random) -> Result<()> {
+/// One change, now and then to an agent or the API server. Counts the pods that it makes.
+fn step(lab: &mut Lab, random: &mut Random, pods: &mut u32) -> Result<()> {
     let n = random.below(OBJECTS);
     let delete = |kind: &str| {
         let words = [
@@ -158,13 +158,12 @@ fn step(lab: &mut Lab, random: &mut Random) -> Result<()> {
         lab.kubectl(&words).map(drop)
     };
     match random.below(40) {
-        0..10 => lab
-            .apply(&labelled(
-                &pod(&format!("churn-{n}"), node(random), ""),
-                random,
-            ))
-            // It is still on its way out.
-            .or(Ok(())),
+        // Refused where one of that name is there with other fields, or still on its way out.
+        0..10 => {
+            let pod = pod(&format!("churn-{n}"), node(random), "");
+            *pods += u32::from(lab.apply(&labelled(&pod, random)).is_ok());
+            Ok(())
+        }
         10..14 => delete("pod"),
         14..22 => lab.apply(&service(n, random)),
         22..26 => delete("service"),
@@ -189,11 +188,11 @@ fn step(lab: &mut Lab, random: &mut Random) -> Result<()> {
 }
 
 fn node(random: &mut Random) -> &'static str {
-    ["node1", "node2"][usize::from(random.below(2) == 1)]
+    random.pick(&["node1", "node2"])
 }
 
 /// Team `0` to `3`: what Services and policies select.
-fn team(random: &mut Random) -> u64 {
+fn team(random: &mut Random) -> usize {
     random.below(4)
 }
 
@@ -202,7 +201,7 @@ fn labelled(pod: &str, random: &mut Random) -> String {
     pod.replace("labels: {", &labels)
 }
 
-fn service(n: u64, random: &mut Random) -> String {
+fn service(n: usize, random: &mut Random) -> String {
     format!(
         "apiVersion: v1
 kind: Service
@@ -217,7 +216,7 @@ spec:
     )
 }
 
-fn policy(n: u64, random: &mut Random) -> String {
+fn policy(n: usize, random: &mut Random) -> String {
     format!(
         "apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy

@@ -18,7 +18,7 @@ const KILLS: u32 = 50;
 const SOAK_KILLS: u32 = 500;
 
 /// Longest life of an agent: some are killed before their first sync, some after.
-const LIFE: u64 = 500;
+const LIFE: usize = 500;
 
 /// Only `client` may talk to the pods of tier `back`.
 const POLICY: &str = "
@@ -52,15 +52,11 @@ fn nobody_notices_that_agents_are_killed() -> Result<()> {
             KILLS
         };
         for kill in 0..kills {
-            let node = if random.below(2) == 0 {
-                "node1"
-            } else {
-                "node2"
-            };
+            let node = random.pick(&["node1", "node2"]);
             fixture.cluster.agent(node).restart()?;
             // Something to carry out, for the agent that starts.
             churn(&mut fixture, kill)?;
-            thread::sleep(Duration::from_millis(random.below(LIFE)));
+            thread::sleep(Duration::from_millis(random.below(LIFE) as u64));
         }
         for node in ["node1", "node2"] {
             fixture.cluster.wait_ready(node)?;
