@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
-use weir_common::abi::FlowKey;
+use weir_common::abi::{FlowKey, Hook};
 use weir_common::logic::protocol;
 use weir_common::reason::Reason;
 use weir_tests::packets::{Content, Packet, tcp};
@@ -31,6 +31,7 @@ impl fmt::Display for Method {
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) method: Method,
+    pub(crate) hook: Hook,
     /// Most nanoseconds that it should take, floor included.
     pub(crate) target: Option<u32>,
     /// Why every packet passes or not.
@@ -48,6 +49,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let case = |name, method, target, reason, packet| Case {
         name,
         method,
+        hook: Hook::FromPod,
         target,
         reason,
         prepare: |_| Ok(()),
@@ -139,6 +141,37 @@ pub(crate) fn cases() -> Vec<Case> {
                 |_, _| to_service(9, tcp::ACK),
             )
         },
+        // What a node pays for packets that are none of Weir's business.
+        Case {
+            hook: Hook::FromNet,
+            ..case(
+                "comes in, for no Service",
+                Repeat,
+                None,
+                Reason::NotService,
+                |_, _| strange(),
+            )
+        },
+        Case {
+            hook: Hook::ToNet,
+            ..case(
+                "goes out, for no Service",
+                Repeat,
+                None,
+                Reason::NotService,
+                |_, _| strange(),
+            )
+        },
+        Case {
+            hook: Hook::FromNet,
+            ..case(
+                "comes in, of a pod's connection",
+                Repeat,
+                None,
+                Reason::NotService,
+                |_, _| established(false, 0),
+            )
+        },
     ]
 }
 
@@ -181,6 +214,12 @@ pub(crate) fn opening(v6: bool, number: u32) -> Vec<u8> {
 pub(crate) fn established(v6: bool, number: u32) -> Vec<u8> {
     let (source, port, destination) = ends(v6, number);
     packet(source, port, destination, PORT, tcp::ACK)
+}
+
+/// Between two that nobody here knows.
+fn strange() -> Vec<u8> {
+    let [there, here] = ["192.0.2.7", "192.0.2.8"].map(address);
+    packet(there, 40_000, here, 22, tcp::ACK)
 }
 
 fn to_service(port: u16, flags: u8) -> Vec<u8> {

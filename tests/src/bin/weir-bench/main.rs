@@ -142,7 +142,7 @@ fn run(args: &Args, world: &World, case: &Case, round: u32) -> Result<f64> {
             let nanoseconds = median(calls.map(|number| {
                 let packet = (case.packet)(world, number);
                 let run = TestRun::new(&packet, world.device, world.device);
-                let output = world.datapath.test_run(Hook::FromPod, &run)?;
+                let output = world.datapath.test_run(case.hook, &run)?;
                 (case.clean)(world, number)?;
                 Ok(output.nanoseconds)
             }))?;
@@ -177,7 +177,7 @@ fn repeated(args: &Args, world: &World, case: &Case) -> Result<(u32, f64)> {
             repeat: batch,
             ..run
         };
-        let output = world.datapath.test_run(Hook::FromPod, &run)?;
+        let output = world.datapath.test_run(case.hook, &run)?;
         sum += f64::from(output.nanoseconds);
     }
     while events.next().is_some() {}
@@ -193,7 +193,7 @@ fn median(samples: impl Iterator<Item = Result<u32>>) -> Result<f64> {
 fn counted(datapath: &KernelDatapath, case: &Case) -> Result<Counter> {
     let counters = datapath.counters()?;
     let mut counters = counters.into_iter();
-    let wanted = |hook: Hook, reason: Reason| hook == Hook::FromPod && reason == case.reason;
+    let wanted = |hook: Hook, reason: Reason| hook == case.hook && reason == case.reason;
     let found = counters.find(|(hook, reason, _)| wanted(*hook, *reason));
     Ok(found.map(|(_, _, counter)| counter).unwrap_or_default())
 }
