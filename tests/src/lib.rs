@@ -1,6 +1,7 @@
 //! Harness of the Weir test suites.
 
 pub mod cluster;
+pub mod conformance;
 pub mod controlplane;
 pub mod fixture;
 pub mod kernel;

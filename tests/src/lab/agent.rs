@@ -21,6 +21,12 @@ pub const DAEMON_SET: (&str, &str) = ("weir-system", "weir");
 /// The image that the manifests name.
 pub const IMAGE: &str = concat!("weir:", env!("CARGO_PKG_VERSION"));
 
+/// What is missing on this machine for clusters with Weir, if anything is.
+#[must_use]
+pub fn missing() -> Option<String> {
+    super::missing().or_else(|| image().err().map(|error| error.to_string()))
+}
+
 /// The archive of the image under test: `WEIR_IMAGE`, or what `cargo xtask image` writes by default.
 ///
 /// # Errors
