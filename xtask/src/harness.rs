@@ -26,8 +26,13 @@ pub(crate) struct Demo {
 /// What `cargo xtask bench` takes.
 #[derive(clap::Args)]
 pub(crate) struct Bench {
-    /// Further arguments of the benchmark, after `--`
-    #[arg(last = true)]
+    /// datapath or services, and what they take; `cargo xtask bench help` explains it
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "WHAT",
+        default_value = "datapath"
+    )]
     rest: Vec<String>,
 }
 
@@ -111,7 +116,13 @@ pub(crate) fn demo(options: &Demo) -> Result<ExitCode> {
 
 /// Builds, then runs the benchmarks.
 pub(crate) fn bench(options: &Bench) -> Result<ExitCode> {
-    run("weir-bench", options.rest.iter().cloned())
+    let arguments = options.rest.iter().cloned();
+    if options.rest[0] == "services" {
+        // Clusters run the image.
+        let environment = under_test(&setup::toolchain()?)?;
+        return run_built("weir-bench", arguments, &environment);
+    }
+    run("weir-bench", arguments)
 }
 
 /// With the release agent and its kernel programs.

@@ -51,11 +51,17 @@ pub struct Init {
 pub(super) const READY: &str = "ready";
 
 impl Init {
-    /// Becomes the first process of the node, in the namespaces that the caller was put into.
+    /// Becomes the first process of the node that `file` describes, in the namespaces that the caller was put into.
     ///
     /// # Errors
-    /// A mount or a cgroup is refused.
-    pub fn run(&self) -> Result<Infallible> {
+    /// The file is not one of these, or a mount or a cgroup is refused.
+    pub fn begin(file: &Path) -> Result<Infallible> {
+        let text = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+        let init: Self = serde_json::from_slice(&text).context("read what a node is made from")?;
+        init.run()
+    }
+
+    fn run(&self) -> Result<Infallible> {
         // Opened before the node's own directories cover where it is.
         let mut ready = File::create_new(self.dir.join(READY)).context("say that it starts")?;
         fs::write("/proc/sys/kernel/hostname", &self.name).context("name the node")?;

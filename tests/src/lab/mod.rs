@@ -9,6 +9,7 @@ pub mod agent;
 mod archive;
 pub(crate) mod cgroups;
 mod cni;
+mod daemon;
 pub mod e2e;
 mod flannel;
 mod images;
@@ -29,6 +30,7 @@ use nix::unistd::geteuid;
 pub(crate) use images::programs;
 pub(crate) use machine::DIRECTORIES;
 
+pub use daemon::Daemon;
 pub use images::AGNHOST;
 pub use init::Init;
 pub use machine::Entrance;
@@ -115,7 +117,7 @@ pub fn build(spec: &LabSpec) -> Result<()> {
 impl Lab {
     /// Starts a cluster and waits until it works: nodes are ready, and with somebody to serve Services, CoreDNS answers.
     ///
-    /// `init` is the program that begins each node: it must call [`Init::run`] when its arguments are `init FILE`, as
+    /// `init` is the program that begins each node: it must call [`Init::begin`] when its arguments are `init FILE`, as
     /// `weir-cluster` does.
     pub fn start(spec: &LabSpec, init: &Path) -> Result<Self> {
         ensure!(

@@ -132,8 +132,8 @@ impl Probe {
         place.as_ref().run(|| self.exchange())
     }
 
-    /// Makes the exchange from the calling thread's namespace.
-    pub(super) fn exchange(self) -> Outcome {
+    /// Makes the exchange from the calling thread's namespace: for many, on one thread.
+    pub fn exchange(self) -> Outcome {
         let echo = match self.protocol {
             Protocol::Tcp => match self.connect() {
                 Ok(stream) => self

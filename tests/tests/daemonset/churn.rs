@@ -1,7 +1,6 @@
 //! Whatever changes, for however long: traffic does not notice, and nothing piles up.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -34,8 +33,8 @@ const STEADY: &str = "node1";
 /// How many connections to itself an agent may happen to serve.
 const FILES: usize = 4;
 
-/// How much an agent's memory may differ between two moments with the same objects, in KiB.
-const MEMORY: u64 = 8 * 1024;
+/// How much an agent's memory may differ between two moments with the same objects, in bytes.
+const MEMORY: u64 = 8 << 20;
 
 #[test]
 fn nothing_piles_up_under_churn() -> Result<()> {
@@ -96,7 +95,7 @@ struct Usage {
     maps: BTreeMap<String, String>,
     /// Open files.
     files: usize,
-    /// Resident memory, in KiB.
+    /// Resident memory, in bytes.
     memory: u64,
 }
 
@@ -105,18 +104,12 @@ impl Usage {
         let agent = agent_on(lab, node)?;
         let mut maps = metrics(lab, node)?;
         maps.retain(|name, _| name.starts_with("weir_map_entries"));
-        let process = lab.process("weir-system", &agent)?;
-        let status = fs::read_to_string(process.join("status"))?;
-        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let memory = memory.and_then(|text| text.trim().strip_suffix(" kB"));
+        let daemon = lab.node(node)?.daemon("weir")?;
         Ok(Self {
             agent,
             maps,
-            files: fs::read_dir(process.join("fd"))?.count(),
-            memory: memory
-                .context("an agent's memory")?
-                .parse()
-                .context("a number of KiB")?,
+            files: daemon.files()?,
+            memory: daemon.memory()?,
         })
     }
 }

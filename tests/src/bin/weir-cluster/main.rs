@@ -123,7 +123,7 @@ fn run(action: Action) -> Result<ExitCode> {
         }
         Action::Conformance(options) => return conformance::conformance(&options),
         Action::Serve { name, spec } => serve::serve(&name.name, &spec)?,
-        Action::Init { file } => init(&file).map(|never| match never {})?,
+        Action::Init { file } => Init::begin(&file).map(|never| match never {})?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -131,12 +131,6 @@ fn run(action: Action) -> Result<ExitCode> {
 fn running(name: &Name) -> Result<State> {
     let state = Home::of(&name.name)?.running();
     state.with_context(|| format!("cluster {}", name.name))
-}
-
-fn init(file: &Path) -> Result<std::convert::Infallible> {
-    let text = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
-    let init: Init = serde_json::from_slice(&text).context("read what a node is made from")?;
-    init.run()
 }
 
 fn down(name: &str) -> Result<()> {

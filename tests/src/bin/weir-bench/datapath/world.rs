@@ -14,34 +14,34 @@ use weir::plan::Planner;
 use weir_common::abi::Hook;
 use weir_tests::kernel::{Place, veth};
 
-use crate::case;
+use super::case;
 
 /// The measured pod.
-pub(crate) const POD: [&str; 2] = ["10.0.1.1", "fd00:1::1"];
+pub(super) const POD: [&str; 2] = ["10.0.1.1", "fd00:1::1"];
 /// A pod on another node, behind the Service.
-pub(crate) const BACKEND: [&str; 2] = ["10.0.2.1", "fd00:2::1"];
+pub(super) const BACKEND: [&str; 2] = ["10.0.2.1", "fd00:2::1"];
 /// Virtual addresses of the Service.
-pub(crate) const SERVICE: [&str; 2] = ["10.96.0.10", "fd96::10"];
+pub(super) const SERVICE: [&str; 2] = ["10.96.0.10", "fd96::10"];
 /// Port of the backend.
-pub(crate) const PORT: u16 = 8080;
+pub(super) const PORT: u16 = 8080;
 
 const NODE: &str = "node1";
 
 /// Programs over filled maps.
-pub(crate) struct World {
-    pub(crate) datapath: KernelDatapath,
-    pub(crate) floor: Floor,
+pub(super) struct World {
+    pub(super) datapath: KernelDatapath,
+    pub(super) floor: Floor,
     /// The pod's.
-    pub(crate) device: u32,
+    pub(super) device: u32,
     flows: u32,
 }
 
-pub(crate) fn address(text: &str) -> IpAddr {
+pub(super) fn address(text: &str) -> IpAddr {
     text.parse().expect("a constant address")
 }
 
 impl World {
-    pub(crate) fn new(place: &Place) -> Result<Self> {
+    pub(super) fn new(place: &Place) -> Result<Self> {
         let device = veth("pod");
         let options = Options {
             flow_capacity: 1 << 18,
@@ -59,7 +59,7 @@ impl World {
     }
 
     /// Opens flows until the table holds `count`.
-    pub(crate) fn fill(&mut self, count: u32) -> Result<()> {
+    pub(super) fn fill(&mut self, count: u32) -> Result<()> {
         for number in self.flows..count {
             self.send(&case::opening(false, number))?;
         }
@@ -71,12 +71,12 @@ impl World {
     }
 
     /// Flows that [`Self::fill`] has opened: numbers below this.
-    pub(crate) const fn flows(&self) -> u32 {
+    pub(super) const fn flows(&self) -> u32 {
         self.flows
     }
 
     /// Sends a packet that must pass.
-    pub(crate) fn send(&self, packet: &[u8]) -> Result<()> {
+    pub(super) fn send(&self, packet: &[u8]) -> Result<()> {
         let run = TestRun::new(packet, self.device, self.device);
         let output = self.datapath.test_run(Hook::FromPod, &run)?;
         ensure!(

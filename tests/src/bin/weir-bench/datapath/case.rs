@@ -9,11 +9,11 @@ use weir_common::logic::protocol;
 use weir_common::reason::Reason;
 use weir_tests::packets::{Content, Packet, tcp};
 
-use crate::world::{BACKEND, POD, PORT, SERVICE, World, address};
+use super::world::{BACKEND, POD, PORT, SERVICE, World, address};
 
 /// How a case is run; see the top of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Method {
+pub(super) enum Method {
     Repeat,
     Single,
 }
@@ -28,23 +28,23 @@ impl fmt::Display for Method {
 }
 
 /// One line of the table.
-pub(crate) struct Case {
-    pub(crate) name: &'static str,
-    pub(crate) method: Method,
-    pub(crate) hook: Hook,
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    pub(super) method: Method,
+    pub(super) hook: Hook,
     /// Most nanoseconds that it should take, floor included.
-    pub(crate) target: Option<u32>,
+    pub(super) target: Option<u32>,
     /// Why every packet passes or not.
-    pub(crate) reason: Reason,
+    pub(super) reason: Reason,
     /// Once before each round.
-    pub(crate) prepare: fn(&World) -> Result<()>,
+    pub(super) prepare: fn(&World) -> Result<()>,
     /// Packet of a run, by number.
-    pub(crate) packet: fn(&World, u32) -> Vec<u8>,
+    pub(super) packet: fn(&World, u32) -> Vec<u8>,
     /// Undoes what the run with this number has left.
-    pub(crate) clean: fn(&World, u32) -> Result<()>,
+    pub(super) clean: fn(&World, u32) -> Result<()>,
 }
 
-pub(crate) fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     use Method::{Repeat, Single};
     let case = |name, method, target, reason, packet| Case {
         name,
@@ -205,13 +205,13 @@ fn opening_ends(number: u32) -> Ends {
 }
 
 /// The packet that opens a flow of the table.
-pub(crate) fn opening(v6: bool, number: u32) -> Vec<u8> {
+pub(super) fn opening(v6: bool, number: u32) -> Vec<u8> {
     let (source, port, destination) = ends(v6, number);
     packet(source, port, destination, PORT, tcp::SYN)
 }
 
 /// A later packet of it.
-pub(crate) fn established(v6: bool, number: u32) -> Vec<u8> {
+pub(super) fn established(v6: bool, number: u32) -> Vec<u8> {
     let (source, port, destination) = ends(v6, number);
     packet(source, port, destination, PORT, tcp::ACK)
 }

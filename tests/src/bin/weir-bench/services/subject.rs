@@ -1,0 +1,194 @@
+//! A cluster that is measured: one proxy, a client, a server on the client's node and one on another.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context as _, Result};
+use weir_tests::lab::{AGNHOST, Cni, Daemon, Lab, LabSpec, Node, Proxy};
+use weir_tests::netns::Place;
+use weir_tests::probe::EchoServer;
+
+use super::echo::Server;
+
+/// The port of the servers that are asked for exchanges.
+const PORT: u16 = 8080;
+/// The port of those that say who they are.
+pub(super) const NAMED: u16 = 8081;
+
+/// The node of the client, and of the proxy that matters.
+const NODE: &str = "node1";
+
+/// Pods, and a Service for each of the servers.
+fn objects() -> String {
+    let pod = |name: &str, node: &str| {
+        format!(
+            "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{app: {name}}}}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 0
+  containers: [{{name: main, image: '{AGNHOST}'}}]
+---
+"
+        )
+    };
+    let service = |name: &str| {
+        format!(
+            "apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec:
+  type: NodePort
+  selector: {{app: {name}}}
+  ports: [{{port: 80, targetPort: {PORT}}}]
+---
+"
+        )
+    };
+    let pods = [("client", NODE), ("near", NODE), ("far", "node2")];
+    let pods = pods.map(|(name, node)| pod(name, node)).concat();
+    pods + &["near", "far"].map(service).concat()
+}
+
+/// Where a server is, and how it is reached.
+pub(super) struct Spot {
+    /// Which node it is on, as the client sees it.
+    pub(super) name: &'static str,
+    /// Its own address.
+    pub(super) direct: IpAddr,
+    cluster_ip: IpAddr,
+    node: IpAddr,
+    node_port: u16,
+}
+
+impl Spot {
+    /// Directly, by the cluster IP, by the node port of the client's node.
+    pub(super) fn ways(&self) -> [SocketAddr; 3] {
+        [
+            (self.direct, PORT).into(),
+            (self.cluster_ip, 80).into(),
+            (self.node, self.node_port).into(),
+        ]
+    }
+}
+
+/// A cluster with what is needed to measure it.
+pub(super) struct Subject {
+    // Threads end before the cluster does.
+    _servers: Vec<Server>,
+    _named: Vec<EchoServer>,
+    client: Place,
+    spots: Vec<Spot>,
+    lab: Lab,
+}
+
+impl Subject {
+    /// Starts a cluster of two nodes.
+    pub(super) fn start(proxy: Proxy) -> Result<Self> {
+        let spec = LabSpec {
+            nodes: 2,
+            cni: Cni::Ptp,
+            proxy,
+            agent_env: Vec::new(),
+        };
+        let init = std::env::current_exe().context("find this program")?;
+        let lab = Lab::start(&spec, &init)?;
+        // The controller that makes it is not asked to hurry.
+        lab.kubectl(&[
+            "wait",
+            "--for=create",
+            "--timeout=60s",
+            "serviceaccount/default",
+        ])?;
+        lab.apply(&objects())?;
+        lab.kubectl(&[
+            "wait",
+            "--for=condition=Ready",
+            "--timeout=90s",
+            "pod",
+            "client",
+            "near",
+            "far",
+        ])?;
+        let mut this = Self {
+            _servers: Vec::new(),
+            _named: Vec::new(),
+            client: lab.place("default", "client")?,
+            spots: Vec::new(),
+            lab,
+        };
+        for (pod, name) in [("near", "this node"), ("far", "another node")] {
+            let place = this.lab.place("default", pod)?;
+            this._servers.push(Server::start(&place, PORT)?);
+            this._named.push(EchoServer::start(&place, pod, NAMED)?);
+            let spot = this.spot(pod, name)?;
+            this.spots.push(spot);
+        }
+        Ok(this)
+    }
+
+    fn spot(&self, pod: &str, name: &'static str) -> Result<Spot> {
+        let get = |kind: &str, path: &str| {
+            self.lab
+                .kubectl(&["get", kind, pod, &format!("-o=jsonpath={{{path}}}")])
+        };
+        Ok(Spot {
+            name,
+            direct: get("pod", ".status.podIP")?.parse()?,
+            cluster_ip: get("service", ".spec.clusterIP")?.parse()?,
+            node: self.node()?.addresses().v4.into(),
+            node_port: get("service", ".spec.ports[0].nodePort")?.parse()?,
+        })
+    }
+
+    /// Who serves Services.
+    pub(super) fn name(&self) -> &'static str {
+        match self.lab.spec().proxy {
+            Proxy::Weir => "Weir",
+            Proxy::KubeProxyNftables => "kube-proxy, nftables",
+            Proxy::KubeProxyIptables => "kube-proxy, iptables",
+            _ => "nobody",
+        }
+    }
+
+    /// Its process on the client's node.
+    pub(super) fn daemon(&self) -> Result<Daemon> {
+        self.node()?.daemon(self.program())
+    }
+
+    /// What its process is called.
+    pub(super) fn program(&self) -> &'static str {
+        match self.lab.spec().proxy {
+            Proxy::Weir => "weir",
+            _ => "kube-proxy",
+        }
+    }
+
+    /// The servers.
+    pub(super) fn spots(&self) -> &[Spot] {
+        &self.spots
+    }
+
+    /// The client.
+    pub(super) fn client(&self) -> &Place {
+        &self.client
+    }
+
+    /// The cluster.
+    pub(super) fn lab(&mut self) -> &mut Lab {
+        &mut self.lab
+    }
+
+    /// The client's node.
+    pub(super) fn node(&self) -> Result<&Node> {
+        self.lab.node(NODE)
+    }
+
+    /// The same, to restart what runs on it.
+    pub(super) fn node_mut(&mut self) -> Result<&mut Node> {
+        let mut nodes = self.lab.nodes_mut().iter_mut();
+        nodes
+            .find(|node| node.name() == NODE)
+            .context("the client's node")
+    }
+}
