@@ -13,9 +13,10 @@ use super::shared::Shared;
 use crate::model::{DeviceFacts, Event};
 use crate::netlink::Local;
 
-/// Time from the first change to the sync that carries it out, so that changes that belong together (a Service and its slices, a
-/// deployment's pods) share one.
-const GATHER: Duration = Duration::from_millis(20);
+/// Time from a change to the sync that carries it out, for what arrives with it.
+const GATHER: Duration = Duration::from_millis(1);
+/// Least time from one sync to the next, so that the many changes of a deployment share some.
+const REST: Duration = Duration::from_millis(20);
 /// Events taken in at once.
 const EVENTS: usize = 4096;
 /// Pause after a failed sync; doubles each time up to `RETRY_MOST`.
@@ -31,6 +32,7 @@ const FIRST_DEVICES: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 struct Schedule {
     due: Option<Instant>,
+    last: Option<Instant>,
     not_before: Option<Instant>,
     pause: Option<Duration>,
 }
@@ -38,8 +40,9 @@ struct Schedule {
 impl Schedule {
     /// Something changed.
     fn changed(&mut self, now: Instant) {
-        let gathered = now + GATHER;
-        let soonest = self.not_before.map_or(gathered, |time| time.max(gathered));
+        let rested = self.last.map(|last| last + REST);
+        let soonest = [rested, self.not_before].into_iter().flatten();
+        let soonest = soonest.fold(now + GATHER, Instant::max);
         self.due = Some(self.due.map_or(soonest, |due| due.min(soonest)));
     }
 
@@ -55,6 +58,7 @@ impl Schedule {
         } else {
             *self = Self::default();
         }
+        self.last = Some(now);
     }
 }
 
@@ -108,7 +112,7 @@ pub(super) async fn cycle(
                 // The first sync of a restarted agent should know the devices that the kernel's maps already have.
                 let deadline = *devices_deadline.get_or_insert(Instant::now() + FIRST_DEVICES);
                 if shared.published().last_sync.is_none() && engine.lacks_devices() && Instant::now() < deadline {
-                    schedule.due = Some(deadline.min(Instant::now() + GATHER));
+                    schedule.due = Some(deadline.min(Instant::now() + REST));
                     continue;
                 }
                 let result = tokio::task::block_in_place(|| engine.sync());
@@ -142,15 +146,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_share_a_sync_that_is_never_put_off() {
+    fn a_change_is_carried_out_at_once_and_many_share_a_sync_that_is_never_put_off() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
-        for millisecond in 0..100 {
-            schedule.changed(start + Duration::from_millis(millisecond));
-        }
+        let changes = |schedule: &mut Schedule| {
+            for millisecond in 0..100 {
+                schedule.changed(start + Duration::from_millis(millisecond));
+            }
+        };
+        changes(&mut schedule);
         assert_eq!(schedule.due, Some(start + GATHER));
         schedule.synced(start, false);
         assert_eq!(schedule.due, None);
+        changes(&mut schedule);
+        assert_eq!(schedule.due, Some(start + REST));
+        let later = start + REST * 2;
+        schedule.synced(start, false);
+        schedule.changed(later);
+        assert_eq!(schedule.due, Some(later + GATHER));
     }
 
     #[test]
@@ -169,6 +182,6 @@ mod tests {
         assert_eq!(schedule.due, Some(start + RETRY_CHANGED));
         schedule.synced(start, false);
         schedule.changed(start);
-        assert_eq!(schedule.due, Some(start + GATHER));
+        assert_eq!(schedule.due, Some(start + REST));
     }
 }
