@@ -1,6 +1,7 @@
 //! New connections and long-lived ones at once, for tests that restart something underneath.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,9 +12,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Probe, Report, Stream, StreamOptions};
 use crate::netns::Place;
-
-/// A lost SYN is sent again after a second, so what takes less has lost no packet.
-const PROMPT: Duration = Duration::from_millis(950);
 
 /// How long a new connection may take: enough to see a slow one come through.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -30,6 +28,8 @@ pub struct Connections {
     pub failed: Vec<String>,
     /// The longest wait for an answer.
     pub slowest: Duration,
+    /// How many SYNs the namespace of the client sent again meanwhile. Each stands for a packet that was lost.
+    pub repeated: u64,
 }
 
 impl Connections {
@@ -46,10 +46,24 @@ impl Connections {
             "new connections failed: {self:?}"
         );
         ensure!(
-            self.slowest < PROMPT,
+            self.repeated == 0,
             "a packet of a new connection was lost: {self:?}"
         );
         Ok(())
+    }
+
+    /// Makes connections from the calling thread's namespace until `more` has enough of them.
+    fn make(probe: Probe, mut more: impl FnMut(&Self) -> bool) -> Self {
+        let before = repeated_syns();
+        let mut connections = Self::default();
+        while more(&connections) {
+            connections.note(probe);
+        }
+        match (before, repeated_syns()) {
+            (Ok(before), Ok(after)) => connections.repeated = after - before,
+            (Err(error), _) | (_, Err(error)) => connections.failed.push(format!("{error:#}")),
+        }
+        connections
     }
 
     fn note(&mut self, probe: Probe) {
@@ -118,12 +132,12 @@ impl Load {
             self.streams.push(((*name).to_owned(), stream));
             let (stop, probe) = (Arc::clone(&self.stop), probe.timeout(LIMIT));
             let thread = place.as_ref().spawn(move || {
-                let mut connections = Connections::default();
-                while !stop.load(Ordering::Relaxed) {
-                    connections.note(probe);
-                    thread::sleep(PAUSE);
-                }
-                connections
+                Connections::make(probe, |made| {
+                    if made.made() > 0 {
+                        thread::sleep(PAUSE);
+                    }
+                    !stop.load(Ordering::Relaxed)
+                })
             })?;
             self.connections.push(((*name).to_owned(), thread));
         }
@@ -161,13 +175,20 @@ impl Drop for Load {
 #[must_use]
 pub fn connections(place: &impl AsRef<Place>, to: SocketAddr, count: u32) -> Connections {
     place.as_ref().run(|| {
-        let mut connections = Connections::default();
-        for _ in 0..count {
-            connections.note(Probe::tcp(to));
-            if !connections.failed.is_empty() {
-                break;
-            }
-        }
-        connections
+        Connections::make(Probe::tcp(to), |made| {
+            made.failed.is_empty() && made.made() < u64::from(count)
+        })
     })
+}
+
+/// How many SYNs the calling thread's namespace has sent again since it was made.
+fn repeated_syns() -> Result<u64> {
+    let path = "/proc/thread-self/net/netstat";
+    let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    // Names in one line, values in the next, each after the same first word.
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = lines.next().zip(lines.next()).context(path)?;
+    let mut fields = names.split_whitespace().zip(values.split_whitespace());
+    let value = fields.find(|(name, _)| *name == "TCPSynRetrans");
+    value.context(path)?.1.parse().context(path)
 }

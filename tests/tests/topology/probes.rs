@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use weir_tests::probe::{
-    Answer, DnsServer, EchoServer, Outcome, Probe, Protocol, Query, Records, Stream, StreamOptions,
+    Answer, DnsServer, EchoServer, Load, Outcome, Probe, Protocol, Query, Records, Stream,
+    StreamOptions, connections,
 };
 use weir_tests::skip_without_root;
 use weir_tests::topology::{Shape, Topology};
@@ -177,6 +178,33 @@ fn streams_see_an_interruption() -> Result<()> {
             "{protocol:?}: {cut:?}"
         );
     }
+    Ok(())
+}
+
+#[test]
+fn a_lost_packet_of_a_new_connection_is_seen() -> Result<()> {
+    if skip_without_root() {
+        return Ok(());
+    }
+    let topology = Topology::build(&spec(Shape::Ptp))?;
+    let _servers = servers(&topology)?;
+    let (a, node) = (topology.pod("a"), topology.node("node2").namespace());
+    let to = SocketAddr::new(topology.pod("c").addresses().v4.into(), PORT);
+    connections(a, to, 10).ensure_unharmed()?;
+
+    let load = Load::start(a, &[("c", Probe::tcp(to))])?;
+    node.nft("table ip cut { chain forward { type filter hook forward priority 0; drop; }; }")?;
+    std::thread::sleep(Duration::from_millis(300));
+    node.nft("delete table ip cut")?;
+    // A SYN is sent again after a second.
+    std::thread::sleep(Duration::from_millis(1200));
+    let report = load.finish()?;
+    let connections = &report.connections[0].1;
+    ensure!(
+        connections.failed.is_empty() && connections.repeated > 0,
+        "{connections:?}"
+    );
+    ensure!(report.ensure_unharmed().is_err());
     Ok(())
 }
 
