@@ -20,6 +20,8 @@ mod host;
 mod lifecycle;
 #[path = "nodes/overlay.rs"]
 mod overlay;
+#[path = "nodes/path_mtu.rs"]
+mod path_mtu;
 #[path = "nodes/policies.rs"]
 mod policies;
 #[path = "nodes/restarts.rs"]

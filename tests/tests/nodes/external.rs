@@ -99,7 +99,7 @@ fn virtual_addresses(addresses: [&str; 2]) -> [SocketAddr; 2] {
 }
 
 /// As whom node1 speaks to pods of node2.
-fn node1_there(fixture: &Fixture, variant: Variant, like: IpAddr) -> IpAddr {
+pub(crate) fn node1_there(fixture: &Fixture, variant: Variant, like: IpAddr) -> IpAddr {
     if !variant.overlay {
         let node = fixture.cluster.topology().node("node1");
         return node.addresses().like(like);

@@ -147,7 +147,12 @@ impl Fixture {
     /// Pods `client`, `near` and `other` on node1 and `far` and `spare` on node2, each with its name as label `app`, the
     /// Services of [`SERVICES`], and a machine `outside`.
     pub(crate) fn new(variant: Variant) -> Result<Self> {
-        let mut spec = variant.nodes().host("outside");
+        Self::on(variant.nodes(), variant.attach)
+    }
+
+    /// The same on these nodes, beside these machines.
+    pub(crate) fn on(spec: TopologySpec, attach: &str) -> Result<Self> {
+        let mut spec = spec.host("outside");
         for (name, node) in [
             ("client", "node1"),
             ("near", "node1"),
@@ -165,7 +170,7 @@ impl Fixture {
             }
             spec = spec.pod(name, node, &labels);
         }
-        let mut cluster = Cluster::build(&spec, variant.attach)?;
+        let mut cluster = Cluster::build(&spec, attach)?;
         cluster.apply("services.yaml", &services())?;
         let pods = cluster.topology().pods();
         let servers = pods
