@@ -14,6 +14,8 @@ mod dns;
 mod external;
 #[path = "nodes/fixture.rs"]
 mod fixture;
+#[path = "nodes/fragments.rs"]
+mod fragments;
 #[path = "nodes/host.rs"]
 mod host;
 #[path = "nodes/lifecycle.rs"]
