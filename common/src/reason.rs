@@ -57,6 +57,8 @@ pub enum Reason {
     Internal = 75,
     /// No port of the node is free to reach that backend from, or the device has no address.
     NoSourcePort = 76,
+    /// The connection's backend is no endpoint of the Service any more; answered with a reset where the operator wants that.
+    BackendGone = 77,
     /// The load balancer's address is not for this client (loadBalancerSourceRanges).
     SourceRange = 80,
 }
@@ -66,7 +68,7 @@ impl Reason {
     pub const SLOTS: u32 = 128;
 
     /// Every reason.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::PolicyAllowed,
         Self::NotIsolated,
         Self::Established,
@@ -93,6 +95,7 @@ impl Reason {
         Self::FlowTableFull,
         Self::Internal,
         Self::NoSourcePort,
+        Self::BackendGone,
         Self::SourceRange,
     ];
 
@@ -138,6 +141,7 @@ impl Reason {
             Self::FlowTableFull => "flow_table_full",
             Self::Internal => "internal",
             Self::NoSourcePort => "no_source_port",
+            Self::BackendGone => "backend_gone",
             Self::SourceRange => "source_range",
         }
     }

@@ -12,6 +12,8 @@ mod external;
 mod external_errors;
 #[path = "logic/node.rs"]
 mod node;
+#[path = "logic/removed.rs"]
+mod removed;
 
 use std::net::IpAddr;
 

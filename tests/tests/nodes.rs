@@ -26,6 +26,8 @@ mod overlay;
 mod path_mtu;
 #[path = "nodes/policies.rs"]
 mod policies;
+#[path = "nodes/removed.rs"]
+mod removed;
 #[path = "nodes/restarts.rs"]
 mod restarts;
 #[path = "nodes/services.rs"]

@@ -66,6 +66,21 @@ fn families() -> Vec<Vec<Policy>> {
     ]
 }
 
+/// The same with pod c in place of pod b in all Services.
+fn without_b(mut snapshot: Snapshot) -> Snapshot {
+    for slice in snapshot.slices.values_mut() {
+        let mut changed = (**slice).clone();
+        for endpoint in &mut changed.endpoints {
+            if endpoint.address == own_address(false, endpoint.address.is_ipv6()) {
+                let v4 = endpoint.address.is_ipv4();
+                endpoint.address = address(if v4 { "10.0.2.1" } else { "fd00:2::1" });
+            }
+        }
+        *slice = changed.into();
+    }
+    snapshot
+}
+
 /// The programs, loaded in namespaces of the test's own.
 struct Kernel {
     datapath: KernelDatapath,
@@ -197,6 +212,27 @@ impl Traffic {
             },
             packet,
         }
+    }
+
+    /// A packet of a connection to a Service whose only endpoint is pod b, from pod a or from outside.
+    fn connection(&mut self, seed: u64) -> Pass {
+        let outside = (seed / 100).is_multiple_of(2);
+        let v6 = (seed / 200).is_multiple_of(2);
+        let (hook, device, client) = if outside {
+            let client = address(if v6 { "fd30::7" } else { "172.30.0.7" });
+            (Hook::FromNet, self.nets[0], client)
+        } else {
+            (Hook::FromPod, self.devices[0], own_address(true, v6))
+        };
+        let content = Content::Tcp {
+            source: 40_002,
+            destination: 80,
+            flags: tcp::ACK,
+            payload: 8,
+        };
+        let service = address(if v6 { "fd96::11" } else { "10.96.0.11" });
+        let packet = Packet::new(client, service, content);
+        self.pass(hook, device, packet.bytes())
     }
 
     /// A pass that the last one leads to: delivered to the other pod, answered, retransmitted, complained about.
@@ -448,10 +484,11 @@ fn the_simulator_and_the_loaded_programs_agree() {
     let seeds: Vec<u64> =
         number("WEIR_PARITY_SEED").map_or_else(|| (0..sequences).collect(), |seed| vec![seed]);
 
-    let families: Vec<Snapshot> = families()
+    let mut families: Vec<Snapshot> = families()
         .into_iter()
         .map(|policies| snapshot(kernel.devices, policies))
         .collect();
+    families.insert(1, without_b(snapshot(kernel.devices, vec![])));
     let mut planner = Planner::new();
     let mut simulator = Simulator::new(MemoryMaps::new(), kernel.datapath.ticks_per_second());
     simulator.devices = network::devices(kernel.nets);
@@ -485,12 +522,21 @@ fn the_simulator_and_the_loaded_programs_agree() {
             };
             let wanted = if wanted == usize::MAX { 0 } else { wanted };
             if wanted != current {
-                let plan = planner.plan(&compile(&families[wanted])).expect("plan");
+                let mut plan = planner.plan(&compile(&families[wanted])).expect("plan");
+                // Connections to backends that are gone are reset at every second turn.
+                plan.steps.push(PlanStep::Control {
+                    index: control::RESET_GONE,
+                    value: (seed / 10 / families.len() as u64) % 2,
+                });
                 kernel.datapath.execute(&plan).expect("execute");
                 simulator.maps.execute(&plan).expect("execute");
                 current = wanted;
             }
-            let pass = traffic.next();
+            // Of a connection that is there before and after.
+            let pass = match index {
+                5 | 6 if seed % 10 == 0 => traffic.connection(seed),
+                _ => traffic.next(),
+            };
             let (verdict, reason, packet) = simulator.run(pass.step, &pass.packet);
             let run = TestRun {
                 clock: pass.step.clock,
@@ -630,6 +676,7 @@ fn assert_rich(counted: &BTreeMap<u32, Counter>) {
         Reason::NoEndpoint,
         Reason::NoServicePort,
         Reason::TupleClash,
+        Reason::BackendGone,
         Reason::SourceRange,
     ];
     let expected = everywhere

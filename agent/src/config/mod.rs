@@ -93,6 +93,18 @@ pub struct RunConfig {
     )]
     pub node_port_addresses: Vec<NodePorts>,
 
+    /// What becomes of TCP connections to an endpoint that its Service has no more, not even as a terminating one: keep leaves them to
+    /// both ends, reset answers the client's next packet with a reset. Connections that the socket translates (see --socket-lb)
+    /// are always kept
+    #[arg(
+        long,
+        env = "WEIR_REMOVED_BACKENDS",
+        value_name = "WHAT",
+        value_enum,
+        default_value_t
+    )]
+    pub removed_backends: RemovedBackends,
+
     /// Directory for pins, in a BPF file system
     #[arg(long, env = "WEIR_BPFFS", value_name = "DIR", default_value = BPFFS)]
     pub bpffs: PathBuf,
@@ -164,6 +176,16 @@ pub struct RunConfig {
         default_value_t
     )]
     pub log_format: LogFormat,
+}
+
+/// What becomes of TCP connections to endpoints that are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum RemovedBackends {
+    /// They go on for as long as both ends like, as with kube-proxy.
+    #[default]
+    Keep,
+    /// Clients get a reset.
+    Reset,
 }
 
 /// How log lines are written (to standard error).

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use super::{LogFormat, RunConfig, cgroup_mount};
+use super::{LogFormat, RemovedBackends, RunConfig, cgroup_mount};
 use crate::model::{AttachMode, SocketLb};
 
 #[derive(Parser)]
@@ -32,6 +32,7 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.metrics_address.to_string(), "127.0.0.1:10249");
     assert_eq!(config.attach, AttachMode::Auto);
     assert_eq!(config.socket_lb, SocketLb::Host);
+    assert_eq!(config.removed_backends, RemovedBackends::Keep);
     assert_eq!(config.log_format, LogFormat::Text);
     config.validate().unwrap();
 }
@@ -42,6 +43,7 @@ fn what_is_given_counts() {
         "--api-server=https://10.0.0.1:6443,https://10.0.0.2:6443",
         "--attach=clsact",
         "--socket-lb=all",
+        "--removed-backends=reset",
         "--node-name=n1",
         "--log-format=json",
         "--healthz-address=127.0.0.1:1",
@@ -50,6 +52,7 @@ fn what_is_given_counts() {
     assert_eq!(config.api_servers.len(), 2);
     assert_eq!(config.attach, AttachMode::Clsact);
     assert_eq!(config.socket_lb, SocketLb::All);
+    assert_eq!(config.removed_backends, RemovedBackends::Reset);
     assert_eq!(config.node_name().unwrap(), "n1");
     assert_eq!(config.log_format, LogFormat::Json);
     config.validate().unwrap();
@@ -60,6 +63,7 @@ fn mistakes_name_the_option() {
     for (arguments, message) in [
         (&["--attach=tc"][..], "none of auto, tcx, clsact"),
         (&["--socket-lb=pods"], "none of host, all, none"),
+        (&["--removed-backends=drop"], "--removed-backends"),
         (&["--flow-capacity=10"], "--flow-capacity"),
         (&["--healthz-address=10256"], "--healthz-address"),
         (

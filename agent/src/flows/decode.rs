@@ -48,7 +48,7 @@ impl Outcome {
     #[must_use]
     pub const fn of_reason(reason: Reason) -> Self {
         match reason {
-            Reason::NoEndpoint | Reason::NoServicePort => Self::Rejected,
+            Reason::NoEndpoint | Reason::NoServicePort | Reason::BackendGone => Self::Rejected,
             reason if reason.is_drop() => Self::Dropped,
             _ => Self::Forwarded,
         }

@@ -31,7 +31,7 @@ use self::health_checks::HealthChecks;
 use self::shared::Shared;
 use self::tasks::Tasks;
 use crate::admin;
-use crate::config::{ConfigError, RunConfig};
+use crate::config::{ConfigError, RemovedBackends, RunConfig};
 use crate::datapath::{self, EventReader, KernelDatapath, Options, SocketOptions};
 use crate::model::{DeviceFacts, Event, SocketLb};
 use crate::netlink::{self, Local, Owners};
@@ -269,10 +269,16 @@ fn open(config: &RunConfig, cgroup: PathBuf) -> Result<KernelDatapath, datapath:
         sockets: pods.map(|pods| SocketOptions { cgroup, pods }),
     })?;
     datapath.execute(&Plan {
-        steps: vec![Step::Control {
-            index: control::SAMPLE,
-            value: config.event_sample.into(),
-        }],
+        steps: vec![
+            Step::Control {
+                index: control::SAMPLE,
+                value: config.event_sample.into(),
+            },
+            Step::Control {
+                index: control::RESET_GONE,
+                value: u64::from(config.removed_backends == RemovedBackends::Reset),
+            },
+        ],
     })?;
     Ok(datapath)
 }

@@ -53,6 +53,8 @@ pub mod control {
     pub const EVENTS_LOST: u32 = 5;
     /// Flows inserted since the map was made; with the entries present this counts evictions.
     pub const FLOWS_INSERTED: u32 = 6;
+    /// 1 if TCP connections to backends that are gone are reset; 0 if they are kept.
+    pub const RESET_GONE: u32 = 7;
     /// Number of slots.
     pub const ENTRIES: u32 = 8;
 }

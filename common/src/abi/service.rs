@@ -174,7 +174,8 @@ pub struct Slot {
     pub reserved: u32,
 }
 
-/// No endpoint of the Service has this address and port any more; UDP flows select anew.
+/// No endpoint of the Service has this address and port any more; UDP flows select anew, TCP connections do what
+/// [`super::control::RESET_GONE`] says.
 pub const BACKEND_GONE: u16 = 0;
 /// The backend takes new connections.
 pub const BACKEND_ACTIVE: u16 = 1;

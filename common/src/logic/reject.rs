@@ -29,6 +29,7 @@ pub(super) fn refuse<C: Context>(ctx: C, s: &mut Scratch, reason: u32) -> Outcom
         reason if reason == Reason::NoEndpoint as u32 => reject(ctx, s, Reason::NoEndpoint),
         reason if reason == Reason::NoServicePort as u32 => reject(ctx, s, Reason::NoServicePort),
         reason if reason == Reason::TupleClash as u32 => Outcome::drop(Reason::TupleClash),
+        reason if reason == Reason::BackendGone as u32 => reject(ctx, s, Reason::BackendGone),
         _ => Outcome::drop(Reason::Internal),
     }
 }

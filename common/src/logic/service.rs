@@ -4,11 +4,11 @@ use super::affinity::{remembered, set_for};
 use super::conntrack::{is_live, is_over, is_syn};
 use super::context::{Context, Scratch, Services, Tuple};
 use super::parse::Headers;
-use super::wire::protocol;
+use super::wire::{protocol, tcp};
 use crate::abi::{
     AFFINITY, Address, AffinityKey, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_GONE, BACKEND_SIDE,
     BackendState, DROP_EXTERNAL, DROP_INTERNAL, EXTERNAL, FRONTEND_SIDE, FlowRef, Frontend,
-    FrontendKey, NAT, NODE_PORT, SOURCE_RANGES, Slot, SourceKey, WILDCARD,
+    FrontendKey, NAT, NODE_PORT, SOURCE_RANGES, Slot, SourceKey, WILDCARD, control,
 };
 use crate::reason::Reason;
 
@@ -41,8 +41,9 @@ pub(super) fn hairpin_address(v6: bool) -> Address {
 /// that its client had before if the Service wants that, else to one at random.
 #[inline(always)]
 pub(super) fn translate<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
-    if keep(ctx, s) {
-        return leads_where(s);
+    let kept = keep(ctx, s);
+    if kept != NOT_A_SERVICE {
+        return kept;
     }
     let found = seek(ctx, s);
     if found != TRANSLATED {
@@ -167,18 +168,19 @@ pub(super) fn state_of<M: Services>(maps: &M, backend: u32, fingerprint: u32) ->
     }
 }
 
-/// Keeps the backend of the flow that the packet belongs to, if it still may.
+/// Keeps the backend of the flow that the packet belongs to, if it still may; `NOT_A_SERVICE` if it has none or must leave it.
 #[inline(never)]
-fn keep<C: Context>(ctx: C, s: &mut Scratch) -> bool {
+fn keep<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     let Some(flow) = ctx.flow(&s.tuple.key) else {
-        return false;
+        return NOT_A_SERVICE;
     };
     if flow.flags() & (FRONTEND_SIDE | EXTERNAL) != FRONTEND_SIDE | external_flag(s) {
-        return false;
+        return NOT_A_SERVICE;
     }
     let (backend, fingerprint) = flow.backend();
-    if !is_served(ctx, backend, fingerprint, &s.headers) {
-        return false;
+    let fate = fate(ctx, backend, fingerprint, &s.headers);
+    if fate == LEFT {
+        return NOT_A_SERVICE;
     }
     let (address, port) = flow.nat();
     s.service = flow.service();
@@ -195,10 +197,17 @@ fn keep<C: Context>(ctx: C, s: &mut Scratch) -> bool {
     // sent must do.
     let known = match ctx.flow(&s.judged.key) {
         Some(behind) if is_ours(behind, s) => behind,
-        Some(_) if clashes(ctx, s) => return false,
+        Some(_) if clashes(ctx, s) => return NOT_A_SERVICE,
         _ => flow,
     };
-    is_live(ctx, known, s.headers.protocol, ctx.now()) && !(is_syn(&s.headers) && is_over(known))
+    if !is_live(ctx, known, s.headers.protocol, ctx.now()) || (is_syn(&s.headers) && is_over(known))
+    {
+        return NOT_A_SERVICE;
+    }
+    if fate == CUT {
+        return Reason::BackendGone as u32;
+    }
+    leads_where(s)
 }
 
 /// Whether a backend-side entry belongs to the frontend that the packet is addressed to.
@@ -214,8 +223,38 @@ pub(super) const fn external_flag(s: &Scratch) -> u16 {
     if s.external == 0 { 0 } else { EXTERNAL }
 }
 
-/// Whether a backend may go on serving a flow. TCP keeps its backend whatever became of it, but opens no connection to one that
-/// takes none; UDP moves on as soon as its backend takes no new flows.
+/// The flow goes on.
+const SERVED: u32 = 0;
+/// It selects another backend.
+const LEFT: u32 = 1;
+/// It is reset.
+const CUT: u32 = 2;
+
+/// What becomes of a flow with a backend. TCP keeps its backend whatever became of it, unless the operator wants connections to one
+/// that is gone reset, but opens no connection to one that takes none; UDP moves on as soon as its backend takes no new flows.
+#[inline(always)]
+fn fate<C: Context>(ctx: C, backend: u32, fingerprint: u32, headers: &Headers) -> u32 {
+    let state = state_of(&ctx, backend, fingerprint);
+    if state == BACKEND_ACTIVE {
+        return SERVED;
+    }
+    if headers.protocol != protocol::TCP {
+        return LEFT;
+    }
+    if state == BACKEND_DRAINING {
+        return SERVED;
+    }
+    if is_syn(headers) {
+        return LEFT;
+    }
+    // A client that was reset says so to a backend that goes on sending.
+    if headers.tcp_flags & tcp::RST != 0 || ctx.control(control::RESET_GONE) == 0 {
+        return SERVED;
+    }
+    CUT
+}
+
+/// Whether a backend may go on serving a flow.
 #[inline(always)]
 pub(super) fn is_served<C: Context>(
     ctx: C,
@@ -223,11 +262,7 @@ pub(super) fn is_served<C: Context>(
     fingerprint: u32,
     headers: &Headers,
 ) -> bool {
-    let state = state_of(&ctx, backend, fingerprint);
-    match headers.protocol {
-        protocol::TCP => state == BACKEND_ACTIVE || state == BACKEND_DRAINING || !is_syn(headers),
-        _ => state == BACKEND_ACTIVE,
-    }
+    fate(ctx, backend, fingerprint, headers) == SERVED
 }
 
 /// The backend that the packet's client had before; `NOT_A_SERVICE` if it has none or must leave it.

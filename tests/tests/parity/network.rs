@@ -169,6 +169,7 @@ pub(super) fn expected() -> impl Iterator<Item = (Hook, Reason)> {
         Reason::NoEndpoint,
         Reason::NoServicePort,
         Reason::TupleClash,
+        Reason::BackendGone,
         Reason::UnknownFragment,
     ];
     everywhere

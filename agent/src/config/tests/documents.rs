@@ -67,12 +67,13 @@ fn the_reference_page_is_that_of_the_definitions() {
 }
 
 /// Texts of which every option that takes not just any text takes one.
-const SAMPLES: [&str; 9] = [
+const SAMPLES: [&str; 10] = [
     "tcx",
     "json",
     "host",
     "all",
     "none",
+    "reset",
     "10.0.0.0/8",
     "[fd00::1]:80",
     "30s",
