@@ -8,8 +8,12 @@ mod churn;
 mod fixture;
 #[path = "daemonset/releases.rs"]
 mod releases;
+#[path = "daemonset/requests.rs"]
+mod requests;
 #[path = "daemonset/rights.rs"]
 mod rights;
+#[path = "daemonset/rollouts.rs"]
+mod rollouts;
 #[path = "daemonset/traffic.rs"]
 mod traffic;
 #[path = "daemonset/workloads.rs"]
