@@ -278,9 +278,7 @@ impl KernelDatapath {
 
     /// Ends connected UDP sockets of the node that came by a Service to a backend that is gone, see [`sock_diag`]; gives how many.
     pub fn end_stale_sockets(&self) -> Result<usize> {
-        if self.sockets.is_none() {
-            return Ok(0);
-        }
+        // Also where nobody's sockets are served any more: an earlier agent may have served some that are still there.
         let connected = self.pins.open_map("connected")?;
         let is_stale = |socket: Connected| {
             let mut pair = Pair::default();
