@@ -127,6 +127,7 @@ pub fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
                         port: 8080,
                     })
                     .to_vec(),
+                trigger: None,
             };
             snapshot.slices.insert(slice.name.clone(), slice.into());
         }

@@ -6,6 +6,8 @@ mod api;
 mod cluster;
 #[path = "kube/follow.rs"]
 mod follow;
+#[path = "kube/metrics.rs"]
+mod metrics;
 #[path = "kube/outage.rs"]
 mod outage;
 #[path = "kube/restart.rs"]

@@ -19,7 +19,7 @@ pub(crate) mod testing;
 
 pub use judge::{Verdict, class_of, judge};
 pub use policies::policies;
-pub use services::{HealthCheck, health_checks, reachable, services};
+pub use services::{HealthCheck, WithoutLocal, health_checks, reachable, services, without_local};
 pub use tables::{
     Backend, ClassId, EndpointEntry, FrontendEntry, PolicyTables, RowEntry, RowId, RuleOrigin,
     ServiceTables, Tables,

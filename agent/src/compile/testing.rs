@@ -358,6 +358,7 @@ fn services() -> impl Strategy<
                         service: ObjectName::new("a", format!("s{index}")),
                         endpoints,
                         ports: vec![port("p1", number), port("p2", number + 100)],
+                        trigger: None,
                     };
                     (name, Arc::new(slice))
                 });

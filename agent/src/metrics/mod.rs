@@ -1,6 +1,7 @@
 //! Metrics for Prometheus: what the agent counts itself, and what it reads from the kernel when asked.
 
 mod names;
+mod proxy;
 mod sample;
 mod tally;
 #[cfg(test)]
@@ -8,6 +9,7 @@ mod tests;
 mod text;
 
 pub use names::{ALL, Name};
-pub use sample::{Fill, Sample};
+pub use proxy::{Asked, Proxy};
+pub use sample::{Fill, Process, Sample};
 pub use tally::{FlowKind, Stage, Tally};
 pub use text::{CONTENT_TYPE, encode};

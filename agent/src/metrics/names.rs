@@ -74,8 +74,79 @@ pub(super) const EPOCH: Name = name(
     "How often live flows had to be judged again because a policy was narrowed",
 );
 
+pub(super) const REQUESTS: Name = name(
+    "rest_client_requests",
+    "Requests to the API server, by status code, method and host; <error> for those without an answer",
+);
+pub(super) const PROCESS_CPU: Name = name(
+    "process_cpu_seconds",
+    "Processor time that the agent has used",
+);
+pub(super) const PROCESS_START: Name = name("process_start_time_seconds", "When the agent started");
+pub(super) const PROCESS_RESIDENT: Name = name(
+    "process_resident_memory_bytes",
+    "Memory of the agent that is in RAM",
+);
+pub(super) const PROCESS_VIRTUAL: Name =
+    name("process_virtual_memory_bytes", "Address space of the agent");
+pub(super) const PROCESS_FDS: Name = name("process_open_fds", "Open file descriptors of the agent");
+pub(super) const PROCESS_MOST_FDS: Name = name(
+    "process_max_fds",
+    "File descriptors that the agent may have open",
+);
+pub(super) const PROXY_SYNC: Name = name(
+    "kubeproxy_sync_proxy_rules_duration_seconds",
+    "Time from changed Services or endpoints to the maps that hold them",
+);
+pub(super) const PROXY_SYNC_FULL: Name = name(
+    "kubeproxy_sync_full_proxy_rules_duration_seconds",
+    "The same of those times that built a whole new generation of maps",
+);
+pub(super) const PROXY_SYNC_PARTIAL: Name = name(
+    "kubeproxy_sync_partial_proxy_rules_duration_seconds",
+    "The same of those times that wrote what differs",
+);
+pub(super) const PROXY_QUEUED: Name = name(
+    "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds",
+    "When a change of Services or endpoints was last waiting to be written",
+);
+pub(super) const PROXY_SYNCED: Name = name(
+    "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
+    "When the maps last were what Services and endpoints want",
+);
+pub(super) const PROXY_PROGRAMMING: Name = name(
+    "kubeproxy_network_programming_duration_seconds",
+    "Time from what changed an EndpointSlice to the maps that hold the slice",
+);
+pub(super) const PROXY_ENDPOINTS_PENDING: Name = name(
+    "kubeproxy_sync_proxy_rules_endpoint_changes_pending",
+    "Changed EndpointSlices that the maps do not hold yet",
+);
+pub(super) const PROXY_ENDPOINTS: Name = name(
+    "kubeproxy_sync_proxy_rules_endpoint_changes",
+    "EndpointSlices that the API server has told of",
+);
+pub(super) const PROXY_SERVICES_PENDING: Name = name(
+    "kubeproxy_sync_proxy_rules_service_changes_pending",
+    "Changed Services that the maps do not hold yet",
+);
+pub(super) const PROXY_SERVICES: Name = name(
+    "kubeproxy_sync_proxy_rules_service_changes",
+    "Services that the API server has told of",
+);
+pub(super) const PROXY_NO_LOCAL_ENDPOINTS: Name = name(
+    "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
+    "Service ports with a Local traffic policy and endpoints on other nodes only",
+);
+pub(super) const PROXY_HEALTHZ: Name = name(
+    "kubeproxy_proxy_healthz",
+    "Answers of /healthz by status code",
+);
+pub(super) const PROXY_LIVEZ: Name =
+    name("kubeproxy_proxy_livez", "Answers of /livez by status code");
+
 /// All metrics.
-pub const ALL: [Name; 19] = [
+pub const ALL: [Name; 39] = [
     BUILD,
     SYNC_DURATION,
     SYNC_ERRORS,
@@ -95,4 +166,24 @@ pub const ALL: [Name; 19] = [
     EVENTS_LOST,
     ATTACHED,
     EPOCH,
+    REQUESTS,
+    PROCESS_CPU,
+    PROCESS_START,
+    PROCESS_RESIDENT,
+    PROCESS_VIRTUAL,
+    PROCESS_FDS,
+    PROCESS_MOST_FDS,
+    PROXY_SYNC,
+    PROXY_SYNC_FULL,
+    PROXY_SYNC_PARTIAL,
+    PROXY_QUEUED,
+    PROXY_SYNCED,
+    PROXY_PROGRAMMING,
+    PROXY_ENDPOINTS_PENDING,
+    PROXY_ENDPOINTS,
+    PROXY_SERVICES_PENDING,
+    PROXY_SERVICES,
+    PROXY_NO_LOCAL_ENDPOINTS,
+    PROXY_HEALTHZ,
+    PROXY_LIVEZ,
 ];

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use weir_common::abi::{Counter, Hook};
 use weir_common::reason::Reason;
 
-use crate::model::Kind;
+use crate::compile::WithoutLocal;
+use crate::model::{Kind, Request};
 
 /// How full a map is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,4 +46,35 @@ pub struct Sample {
     pub attached: u64,
     /// Uplinks and tunnel devices that programs are attached to.
     pub attached_nets: u64,
+    /// Requests to the API server; empty for a source that makes none.
+    pub requests: BTreeMap<Request, u64>,
+    /// The agent's process.
+    pub process: Process,
+    /// Service ports of IPv4 and of IPv6 whose Local policy finds nothing on this node.
+    pub without_local: [WithoutLocal; 2],
+}
+
+impl Sample {
+    /// The count of a family.
+    pub(super) fn without_local(&self, v4: bool) -> WithoutLocal {
+        let [of_v4, of_v6] = self.without_local;
+        if v4 { of_v4 } else { of_v6 }
+    }
+}
+
+/// What the operating system says of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Process {
+    /// Processor time, in the kernel and outside.
+    pub cpu_seconds: f64,
+    /// Start, in seconds since 1970.
+    pub start_seconds: f64,
+    /// Memory in RAM.
+    pub resident_bytes: u64,
+    /// Address space.
+    pub virtual_bytes: u64,
+    /// Open file descriptors.
+    pub open_fds: u64,
+    /// Most of them at once (RLIMIT_NOFILE).
+    pub max_fds: u64,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use super::proxy::Proxy;
 use crate::flows::Outcome;
 use crate::model::Direction;
 
@@ -61,6 +62,7 @@ pub(super) struct Counts {
     pub(super) errors: BTreeMap<Stage, u64>,
     pub(super) flows: BTreeMap<FlowKind, u64>,
     pub(super) expired: u64,
+    pub(super) proxy: Proxy,
 }
 
 impl Default for Tally {
@@ -73,6 +75,7 @@ impl Default for Tally {
                 errors: Stage::ALL.map(|stage| (stage, 0)).into(),
                 flows: BTreeMap::new(),
                 expired: 0,
+                proxy: Proxy::default(),
             }),
         }
     }
@@ -99,6 +102,11 @@ impl Tally {
     /// Entries of the flow table were removed as their time was over.
     pub fn expired(&self, flows: u64) {
         self.counts().expired += flows;
+    }
+
+    /// Counts what kube-proxy counts, too.
+    pub fn proxy(&self, count: impl FnOnce(&mut Proxy)) {
+        count(&mut self.counts().proxy);
     }
 
     pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {

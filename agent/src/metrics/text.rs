@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use weir_common::abi::Hook;
 
 use super::names::{self, Name};
+use super::proxy::{self, Metric};
 use super::sample::Sample;
 use super::tally::Tally;
 use crate::flows::Outcome;
@@ -42,16 +43,16 @@ struct Scrape {
 }
 
 /// One metric being written.
-struct Lines<'a>(MetricEncoder<'a>);
+pub(super) struct Lines<'a>(MetricEncoder<'a>);
 
 impl Lines<'_> {
     /// Its only value.
-    fn only(self, value: &impl EncodeMetric) -> fmt::Result {
+    pub(super) fn only(self, value: &impl EncodeMetric) -> fmt::Result {
         value.encode(self.0)
     }
 
     /// A value with labels.
-    fn add<const N: usize>(
+    pub(super) fn add<const N: usize>(
         &mut self,
         labels: [(&str, &str); N],
         value: &impl EncodeMetric,
@@ -59,16 +60,24 @@ impl Lines<'_> {
         value.encode(self.0.encode_family(&labels)?)
     }
 
-    fn gauge<const N: usize>(&mut self, labels: [(&str, &str); N], value: u64) -> fmt::Result {
+    pub(super) fn gauge<const N: usize>(
+        &mut self,
+        labels: [(&str, &str); N],
+        value: u64,
+    ) -> fmt::Result {
         self.add(labels, &gauge(value))
     }
 
-    fn counter<const N: usize>(&mut self, labels: [(&str, &str); N], value: u64) -> fmt::Result {
+    pub(super) fn counter<const N: usize>(
+        &mut self,
+        labels: [(&str, &str); N],
+        value: u64,
+    ) -> fmt::Result {
         self.add(labels, &ConstCounter::new(value))
     }
 }
 
-fn gauge(value: u64) -> ConstGauge<i64> {
+pub(super) fn gauge(value: u64) -> ConstGauge<i64> {
     ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
 }
 
@@ -170,8 +179,40 @@ impl Collector for Scrape {
                 };
                 lines.gauge([("hook", hook_name(hook))], devices)
             })
-        })
+        })?;
+        metric(names::REQUESTS, Counter, &|mut lines| {
+            sample.requests.iter().try_for_each(|(request, count)| {
+                let labels = [
+                    ("code", request.code.as_str()),
+                    ("host", request.host.as_str()),
+                    ("method", request.method.as_str()),
+                ];
+                lines.counter(labels, *count)
+            })
+        })?;
+        process(sample, &mut metric)?;
+        proxy::encode(&counts.proxy, sample, &mut metric)
     }
+}
+
+/// What Prometheus' own clients tell of their process.
+fn process(sample: &Sample, metric: &mut Metric<'_>) -> fmt::Result {
+    let process = &sample.process;
+    metric(names::PROCESS_CPU, MetricType::Counter, &|lines| {
+        lines.only(&ConstCounter::new(process.cpu_seconds))
+    })?;
+    metric(names::PROCESS_START, MetricType::Gauge, &|lines| {
+        lines.only(&ConstGauge::new(process.start_seconds))
+    })?;
+    for (name, value) in [
+        (names::PROCESS_RESIDENT, process.resident_bytes),
+        (names::PROCESS_VIRTUAL, process.virtual_bytes),
+        (names::PROCESS_FDS, process.open_fds),
+        (names::PROCESS_MOST_FDS, process.max_fds),
+    ] {
+        metric(name, MetricType::Gauge, &|lines| lines.only(&gauge(value)))?;
+    }
+    Ok(())
 }
 
 const fn hook_name(hook: Hook) -> &'static str {

@@ -6,6 +6,7 @@ mod link;
 mod name;
 mod node_ports;
 mod policy;
+mod request;
 mod selector;
 mod service;
 mod snapshot;
@@ -18,9 +19,11 @@ pub use link::{DeviceFacts, NetDevice, PodDevice};
 pub use name::{ObjectName, endpoint_id, fingerprint, rule_id, service_port_id};
 pub use node_ports::{NodePorts, is_link_local_v6};
 pub use policy::{Direction, Peer, Policy, PolicyPort, PortMatch, Rule};
+pub use request::Request;
 pub use selector::{Labels, Operator, Requirement, Selector};
 pub use service::{
     Endpoint, EndpointSlice, Hints, Protocol, Service, ServicePort, SlicePort, TrafficPolicy,
+    Trigger,
 };
 pub use snapshot::Snapshot;
 pub use socket_lb::SocketLb;

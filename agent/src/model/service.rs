@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,17 @@ pub struct EndpointSlice {
     pub endpoints: Vec<Endpoint>,
     /// Ports with a number.
     pub ports: Vec<SlicePort>,
+    /// What made the control plane write it as it is.
+    pub trigger: Option<Trigger>,
+}
+
+/// The change that a slice was last written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trigger {
+    /// Annotation endpoints.kubernetes.io/last-change-trigger-time.
+    pub at: SystemTime,
+    /// Whether the slice is of type IPv4.
+    pub v4: bool,
 }
 
 /// An endpoint of a slice; conditions are defaulted as KEP-1672 says (ready and serving unless told otherwise).

@@ -132,4 +132,10 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
+
+    /// Whether it builds a whole generation.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Begin(_)))
+    }
 }

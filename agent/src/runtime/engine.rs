@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 use weir_common::abi::control;
 
+use super::changes::Changes;
 use super::devices::{Devices, leading};
 use super::health_checks::HealthChecks;
 use super::nets;
@@ -18,7 +19,7 @@ use crate::flows::Directory;
 use crate::metrics::Stage;
 use crate::model::{Change, DeviceFacts, Event, Kind, NodePorts, Pod, Snapshot};
 use crate::netlink::Local;
-use crate::plan::{PlanError, Planner, Refused, refuse_excess};
+use crate::plan::{Plan, PlanError, Planner, Refused, refuse_excess};
 use crate::state::{Rejected, State};
 
 /// Why the kernel is not in line.
@@ -50,6 +51,8 @@ pub(super) struct Engine {
     health_checks: watch::Sender<HealthChecks>,
     /// What differs since the tables were compiled.
     change: Change,
+    /// What is queued, for metrics.
+    changes: Changes,
     /// Services that no map can hold.
     refused: Vec<Rejected>,
 }
@@ -80,6 +83,7 @@ impl Engine {
                 services: true,
                 policies: true,
             },
+            changes: Changes::since(SystemTime::now()),
             refused: Vec::new(),
         })
     }
@@ -93,6 +97,9 @@ impl Engine {
                 any |= !self.state.synced();
                 listed.insert(*kind);
             }
+            let snapshot = self.state.snapshot();
+            let tally = &self.shared.tally;
+            tally.proxy(|proxy| self.changes.seen(&event, snapshot, proxy));
             let change = self.state.apply(event);
             any |= self.note(change);
         }
@@ -120,6 +127,10 @@ impl Engine {
     fn note(&mut self, change: Change) -> bool {
         self.change.services |= change.services;
         self.change.policies |= change.policies;
+        if change.services {
+            let tally = &self.shared.tally;
+            tally.proxy(|proxy| self.changes.queue(SystemTime::now(), proxy));
+        }
         change.services || change.policies
     }
 
@@ -171,8 +182,12 @@ impl Engine {
     /// Programs are attached whatever became of this change: a pod without them is open. But not over maps that hold nothing: there
     /// they know no pod, and would cut off all.
     fn try_sync(&mut self) -> Result<(), SyncError> {
+        let start = Instant::now();
         self.compile();
-        let written = self.write();
+        let (plan, refused) = self.plan();
+        let whole = plan.is_whole();
+        let written = self.write(&plan, refused);
+        self.count(whole, start.elapsed());
         if self.planner.held().is_none() {
             return written;
         }
@@ -187,10 +202,10 @@ impl Engine {
         }
     }
 
-    /// Brings the maps in line. Policies that do not fit leave the former ones in force, and Services are carried out all the same.
-    fn write(&mut self) -> Result<(), SyncError> {
+    /// What is to be written. Policies that do not fit leave the former ones in force, and Services are carried out all the same.
+    fn plan(&mut self) -> (Plan, Option<PlanError>) {
         let start = Instant::now();
-        let (plan, refused) = match self.planner.plan(&self.tables) {
+        let planned = match self.planner.plan(&self.tables) {
             Ok(plan) => (plan, None),
             Err(error) => {
                 self.shared.tally.failed(Stage::Plan);
@@ -201,10 +216,15 @@ impl Engine {
             }
         };
         self.shared.tally.took(Stage::Plan, start.elapsed());
+        planned
+    }
+
+    /// Brings the maps in line.
+    fn write(&mut self, plan: &Plan, refused: Option<PlanError>) -> Result<(), SyncError> {
         if !plan.is_empty() {
             let start = Instant::now();
             let mut datapath = self.shared.datapath_mut();
-            if let Err(error) = datapath.execute(&plan) {
+            if let Err(error) = datapath.execute(plan) {
                 self.planner.invalidate();
                 self.planner.set_version(datapath.control(control::VERSION));
                 self.shared.tally.failed(Stage::Write);
@@ -217,6 +237,21 @@ impl Engine {
             tracing::debug!(steps = plan.steps.len(), "wrote maps");
         }
         refused.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Counts as kube-proxy does what a sync that took so long did for Services, if it was for them.
+    fn count(&mut self, whole: bool, took: Duration) {
+        if !self.changes.queued() {
+            return;
+        }
+        let held = self.planner.held();
+        let done = held.is_some_and(|held| held.services == self.tables.services);
+        self.shared.tally.proxy(|proxy| {
+            proxy.took(whole, took);
+            if done {
+                self.changes.done(SystemTime::now(), proxy);
+            }
+        });
     }
 
     /// Ends sockets that would stay silent: of the node's processes, to backends that are gone by now.

@@ -17,11 +17,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::RunError;
 use super::shared::{Published, Shared};
-use crate::metrics;
+use crate::metrics::{self, Asked};
 use crate::model::Kind;
 
 /// Longest that a change may wait for the kernel (twice kube-proxy's sync period).
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Answer of /proxyMode, where kube-proxy names what it writes its rules with: iptables, ipvs, nftables or kernelspace. Whoever asks
+/// wants to know whether one of those rules its node; none does.
+const PROXY_MODE: &str = "ebpf";
 
 /// Binds an address for a server. A killed agent that is just ending still has it for a moment.
 pub(super) async fn bind(
@@ -62,7 +66,7 @@ pub(super) async fn serve_health(
     serve(listener, router, shutdown).await
 }
 
-/// Serves /metrics.
+/// Serves /metrics and /proxyMode.
 pub(super) async fn serve_metrics(
     listener: TcpListener,
     shared: Arc<Shared>,
@@ -70,6 +74,7 @@ pub(super) async fn serve_metrics(
 ) -> std::io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(scrape))
+        .route("/proxyMode", get(async || PROXY_MODE))
         .with_state(shared);
     serve(listener, router, shutdown).await
 }
@@ -118,14 +123,26 @@ impl Health {
     }
 }
 
-impl IntoResponse for Health {
-    fn into_response(self) -> Response {
-        let status = if self.healthy {
+impl Health {
+    fn status(&self) -> StatusCode {
+        if self.healthy {
             StatusCode::OK
         } else {
             StatusCode::SERVICE_UNAVAILABLE
-        };
-        (status, Json(self)).into_response()
+        }
+    }
+
+    /// Itself, as an answer that is given.
+    fn counted(self, shared: &Shared, asked: Asked) -> Self {
+        let code = self.status().as_u16();
+        shared.tally.proxy(|proxy| proxy.answered(asked, code));
+        self
+    }
+}
+
+impl IntoResponse for Health {
+    fn into_response(self) -> Response {
+        (self.status(), Json(self)).into_response()
     }
 }
 
@@ -135,14 +152,16 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> Health {
     let node = published.snapshot.nodes.get(&shared.node);
     let eligible = node.is_some_and(|node| !node.leaving);
     let keeps_up = published.last_sync.is_some() && shared.keeps_up(PATIENCE, Instant::now());
-    Health::new(&published, keeps_up, Some(eligible), Timestamp::now())
+    let health = Health::new(&published, keeps_up, Some(eligible), Timestamp::now());
+    health.counted(&shared, Asked::Healthz)
 }
 
 /// For the kubelet: whether a restart may help. A node that drains, an API server that is away, a Service that is too large or a
 /// device that refuses programs is no reason.
 async fn livez(State(shared): State<Arc<Shared>>) -> Health {
     let alive = shared.is_alive(PATIENCE, Instant::now());
-    Health::new(&shared.published(), alive, None, Timestamp::now())
+    let health = Health::new(&shared.published(), alive, None, Timestamp::now());
+    health.counted(&shared, Asked::Livez)
 }
 
 /// For rolling updates: whether this node does what the API says.

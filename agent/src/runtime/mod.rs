@@ -2,6 +2,7 @@
 //!
 //! Every task ends when the token is cancelled; none touches the kernel on its way out, so that the data plane goes on as it is.
 
+mod changes;
 mod cycle;
 mod devices;
 mod engine;
@@ -9,6 +10,7 @@ mod events;
 mod health;
 mod health_checks;
 mod nets;
+mod process;
 mod provider;
 mod shared;
 mod tasks;
@@ -36,7 +38,7 @@ use crate::datapath::{self, EventReader, KernelDatapath, Options, SocketOptions}
 use crate::model::{DeviceFacts, Event, SocketLb};
 use crate::netlink::{self, Local, Owners};
 use crate::plan::{BACKENDS, Plan, Step};
-use crate::source::kube::{KubeError, KubeOptions, KubeSource};
+use crate::source::kube::{KubeError, KubeOptions, KubeSource, Requests};
 use crate::source::manifests::{ManifestError, ManifestSource};
 
 /// Events that wait for the loop.
@@ -141,9 +143,9 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
     // Before anything is touched: a node without cgroup2 cannot run pods as the agent expects them.
     let cgroup = config.cgroup_root()?;
     let source = Source::new(&config).await?;
-    let watches = match &source {
-        Source::Kube(source) => Some(source.states()),
-        Source::Manifests(_) => None,
+    let (watches, requests) = match &source {
+        Source::Kube(source) => (Some(source.states()), source.requests()),
+        Source::Manifests(_) => (None, Requests::default()),
     };
     let health = health::bind("--healthz-address", config.healthz_address).await?;
     let metrics = health::bind("--metrics-address", config.metrics_address).await?;
@@ -157,7 +159,8 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
         source,
     })?;
     let features = datapath::probe(&datapath);
-    let shared = Arc::new(Shared::new(node.clone(), datapath, features, watches));
+    let shared = Shared::new(node.clone(), datapath, features, watches, requests);
+    let shared = Arc::new(shared);
     let (checks_in, checks) = watch::channel(HealthChecks::default());
     let engine = Engine::new(
         Arc::clone(&shared),

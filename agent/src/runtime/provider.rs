@@ -8,10 +8,12 @@ use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
 use weir_common::abi::{Flow, FlowKey, control};
 
+use super::process;
 use super::shared::{Published, Shared};
 use crate::admin::{
     Device, FeatureState, MapFill, Provider, RawMaps, Rejection, Sockets, Status, Watch,
 };
+use crate::compile::{self, WithoutLocal};
 use crate::datapath::{self, KernelDatapath};
 use crate::flows::Record;
 use crate::metrics::{Fill, Sample};
@@ -142,6 +144,14 @@ impl Shared {
             epoch: datapath.control(control::EPOCH),
             attached: published.attached.len() as u64,
             attached_nets: published.attached_nets.len() as u64,
+            requests: self.requests.counts(),
+            process: process::usage(),
+            without_local: [true, false].map(|v4| {
+                let held = published.held.as_deref();
+                held.map_or_else(WithoutLocal::default, |held| {
+                    compile::without_local(&held.services, v4)
+                })
+            }),
         })
     }
 

@@ -13,7 +13,7 @@ use crate::datapath::{Feature, KernelDatapath};
 use crate::flows::{Directory, Recent, Record};
 use crate::metrics::Tally;
 use crate::model::{Kind, Snapshot};
-use crate::source::kube::WatchStates;
+use crate::source::kube::{Requests, WatchStates};
 use crate::state::Rejected;
 
 /// Flow records kept for `weir flows`.
@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub(super) compiled: SetOnce<()>,
     /// How the watches are doing; `None` for manifests.
     pub(super) watches: Option<watch::Receiver<WatchStates>>,
+    /// What the API server was asked; nothing for manifests.
+    pub(super) requests: Requests,
     datapath: RwLock<KernelDatapath>,
     published: RwLock<Published>,
     records: Mutex<Recent>,
@@ -87,6 +89,7 @@ impl Shared {
         datapath: KernelDatapath,
         features: Vec<Feature>,
         watches: Option<watch::Receiver<WatchStates>>,
+        requests: Requests,
     ) -> Self {
         Self {
             node,
@@ -95,6 +98,7 @@ impl Shared {
             tally: Arc::default(),
             compiled: SetOnce::new(),
             watches,
+            requests,
             datapath: RwLock::new(datapath),
             published: RwLock::default(),
             records: Mutex::new(Recent::new(RECORDS)),

@@ -44,6 +44,7 @@ fn object(kind: Kind, name: &str, version: u8) -> Object {
             service: ObjectName::new("n", version.to_string()),
             endpoints: vec![],
             ports: vec![],
+            trigger: None,
         }),
         Kind::NetworkPolicy => Object::Policy(Policy {
             name,

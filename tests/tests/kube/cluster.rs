@@ -1,14 +1,14 @@
 //! A control plane, a topology of its nodes and pods, and the agent of `node1`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
-use weir_tests::cluster::weir_binary;
+use weir_tests::cluster::{http, weir_binary};
 use weir_tests::controlplane::{ControlPlane, publish};
 use weir_tests::netns::Place;
 use weir_tests::probe::{self, EchoServer, Outcome, Probe};
@@ -45,6 +45,7 @@ pub(crate) struct Home {
     bpffs: String,
     state: String,
     cgroup: String,
+    metrics: SocketAddr,
 }
 
 impl Cluster {
@@ -90,7 +91,16 @@ impl Cluster {
             bpffs: below(&paths.bpffs),
             state: below(&paths.state),
             cgroup: paths.cgroup.display().to_string(),
+            metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         }
+    }
+
+    /// What an agent whose metrics are at a port answers there.
+    pub(crate) fn http(&self, home: &Home, path: &str) -> Result<String> {
+        let node: &Place = self.topology.node(NODE).as_ref();
+        let (code, body) = http::get(node, home.metrics, path)?;
+        ensure!(code == 200, "{path} answers {code}: {body}");
+        Ok(body)
     }
 
     /// Starts an agent with the administrator's kubeconfig, and waits until it is ready.
@@ -266,8 +276,15 @@ impl Cluster {
 pub(crate) type Backends = BTreeMap<String, BTreeSet<String>>;
 
 impl Home {
+    /// The same with metrics at a port.
+    pub(crate) fn metrics_at(mut self, port: u16) -> Self {
+        self.metrics.set_port(port);
+        self
+    }
+
     /// The arguments of an agent that gets its objects as `source` says.
     pub(crate) fn run_args(&self, source: &[&str]) -> Vec<String> {
+        let metrics = self.metrics.to_string();
         let own = [
             "--node-name",
             NODE,
@@ -282,7 +299,7 @@ impl Home {
             "--healthz-address",
             "127.0.0.1:0",
             "--metrics-address",
-            "127.0.0.1:0",
+            &metrics,
         ];
         let args = [&["run"], source, &own].concat();
         args.into_iter().map(str::to_owned).collect()

@@ -3,6 +3,7 @@
 mod choice;
 mod frontends;
 mod health;
+mod local;
 mod ranges;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use weir_common::abi::{
 };
 
 pub use self::health::{HealthCheck, health_checks};
+pub use self::local::{WithoutLocal, without_local};
 
 use self::choice::{Candidates, Families, Site, choose};
 use self::frontends::{Frontends, Home};

@@ -43,6 +43,7 @@ fn slice(slice: &str, port_name: &str, port: u16, endpoints: Vec<Endpoint>) -> E
             protocol: Protocol::Tcp,
             port,
         }],
+        trigger: None,
     }
 }
 
@@ -179,6 +180,38 @@ fn local_policy_keeps_to_the_node_and_drops_only_when_others_have_endpoints() {
 
     let (_, _, flags) = sets(local(VIP), &[("10.0.0.2", "")]);
     assert_eq!(flags, 0, "no endpoint anywhere: reject");
+}
+
+#[test]
+fn service_ports_without_local_endpoints_are_counted_once() {
+    // Two frontends outside the cluster, one inside.
+    let mut service = local(VIP);
+    service.external_traffic_policy = TrafficPolicy::Local;
+    service.load_balancer_ips = vec![ip("192.0.2.1")];
+    service.external_ips = vec![ip("192.0.2.2")];
+    let count = |service: &Service, endpoints: &[&str]| {
+        let endpoints = endpoints
+            .iter()
+            .map(|it| endpoint("10.0.0.1", it))
+            .collect();
+        let tables = compile(service.clone(), vec![slice("s", "http", 8080, endpoints)]);
+        assert_eq!(without_local(&tables, false), WithoutLocal::default());
+        let WithoutLocal { internal, external } = without_local(&tables, true);
+        (internal, external)
+    };
+    assert_eq!(count(&service, &["ready"]), (1, 1));
+    assert_eq!(count(&service, &["ready local"]), (0, 0));
+    assert_eq!(count(&service, &[]), (0, 0), "nobody has one");
+    let inside = Service {
+        external_traffic_policy: TrafficPolicy::Cluster,
+        ..service.clone()
+    };
+    assert_eq!(count(&inside, &["ready"]), (1, 0));
+    let outside = Service {
+        internal_traffic_policy: TrafficPolicy::Cluster,
+        ..service
+    };
+    assert_eq!(count(&outside, &["ready"]), (0, 1));
 }
 
 #[test]

@@ -182,6 +182,7 @@ impl Cluster {
                     port,
                 })
                 .collect(),
+            trigger: None,
         };
         self.0.slices.insert(slice.name.clone(), Arc::new(slice));
         self

@@ -42,6 +42,7 @@ pub(super) fn serve(snapshot: &mut Snapshot, index: u8, hosts: impl Iterator<Ite
             protocol: Protocol::Tcp,
             port: 8080,
         }],
+        trigger: None,
     };
     snapshot.services.insert(name.clone(), Arc::new(service));
     snapshot.slices.insert(name, Arc::new(slice));

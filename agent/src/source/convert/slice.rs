@@ -3,17 +3,21 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1 as api;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::address::parse_ip;
 use super::fields::{self, has_label, label};
 use super::service::{HEADLESS, PROXY_NAME};
 use super::{Conversion, Converted};
-use crate::model::{Endpoint, EndpointSlice, Hints, Kind, Object, ObjectName, SlicePort};
+use crate::model::{Endpoint, EndpointSlice, Hints, Kind, Object, ObjectName, SlicePort, Trigger};
 use crate::source::{Fault, Problem};
 
 /// Names the Service of a slice (well-known label).
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// When what a slice was last written for happened, in RFC 3339 (well-known annotation).
+const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// Converts an EndpointSlice. Slices of headless Services, of no Service and of another proxy are not ours.
 pub fn endpoint_slice(object: api::EndpointSlice) -> Conversion {
@@ -59,9 +63,17 @@ pub fn endpoint_slice(object: api::EndpointSlice) -> Conversion {
             service,
             endpoints,
             ports,
+            trigger: trigger(&object.metadata, object.address_type == "IPv4"),
         }),
         flaws,
     }))
+}
+
+/// Only measured by: one that cannot be read is none.
+fn trigger(metadata: &ObjectMeta, v4: bool) -> Option<Trigger> {
+    let text = metadata.annotations.as_ref()?.get(TRIGGER_TIME)?;
+    let at = text.parse::<Timestamp>().ok()?.into();
+    Some(Trigger { at, v4 })
 }
 
 fn address(text: &str, address_type: &str) -> Result<IpAddr, Problem> {

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use hyper::http::uri::Authority;
 use hyper::{Request, Response, StatusCode, Uri};
 use kube::client::Body;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+
+use super::requests::Requests;
 
 /// Silence after which a connection is taken for dead. Watches see a bookmark every minute.
 const READ_TIMEOUT: Duration = Duration::from_secs(150);
@@ -55,7 +58,10 @@ pub enum KubeError {
 }
 
 /// A client for the configured API servers.
-pub(super) async fn client(options: &KubeOptions) -> Result<Client, KubeError> {
+pub(super) async fn client(
+    options: &KubeOptions,
+    requests: &Requests,
+) -> Result<Client, KubeError> {
     let servers = options
         .api_servers
         .iter()
@@ -70,14 +76,14 @@ pub(super) async fn client(options: &KubeOptions) -> Result<Client, KubeError> {
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
     if servers.is_empty() {
-        return connect(config);
+        return connect(config, requests);
     }
     // Trying again is what changing the server is for.
     config.default_retry = false;
     let clients = servers.into_iter().map(|url| {
         let mut config = config.clone();
         config.cluster_url = url;
-        connect(config)
+        connect(config, requests)
     });
     Ok(in_turn(clients.collect::<Result<_, _>>()?))
 }
@@ -93,12 +99,15 @@ async fn from_file(path: &PathBuf) -> Result<Config, KubeError> {
         .map_err(error)
 }
 
-fn connect(config: Config) -> Result<Client, KubeError> {
+fn connect(config: Config, requests: &Requests) -> Result<Client, KubeError> {
     let url = config.cluster_url.clone();
-    Client::try_from(config).map_err(|source| KubeError::Client {
-        url,
-        source: Box::new(source),
-    })
+    match Client::try_from(config) {
+        Ok(client) => Ok(requests.counting(client, url.authority().map_or("", Authority::as_str))),
+        Err(source) => Err(KubeError::Client {
+            url,
+            source: Box::new(source),
+        }),
+    }
 }
 
 /// Credentials must not travel in the clear.
@@ -181,7 +190,11 @@ mod tests {
                 kubeconfig: kubeconfig.map(PathBuf::from),
                 api_servers: api_server.into_iter().map(str::to_owned).collect(),
             };
-            let error = client(&options).await.err().expect("an error").to_string();
+            let error = client(&options, &Requests::default())
+                .await
+                .err()
+                .expect("an error")
+                .to_string();
             assert!(error.starts_with(wanted), "{error}");
         }
     }

@@ -2,6 +2,7 @@
 
 mod connect;
 mod follow;
+mod requests;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::connect::{KubeError, KubeOptions};
+pub use self::requests::Requests;
 pub use self::status::{WatchState, WatchStates};
 
 use self::follow::Follower;
@@ -27,6 +29,7 @@ use crate::model::{Event, Kind};
 pub struct KubeSource {
     client: Client,
     states: watch::Sender<WatchStates>,
+    requests: Requests,
 }
 
 impl KubeSource {
@@ -36,6 +39,7 @@ impl KubeSource {
         Self {
             client,
             states: watch::Sender::new(status::initial()),
+            requests: Requests::default(),
         }
     }
 
@@ -44,13 +48,24 @@ impl KubeSource {
     /// # Errors
     /// If the configuration cannot be read or makes no sense.
     pub async fn connect(options: &KubeOptions) -> Result<Self, KubeError> {
-        Ok(Self::new(connect::client(options).await?))
+        let requests = Requests::default();
+        let client = connect::client(options, &requests).await?;
+        Ok(Self {
+            requests,
+            ..Self::new(client)
+        })
     }
 
     /// How the watches are doing, for metrics and status.
     #[must_use]
     pub fn states(&self) -> watch::Receiver<WatchStates> {
         self.states.subscribe()
+    }
+
+    /// What it asks the API server, counted from [`Self::connect`] on.
+    #[must_use]
+    pub fn requests(&self) -> Requests {
+        self.requests.clone()
     }
 
     /// Sends a `Replaced` for each list and relist, and what changes in between, until told to shut down or nobody listens.

@@ -2,13 +2,15 @@
 
 mod refused;
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery, networking::v1 as net};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{
     self, Endpoint, EndpointSlice, Hints, Kind, ObjectName, Operator, Peer, Pod, Policy, PortMatch,
-    Protocol, Service, ServicePort, SlicePort,
+    Protocol, Service, ServicePort, SlicePort, Trigger,
 };
 
 /// Converts by kind, as a source does.
@@ -208,6 +210,7 @@ fn one_bad_endpoint_loses_no_other() {
             protocol: Protocol::Udp,
             port: 53,
         }],
+        trigger: None,
     };
     assert_eq!(converted.object, Object::EndpointSlice(wanted));
     let flaws: Vec<_> = converted.flaws.iter().map(ToString::to_string).collect();
@@ -218,6 +221,26 @@ fn one_bad_endpoint_loses_no_other() {
             "endpoints[3].addresses[0]: fd00::1 is not of the slice's addressType IPv4; put it into another slice",
         ]
     );
+}
+
+#[test]
+fn a_slice_says_what_made_it_change() {
+    let trigger = |time: &str, address_type: &str| {
+        let mut object = slice_with("endpoints", json!([]));
+        object["addressType"] = address_type.into();
+        object["metadata"]["annotations"] =
+            json!({"endpoints.kubernetes.io/last-change-trigger-time": time});
+        match used(Kind::EndpointSlice, object).object {
+            Object::EndpointSlice(slice) => slice.trigger,
+            other => panic!("not a slice: {other:?}"),
+        }
+    };
+    let at = UNIX_EPOCH + Duration::from_millis(1_767_323_045_250);
+    let told = trigger("2026-01-02T03:04:05.25Z", "IPv4");
+    assert_eq!(told, Some(Trigger { at, v4: true }));
+    let told = trigger("2026-01-02T04:04:05.25+01:00", "IPv6");
+    assert_eq!(told, Some(Trigger { at, v4: false }));
+    assert_eq!(trigger("yesterday", "IPv4"), None);
 }
 
 fn policy_of(object: Value) -> Policy {

@@ -170,6 +170,7 @@ fn snapshot(device: u32) -> Snapshot {
                 protocol: Protocol::Tcp,
                 port: PORT,
             }],
+            trigger: None,
         };
         snapshot.slices.insert(slice.name.clone(), slice.into());
     }
