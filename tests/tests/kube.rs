@@ -4,6 +4,8 @@
 mod api;
 #[path = "kube/cluster.rs"]
 mod cluster;
+#[path = "kube/events.rs"]
+mod events;
 #[path = "kube/follow.rs"]
 mod follow;
 #[path = "kube/metrics.rs"]

@@ -19,7 +19,9 @@ pub(crate) mod testing;
 
 pub use judge::{Verdict, class_of, judge};
 pub use policies::policies;
-pub use services::{HealthCheck, WithoutLocal, health_checks, reachable, services, without_local};
+pub use services::{
+    HealthCheck, WithoutLocal, health_checks, reachable, services, untranslatable, without_local,
+};
 pub use tables::{
     Backend, ClassId, EndpointEntry, FrontendEntry, PolicyTables, RowEntry, RowId, RuleOrigin,
     ServiceTables, Tables,

@@ -30,6 +30,16 @@ impl Kind {
         Self::Node,
     ];
 
+    /// The version of the API that objects of the kind are read in.
+    #[must_use]
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::Service | Self::Pod | Self::Namespace | Self::Node => "v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::NetworkPolicy => "networking.k8s.io/v1",
+        }
+    }
+
     /// The API's name of the kind.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -91,6 +101,8 @@ pub enum Event {
         kind: Kind,
         /// Its name as far as known.
         name: ObjectName,
+        /// metadata.uid as far as known.
+        uid: String,
         /// What is wrong with it and what to do.
         message: String,
     },
@@ -100,6 +112,8 @@ pub enum Event {
         kind: Kind,
         /// Its name.
         name: ObjectName,
+        /// metadata.uid as far as known.
+        uid: String,
         /// What was left out and what to do.
         message: String,
     },

@@ -61,6 +61,8 @@ pub enum TrafficPolicy {
 pub struct Service {
     /// Namespace and name.
     pub name: ObjectName,
+    /// metadata.uid; empty for one from a file that has none.
+    pub uid: String,
     /// spec.clusterIPs, one or two.
     pub cluster_ips: Vec<IpAddr>,
     /// spec.ports.

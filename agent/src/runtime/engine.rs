@@ -17,7 +17,7 @@ use crate::compile::{self, Tables};
 use crate::datapath;
 use crate::flows::Directory;
 use crate::metrics::Stage;
-use crate::model::{Change, DeviceFacts, Event, Kind, NodePorts, Pod, Snapshot};
+use crate::model::{Change, DeviceFacts, Event, Kind, NodePorts, ObjectName, Pod, Snapshot};
 use crate::netlink::Local;
 use crate::plan::{Plan, PlanError, Planner, Refused, refuse_excess};
 use crate::state::{Rejected, State};
@@ -53,7 +53,7 @@ pub(super) struct Engine {
     change: Change,
     /// What is queued, for metrics.
     changes: Changes,
-    /// Services that no map can hold.
+    /// Services that no map can hold, or that no packet can carry.
     refused: Vec<Rejected>,
 }
 
@@ -275,7 +275,15 @@ impl Engine {
         if change.services {
             self.tables.services = compile::services(snapshot);
             let refused = refuse_excess(&mut self.tables.services);
-            self.refused = refused.into_iter().map(too_large).collect();
+            let sctp = compile::untranslatable(&self.tables.services);
+            let refused = refused.iter().map(|it| (&it.service, too_large(it)));
+            let sctp = sctp
+                .iter()
+                .map(|(it, frontends)| (it, needs_same_ports(frontends)));
+            self.refused = refused
+                .chain(sctp)
+                .map(|(service, (reason, message))| rejected(snapshot, service, reason, message))
+                .collect();
             self.publish_rejections();
             self.health_checks
                 .send_replace(Arc::new(compile::health_checks(snapshot)));
@@ -353,16 +361,37 @@ impl Engine {
     }
 }
 
-fn too_large(refused: Refused) -> Rejected {
+fn rejected(
+    snapshot: &Snapshot,
+    service: &ObjectName,
+    reason: &'static str,
+    message: String,
+) -> Rejected {
+    let known = snapshot.services.get(service);
     Rejected {
         kind: Kind::Service.as_str(),
-        name: refused.service.to_string(),
-        message: format!(
-            "its ports and endpoints are {} map entries, more than there is room for beside the other Services; it is not served: \
-             use fewer ports, or several Services",
-            refused.entries
-        ),
+        name: service.to_string(),
+        uid: known.map(|known| known.uid.clone()).unwrap_or_default(),
+        reason,
+        message,
     }
+}
+
+fn too_large(refused: &Refused) -> (&'static str, String) {
+    let entries = refused.entries;
+    let message = format!(
+        "its ports and endpoints are {entries} map entries, more than there is room for beside the other Services; it is not served: \
+         use fewer ports, or several Services"
+    );
+    ("MapFull", message)
+}
+
+fn needs_same_ports(frontends: &[String]) -> (&'static str, String) {
+    let message = format!(
+        "SCTP to {} is dropped: its checksum does not allow another port to be put in; give port, targetPort and nodePort one number",
+        frontends.join(", ")
+    );
+    ("UsedInPart", message)
 }
 
 /// This node's pods by their addresses.

@@ -18,6 +18,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::health::PATIENCE;
 use super::shared::Shared;
 use crate::compile::HealthCheck;
+use crate::model::Kind;
+use crate::state::Rejected;
 
 /// What is to be served, by port.
 pub(super) type HealthChecks = Arc<BTreeMap<u16, HealthCheck>>;
@@ -25,23 +27,28 @@ pub(super) type HealthChecks = Arc<BTreeMap<u16, HealthCheck>>;
 /// The weight that a load balancer may give this node.
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 
+/// Reason of the Event, kube-proxy's word for it.
+pub(super) const UNANSWERED: &str = "FailedToStartServiceHealthcheck";
+
 /// Pause before a port that somebody else has is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Opens and closes servers as Services come and go, until shutdown. A port that cannot be had is logged and tried again: the other
+/// Opens and closes servers as Services come and go, until shutdown. A port that cannot be had is reported and tried again: the other
 /// Services are served all the same.
 pub(super) async fn serve(
     mut checks: watch::Receiver<HealthChecks>,
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let healthy =
-        move || shared.published().last_sync.is_some() && shared.keeps_up(PATIENCE, Instant::now());
+    let healthy = {
+        let shared = Arc::clone(&shared);
+        move || shared.published().last_sync.is_some() && shared.keeps_up(PATIENCE, Instant::now())
+    };
     let mut servers: BTreeMap<u16, DropGuard> = BTreeMap::new();
     loop {
         let wanted = checks.borrow_and_update().clone();
         servers.retain(|port, _| wanted.contains_key(port));
-        let mut missing = false;
+        let mut closed = Vec::new();
         for (&port, check) in &*wanted {
             if servers.contains_key(&port) {
                 continue;
@@ -55,15 +62,11 @@ pub(super) async fn serve(
                     };
                     servers.insert(port, server.start(listener, &shutdown));
                 }
-                Err(error) => {
-                    missing = true;
-                    tracing::warn!(
-                        service = %check.service,
-                        "cannot answer health checks at port {port}: {error}; is that port another process's? Trying again"
-                    );
-                }
+                Err(error) => closed.push(unanswered(port, check, &error)),
             }
         }
+        let missing = !closed.is_empty();
+        publish(&shared, closed);
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             changed = checks.changed() => if changed.is_err() {
@@ -71,6 +74,31 @@ pub(super) async fn serve(
             },
             () = tokio::time::sleep(PAUSE), if missing => {}
         }
+    }
+}
+
+/// A port that somebody else has.
+fn unanswered(port: u16, check: &HealthCheck, error: &io::Error) -> Rejected {
+    Rejected {
+        kind: Kind::Service.as_str(),
+        name: check.service.to_string(),
+        uid: check.uid.clone(),
+        reason: UNANSWERED,
+        message: format!(
+            "spec.healthCheckNodePort: cannot listen at port {port} of this node: {error}; load balancers take the node for unhealthy: \
+             end the process that has the port, or give the Service another one"
+        ),
+    }
+}
+
+/// Publishes what cannot be answered, and logs what could before.
+fn publish(shared: &Shared, closed: Vec<Rejected>) {
+    let known = shared.published().closed;
+    for check in closed.iter().filter(|check| !known.contains(check)) {
+        tracing::warn!("Service {}: {}; trying again", check.name, check.message);
+    }
+    if *known != *closed {
+        shared.publish(|published| published.closed = closed.into());
     }
 }
 
@@ -163,6 +191,7 @@ mod tests {
     fn checks(port: u16, local_endpoints: usize) -> HealthChecks {
         let check = HealthCheck {
             service: ObjectName::new("shop", "web"),
+            uid: String::new(),
             local_endpoints,
         };
         Arc::new([(port, check)].into())

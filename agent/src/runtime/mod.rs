@@ -12,6 +12,7 @@ mod health_checks;
 mod nets;
 mod process;
 mod provider;
+mod reports;
 mod shared;
 mod tasks;
 mod upkeep;
@@ -143,9 +144,12 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
     // Before anything is touched: a node without cgroup2 cannot run pods as the agent expects them.
     let cgroup = config.cgroup_root()?;
     let source = Source::new(&config).await?;
-    let (watches, requests) = match &source {
-        Source::Kube(source) => (Some(source.states()), source.requests()),
-        Source::Manifests(_) => (None, Requests::default()),
+    let (watches, requests, client) = match &source {
+        Source::Kube(source) => {
+            let client = Some(source.client());
+            (Some(source.states()), source.requests(), client)
+        }
+        Source::Manifests(_) => (None, Requests::default(), None),
     };
     let health = health::bind("--healthz-address", config.healthz_address).await?;
     let metrics = health::bind("--metrics-address", config.metrics_address).await?;
@@ -199,6 +203,13 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
         let serving = health_checks::serve(checks, Arc::clone(&shared), token.clone());
         served("health checks of Services", serving)
     });
+    if let Some(client) = client {
+        let reporting = reports::report(client, Arc::clone(&shared), token.clone());
+        tasks.start("reports about objects", async {
+            reporting.await;
+            Ok(())
+        });
+    }
     tasks.start("metrics", {
         let serving = health::serve_metrics(metrics, Arc::clone(&shared), token.clone());
         served("metrics", serving)

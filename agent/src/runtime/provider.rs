@@ -79,8 +79,7 @@ impl Provider for Shared {
                 })
                 .collect(),
             rejections: published
-                .rejections
-                .iter()
+                .skipped()
                 .map(|rejected| Rejection {
                     kind: rejected.kind.to_owned(),
                     name: rejected.name.clone(),
@@ -123,7 +122,7 @@ impl Shared {
         let published = self.published();
         let datapath = self.datapath();
         let mut rejected = BTreeMap::new();
-        for object in published.rejections.iter() {
+        for object in published.skipped() {
             *rejected.entry(object.kind).or_default() += 1;
         }
         Ok(Sample {

@@ -47,6 +47,8 @@ pub(super) struct Published {
     pub(super) directory: Arc<Directory>,
     /// What is skipped.
     pub(super) rejections: Arc<[Rejected]>,
+    /// Health checks that cannot be answered.
+    pub(super) closed: Arc<[Rejected]>,
     /// Kinds that have been listed.
     pub(super) listed: BTreeSet<Kind>,
     /// What the maps hold, once that is known.
@@ -176,6 +178,11 @@ impl Shared {
 }
 
 impl Published {
+    /// Everything that is skipped.
+    pub(super) fn skipped(&self) -> impl Iterator<Item = &Rejected> {
+        self.rejections.iter().chain(&*self.closed)
+    }
+
     /// See [`Shared::is_alive`].
     pub(super) fn is_alive(&self, limit: Duration, now: Instant) -> bool {
         self.waiting_since.is_none_or(|since| {

@@ -51,17 +51,19 @@ impl Outcome {
     }
 
     /// The event that reports the object as unusable or flawed, if it is.
-    pub(super) fn report(&self, kind: Kind, name: &ObjectName) -> Option<Event> {
-        let name = name.clone();
+    pub(super) fn report(&self, kind: Kind, name: &ObjectName, uid: &str) -> Option<Event> {
+        let (name, uid) = (name.clone(), uid.to_owned());
         match self {
             Self::Used(_, Some(message)) => Some(Event::Flawed {
                 kind,
                 name,
+                uid,
                 message: message.clone(),
             }),
             Self::Rejected(message) => Some(Event::Rejected {
                 kind,
                 name,
+                uid,
                 message: message.clone(),
             }),
             Self::Used(_, None) | Self::NotOurs => None,
@@ -69,13 +71,18 @@ impl Outcome {
     }
 
     /// The events that bring a state up to date which may hold an earlier version of the object.
-    pub(super) fn events(&self, kind: Kind, name: &ObjectName) -> impl Iterator<Item = Event> {
+    pub(super) fn events(
+        &self,
+        kind: Kind,
+        name: &ObjectName,
+        uid: &str,
+    ) -> impl Iterator<Item = Event> {
         let main = match self {
             Self::Used(object, _) => Some(Event::Applied(Object::clone(object))),
             Self::NotOurs => Some(Event::Deleted(kind, name.clone())),
             Self::Rejected(_) => None,
         };
-        main.into_iter().chain(self.report(kind, name))
+        main.into_iter().chain(self.report(kind, name, uid))
     }
 }
 
@@ -103,11 +110,13 @@ pub(super) fn describe(event: &Event) -> Option<String> {
             kind,
             name,
             message,
+            ..
         } => Some(format!("{} {name} is skipped: {message}", kind.as_str())),
         Event::Flawed {
             kind,
             name,
             message,
+            ..
         } => Some(format!(
             "{} {name} is used in part: {message}",
             kind.as_str()

@@ -16,19 +16,31 @@ use crate::model::{Change, DeviceFacts, Event, Kind, NodePorts, ObjectName, Snap
 pub struct State {
     snapshot: Snapshot,
     synced: BTreeSet<Kind>,
-    objects: BTreeMap<(Kind, ObjectName), String>,
+    objects: BTreeMap<(Kind, ObjectName), Flaw>,
     files: BTreeMap<String, String>,
 }
 
 /// Something that is skipped, wholly or in part, until somebody mends it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Rejected {
     /// Kind of the object, or `File`.
     pub kind: &'static str,
     /// Its name.
     pub name: String,
+    /// Its UID as far as known.
+    pub uid: String,
+    /// What is the matter, in the form that reasons of Events have.
+    pub reason: &'static str,
     /// What is wrong and what to do.
     pub message: String,
+}
+
+/// What a source could not use of an object.
+#[derive(Clone, Debug)]
+struct Flaw {
+    uid: String,
+    reason: &'static str,
+    message: String,
 }
 
 impl State {
@@ -80,18 +92,32 @@ impl State {
             Event::Rejected {
                 kind,
                 name,
+                uid,
                 message,
             } => {
                 let changed = self.snapshot.remove(kind, &name);
-                self.objects.insert((kind, name), message);
+                let reason = "Rejected";
+                let flaw = Flaw {
+                    uid,
+                    reason,
+                    message,
+                };
+                self.objects.insert((kind, name), flaw);
                 change(kind, changed)
             }
             Event::Flawed {
                 kind,
                 name,
+                uid,
                 message,
             } => {
-                self.objects.insert((kind, name), message);
+                let reason = "UsedInPart";
+                let flaw = Flaw {
+                    uid,
+                    reason,
+                    message,
+                };
+                self.objects.insert((kind, name), flaw);
                 Change::default()
             }
             Event::File { name, message } => {
@@ -133,12 +159,16 @@ impl State {
         let files = self.files.iter().map(|(name, message)| Rejected {
             kind: "File",
             name: name.clone(),
+            uid: String::new(),
+            reason: "Rejected",
             message: message.clone(),
         });
-        let objects = self.objects.iter().map(|((kind, name), message)| Rejected {
+        let objects = self.objects.iter().map(|((kind, name), flaw)| Rejected {
             kind: kind.as_str(),
             name: name.to_string(),
-            message: message.clone(),
+            uid: flaw.uid.clone(),
+            reason: flaw.reason,
+            message: flaw.message.clone(),
         });
         let mut all: Vec<_> = files.chain(objects).collect();
         all.extend(self.address_conflicts());
@@ -158,6 +188,8 @@ impl State {
                 (*owner != pod.name).then(|| Rejected {
                     kind: Kind::Pod.as_str(),
                     name: pod.name.to_string(),
+                    uid: pod.uid.clone(),
+                    reason: "AddressConflict",
                     message: format!(
                         "address {address} is also that of pod {owner}, which is newer and gets it; \
                          delete one of the two"

@@ -84,6 +84,7 @@ fn rejected(kind: Kind, name: ObjectName, message: &str) -> Event {
     Event::Rejected {
         kind,
         name,
+        uid: String::new(),
         message: message.to_owned(),
     }
 }
@@ -186,6 +187,7 @@ fn rejections_last_as_long_as_their_cause() {
     let flawed = || Event::Flawed {
         kind,
         name: name(),
+        uid: String::new(),
         message: "flawed".to_owned(),
     };
     for cure in [

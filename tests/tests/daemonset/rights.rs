@@ -12,6 +12,16 @@ use crate::fixture::{agent_on, cluster, eventually};
 /// `CAP_NET_ADMIN`, `CAP_PERFMON`, `CAP_BPF` (include/uapi/linux/capability.h).
 const CAPABILITIES: u64 = 1 << 12 | 1 << 38 | 1 << 39;
 
+/// What the API server takes and a proxy cannot.
+const NAMES: &str = "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: names, namespace: default, labels: {kubernetes.io/service-name: web}}
+addressType: FQDN
+endpoints: [{addresses: [web.example.com]}]
+---
+";
+
 /// Verb, API group, resource.
 type Right = (String, String, String);
 
@@ -23,6 +33,8 @@ fn the_agent_has_the_rights_it_uses_and_no_others() -> Result<()> {
     for node in ["node1", "node2"] {
         confined(&lab, node)?;
     }
+    // Something to tell of.
+    lab.apply(NAMES)?;
     // A server of before Kubernetes 1.32, or one that is told so, gives its lists by another verb.
     let lists = "--feature-gates=WatchList=false";
     lab.control().restart_apiserver_with(&[lists])?;

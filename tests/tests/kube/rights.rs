@@ -17,6 +17,7 @@ use weir_tests::topology::least_privilege;
 
 use crate::api::{admits, apply, get, object, service};
 use crate::cluster::{Cluster, Home, NODE, eventually};
+use crate::events;
 
 const NAMESPACE: &str = "weir-system";
 const ACCOUNT: &str = "weir";
@@ -48,6 +49,7 @@ fn the_manifests_rights_are_enough() -> Result<()> {
     for ip in cluster.cluster_ips("web")? {
         cluster.reaches("client", SocketAddr::new(ip, 80), &["web-1", "web-2"])?;
     }
+    events::tells_of_a_bad_slice(&cluster)?;
     let logs = agent.logs();
     ensure!(
         !forbidden(&logs),
@@ -193,6 +195,7 @@ fn may_do_nothing_else(control: &ControlPlane) -> Result<()> {
     for (verb, resource) in [
         ("list", "secrets"),
         ("list", "configmaps"),
+        ("patch", "events.events.k8s.io"),
         ("update", "nodes"),
         ("create", "pods"),
     ] {

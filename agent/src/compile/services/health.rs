@@ -10,6 +10,8 @@ use crate::model::{ObjectName, Snapshot};
 pub struct HealthCheck {
     /// The Service.
     pub service: ObjectName,
+    /// Its UID.
+    pub uid: String,
     /// Its ready endpoints on this node, each address once. Terminating ones do not count: nothing new shall come to them.
     pub local_endpoints: usize,
 }
@@ -22,6 +24,7 @@ pub fn health_checks(snapshot: &Snapshot) -> BTreeMap<u16, HealthCheck> {
         if let Some(port) = service.health_check_node_port {
             checks.entry(port).or_insert_with(|| HealthCheck {
                 service: service.name.clone(),
+                uid: service.uid.clone(),
                 local_endpoints: 0,
             });
         }

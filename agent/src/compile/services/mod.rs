@@ -5,6 +5,7 @@ mod frontends;
 mod health;
 mod local;
 mod ranges;
+mod sctp;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use weir_common::abi::{
 
 pub use self::health::{HealthCheck, health_checks};
 pub use self::local::{WithoutLocal, without_local};
+pub use self::sctp::untranslatable;
 
 use self::choice::{Candidates, Families, Site, choose};
 use self::frontends::{Frontends, Home};

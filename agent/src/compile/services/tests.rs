@@ -215,6 +215,22 @@ fn service_ports_without_local_endpoints_are_counted_once() {
 }
 
 #[test]
+fn sctp_cannot_change_its_port() {
+    let found = |protocol, port| {
+        let mut service = web(VIP);
+        service.ports[0].protocol = protocol;
+        service.ports[0].port = port;
+        let mut slice = slice("s", "http", 8080, vec![endpoint("10.0.0.1", "ready")]);
+        slice.ports[0].protocol = protocol;
+        untranslatable(&compile(service, vec![slice]))
+    };
+    let dropped = vec!["172.20.0.1:80".to_owned()];
+    assert_eq!(found(Protocol::Sctp, 80), [(name("web"), dropped)].into());
+    assert_eq!(found(Protocol::Sctp, 8080), [].into());
+    assert_eq!(found(Protocol::Tcp, 80), [].into());
+}
+
+#[test]
 fn families_stay_apart() {
     let slices = vec![
         slice("v4", "http", 8080, vec![endpoint("10.0.0.1", "ready")]),
@@ -582,6 +598,7 @@ fn health_checks_count_ready_endpoints_of_the_node_once() {
     };
     let check = |service, local_endpoints| HealthCheck {
         service: name(service),
+        uid: String::new(),
         local_endpoints,
     };
     let expected = [(30_001, check("web", 2)), (30_002, check("none", 0))];

@@ -72,8 +72,8 @@ impl Follower {
                     continue;
                 }
                 Ok(watcher::Event::InitApply(object)) => {
-                    let (name, outcome) = judge(object, kind, convert);
-                    reports.extend(outcome.report(kind, &name));
+                    let (name, uid, outcome) = judge(object, kind, convert);
+                    reports.extend(outcome.report(kind, &name, &uid));
                     if let Outcome::Used(object, _) = outcome {
                         list.push(*object);
                     }
@@ -86,8 +86,8 @@ impl Follower {
                     batch
                 }
                 Ok(watcher::Event::Apply(object)) => {
-                    let (name, outcome) = judge(object, kind, convert);
-                    outcome.events(kind, &name).collect()
+                    let (name, uid, outcome) = judge(object, kind, convert);
+                    outcome.events(kind, &name, &uid).collect()
                 }
                 Ok(watcher::Event::Delete(object)) => {
                     vec![Event::Deleted(kind, name_of(&object))]
@@ -126,11 +126,17 @@ impl Follower {
     }
 }
 
-fn judge<K>(object: Guarded<K>, kind: Kind, convert: fn(K) -> Conversion) -> (ObjectName, Outcome)
+/// Name, UID and use of an object.
+fn judge<K>(
+    object: Guarded<K>,
+    kind: Kind,
+    convert: fn(K) -> Conversion,
+) -> (ObjectName, String, Outcome)
 where
     K: Resource<DynamicType = ()> + k8s_openapi::Resource,
 {
     let name = name_of(&object);
+    let uid = object.meta().uid.clone().unwrap_or_default();
     let outcome = match object.0 {
         Ok(object) => Outcome::of(convert(object)),
         Err(invalid) => {
@@ -138,7 +144,7 @@ where
             Outcome::Rejected(fault.to_string())
         }
     };
-    (name, outcome)
+    (name, uid, outcome)
 }
 
 fn name_of<K: Resource>(object: &K) -> ObjectName {

@@ -56,6 +56,12 @@ impl KubeSource {
         })
     }
 
+    /// The client that it asks by.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// How the watches are doing, for metrics and status.
     #[must_use]
     pub fn states(&self) -> watch::Receiver<WatchStates> {

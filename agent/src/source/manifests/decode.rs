@@ -84,11 +84,7 @@ fn third_party(api_version: &str) -> bool {
 }
 
 fn object(document: Value, kind: Kind, api_version: &str) -> Found {
-    let expected = match kind {
-        Kind::Service | Kind::Pod | Kind::Namespace | Kind::Node => "v1",
-        Kind::EndpointSlice => "discovery.k8s.io/v1",
-        Kind::NetworkPolicy => "networking.k8s.io/v1",
-    };
+    let expected = kind.api_version();
     let name = name(kind, &document["metadata"]);
     let outcome = if api_version != expected {
         let problem = Problem::Version {

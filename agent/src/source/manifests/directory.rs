@@ -227,6 +227,9 @@ fn parse(name: &str, bytes: &[u8]) -> Result<Vec<(u64, Found)>, String> {
     Ok(all)
 }
 
+/// There is no API server that would have given one.
+const NO_UID: &str = "";
+
 fn well(name: &str) -> Event {
     Event::File {
         name: name.to_owned(),
@@ -250,7 +253,7 @@ fn replaced(view: &View) -> Vec<Event> {
         .collect();
     events.extend(
         view.iter()
-            .filter_map(|((kind, name), outcome)| outcome.report(*kind, name)),
+            .filter_map(|((kind, name), outcome)| outcome.report(*kind, name, NO_UID)),
     );
     events
 }
@@ -263,7 +266,7 @@ fn changes(old: &View, new: &View, events: &mut Vec<Event>) {
         match old.get(&(*kind, name.clone())) {
             Some(old) if old == outcome => {}
             None if *outcome == Outcome::NotOurs => {}
-            _ => events.extend(outcome.events(*kind, name)),
+            _ => events.extend(outcome.events(*kind, name, NO_UID)),
         }
     }
 }
