@@ -61,6 +61,8 @@ pub enum Reason {
     BackendGone = 77,
     /// The load balancer's address is not for this client (loadBalancerSourceRanges).
     SourceRange = 80,
+    /// An address that is for Services, but no Service has it (ServiceCIDR).
+    NoService = 81,
 }
 
 impl Reason {
@@ -68,7 +70,7 @@ impl Reason {
     pub const SLOTS: u32 = 128;
 
     /// Every reason.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::PolicyAllowed,
         Self::NotIsolated,
         Self::Established,
@@ -97,6 +99,7 @@ impl Reason {
         Self::NoSourcePort,
         Self::BackendGone,
         Self::SourceRange,
+        Self::NoService,
     ];
 
     /// The reason of a number in a map or event.
@@ -143,6 +146,7 @@ impl Reason {
             Self::NoSourcePort => "no_source_port",
             Self::BackendGone => "backend_gone",
             Self::SourceRange => "source_range",
+            Self::NoService => "no_service",
         }
     }
 }

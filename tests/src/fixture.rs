@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use weir::model::{
     DeviceFacts, Endpoint, EndpointSlice, Namespace, Node, ObjectName, Operator, Peer, Pod,
     PodDevice, Policy, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector, Service,
-    ServicePort, SlicePort, Snapshot,
+    ServiceCidr, ServicePort, SlicePort, Snapshot,
 };
 
 /// The node that the fixture is seen from.
@@ -25,7 +25,7 @@ pub fn address(text: &str) -> IpAddr {
 /// with TCP and UDP port 80 to port 8080. Pods a and b are local, behind the two devices. `open` has external addresses, too
 /// (192.0.2.15, 2001:db8::15), those of a load balancer (192.0.2.16, 2001:db8::16), and node port 30015; the node is 172.30.0.1
 /// and fd30::1. Its clients are remembered for a minute. `narrow` is at a load balancer's address (192.0.2.17, 2001:db8::17) that
-/// only pod a may use.
+/// only pod a may use. Cluster IPs are of 10.96.0.0/24 and fd96::/120.
 #[must_use]
 pub fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
     let mut snapshot = Snapshot {
@@ -135,6 +135,15 @@ pub fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
             .services
             .insert(service.name.clone(), service.into());
     }
+    let range = ServiceCidr {
+        name: "kubernetes".to_owned(),
+        cidrs: ["10.96.0.0/24", "fd96::/120"]
+            .map(|cidr| cidr.parse().expect("a range"))
+            .to_vec(),
+    };
+    snapshot
+        .service_cidrs
+        .insert(range.name.clone(), range.into());
     for policy in policies {
         snapshot.policies.insert(policy.name.clone(), policy.into());
     }

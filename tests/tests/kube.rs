@@ -2,6 +2,8 @@
 
 #[path = "kube/api.rs"]
 mod api;
+#[path = "kube/cidrs.rs"]
+mod cidrs;
 #[path = "kube/cluster.rs"]
 mod cluster;
 #[path = "kube/events.rs"]

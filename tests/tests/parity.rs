@@ -355,6 +355,7 @@ impl Traffic {
                 "fd96::13",
                 "fd96::14",
                 "fd96::15",
+                "fd96::99",
                 "2001:db8::15",
                 "2001:db8::16",
                 "2001:db8::17",
@@ -368,6 +369,7 @@ impl Traffic {
                 "10.96.0.13",
                 "10.96.0.14",
                 "10.96.0.15",
+                "10.96.0.99",
                 "192.0.2.15",
                 "192.0.2.16",
                 "192.0.2.17",
@@ -678,6 +680,7 @@ fn assert_rich(counted: &BTreeMap<u32, Counter>) {
         Reason::TupleClash,
         Reason::BackendGone,
         Reason::SourceRange,
+        Reason::NoService,
     ];
     let expected = everywhere
         .into_iter()

@@ -178,6 +178,20 @@ fn refusals_say_why() {
         Ok(at("10.96.0.11:0"))
     );
 
+    // Nobody's address of the Services' range, and one next to the range.
+    let nobodys = at("10.96.0.99:80");
+    assert_eq!(call(&node, TCP, nobodys, false), Err(Forbid));
+    assert_eq!(call(&node, UDP, at("[fd96::99]:80"), true), Err(Forbid));
+    assert_eq!(call(&node, UDP, nobodys, false), Ok(nobodys));
+    let next = at("10.96.1.0:80");
+    assert_eq!(call(&node, TCP, next, false), Ok(next));
+    let mut of_pod = SimulatedSocket::of_pod(&node.simulator, TCP, true);
+    assert_eq!(
+        of_pod.connect(nobodys),
+        Ok(nobodys),
+        "its packets are counted"
+    );
+
     // Its only backend is on this node, then there is none on this node, then none at all.
     let local = at("10.96.0.10:80");
     node.change_service("all", |service| {

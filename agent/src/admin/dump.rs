@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher13};
 use weir_common::abi::{
     Address, BACKEND_GONE, BackendState, CLASS_UNSET, CLASS_WORLD, Class, Endpoint, EndpointKey,
-    Frontend, FrontendKey, PrefixKey, ROW_ABSENT, ROW_OPEN, Range, Segment, Slot, SourceKey,
-    VerdictKey,
+    Frontend, FrontendKey, PrefixKey, ROW_ABSENT, ROW_OPEN, Range, SERVICES_ONLY, Segment, Slot,
+    SourceKey, VerdictKey,
 };
 use zerocopy::FromBytes;
 
@@ -130,8 +130,14 @@ pub fn canonical(maps: &RawMaps) -> MapDump {
             bits: key.bits.saturating_sub(64),
             address: key.scope.client,
         };
-        let key = format!("service={:016x} {}", high << 32 | low, prefix_words(&range));
-        dump.add(Table::Source, key, "admitted".to_owned());
+        let (key, value) = match high << 32 | low {
+            SERVICES_ONLY => (prefix_words(&range), "services only"),
+            service => (
+                format!("service={service:016x} {}", prefix_words(&range)),
+                "admitted",
+            ),
+        };
+        dump.add(Table::Source, key, value.to_owned());
     }
 
     let classes = class_names(maps, version);

@@ -23,6 +23,8 @@ pub enum Verdict {
     NoLocalEndpoint,
     /// The virtual address has no such port; the client is refused at once.
     NoServicePort,
+    /// The address is for Services, and no Service has it; dropped.
+    NoService,
 }
 
 impl Verdict {
@@ -46,6 +48,7 @@ impl Verdict {
             Self::NoEndpoint => "refused: no endpoint",
             Self::NoLocalEndpoint => "dropped: no endpoint on the client's node",
             Self::NoServicePort => "refused: no such Service port",
+            Self::NoService => "dropped: no Service has that address",
         }
     }
 }

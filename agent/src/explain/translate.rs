@@ -25,6 +25,8 @@ pub(super) enum TargetKind<'a> {
     },
     /// Real addresses.
     Spots(Vec<Spot<'a>>),
+    /// An address of a ServiceCIDR that no Service has.
+    Nobody(IpAddr),
 }
 
 /// What one source address gets to at one destination address.
@@ -51,6 +53,13 @@ impl<'a> Target<'a> {
                     return Self::service(service, vec![*address], question);
                 }
                 let spot = world.spot(*address);
+                if world.is_nobodys(*address) {
+                    let kind = TargetKind::Nobody(*address);
+                    return Ok(Self {
+                        kind,
+                        ..Self::declared(&[], vec![spot], question)?
+                    });
+                }
                 match spot.pod {
                     Some(pod) => Self::pod(pod, vec![spot], question),
                     None => Self::declared(&[], vec![spot], question),
@@ -175,6 +184,12 @@ impl<'a> Target<'a> {
                     translation: None,
                 })
                 .collect(),
+            TargetKind::Nobody(address) if alike(*address) => vec![Reached {
+                verdict: Some(Verdict::NoService),
+                destinations: Vec::new(),
+                translation: None,
+            }],
+            TargetKind::Nobody(_) => Vec::new(),
             TargetKind::Service {
                 service,
                 addresses,

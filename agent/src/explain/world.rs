@@ -113,6 +113,16 @@ impl<'a> World<'a> {
             .collect()
     }
 
+    /// Whether an address is for Services, and neither Weir nor another proxy serves one there.
+    pub(super) fn is_nobodys(&self, address: IpAddr) -> bool {
+        let ranges = self.snapshot.service_cidrs.values();
+        let mut cidrs = ranges.flat_map(|range| &range.cidrs);
+        let mut foreign = self.snapshot.foreign.values();
+        self.virtual_ip(address).is_none()
+            && cidrs.any(|cidr| cidr.contains(address))
+            && !foreign.any(|service| service.cluster_ips.contains(&address))
+    }
+
     /// Every address that the source of a question stands for. A Service stands for the pods behind it.
     pub(super) fn sources(&self, subject: &Subject) -> Result<Vec<Spot<'a>>, ExplainError> {
         match subject {

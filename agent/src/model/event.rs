@@ -1,6 +1,8 @@
 //! What a source tells the state.
 
-use super::{EndpointSlice, Namespace, Node, ObjectName, Pod, Policy, Service};
+use super::{
+    EndpointSlice, ForeignService, Namespace, Node, ObjectName, Pod, Policy, Service, ServiceCidr,
+};
 
 /// Kinds of watched objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,18 +19,27 @@ pub enum Kind {
     Namespace,
     /// v1 Node.
     Node,
+    /// networking.k8s.io/v1 ServiceCIDR.
+    ServiceCidr,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Service,
         Self::EndpointSlice,
         Self::NetworkPolicy,
         Self::Pod,
         Self::Namespace,
         Self::Node,
+        Self::ServiceCidr,
     ];
+
+    /// Whether API servers may lack it: a cluster without has no objects of it.
+    #[must_use]
+    pub const fn is_optional(self) -> bool {
+        matches!(self, Self::ServiceCidr)
+    }
 
     /// The version of the API that objects of the kind are read in.
     #[must_use]
@@ -36,7 +47,7 @@ impl Kind {
         match self {
             Self::Service | Self::Pod | Self::Namespace | Self::Node => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::NetworkPolicy | Self::ServiceCidr => "networking.k8s.io/v1",
         }
     }
 
@@ -50,6 +61,7 @@ impl Kind {
             Self::Pod => "Pod",
             Self::Namespace => "Namespace",
             Self::Node => "Node",
+            Self::ServiceCidr => "ServiceCIDR",
         }
     }
 }
@@ -59,6 +71,8 @@ impl Kind {
 pub enum Object {
     /// A Service.
     Service(Service),
+    /// A Service that another proxy serves.
+    Foreign(ForeignService),
     /// An EndpointSlice.
     EndpointSlice(EndpointSlice),
     /// A NetworkPolicy.
@@ -69,6 +83,8 @@ pub enum Object {
     Namespace(Namespace),
     /// A Node.
     Node(Node),
+    /// A ServiceCIDR.
+    ServiceCidr(ServiceCidr),
 }
 
 impl Object {
@@ -77,11 +93,13 @@ impl Object {
     pub fn key(&self) -> (Kind, ObjectName) {
         match self {
             Self::Service(service) => (Kind::Service, service.name.clone()),
+            Self::Foreign(service) => (Kind::Service, service.name.clone()),
             Self::EndpointSlice(slice) => (Kind::EndpointSlice, slice.name.clone()),
             Self::Policy(policy) => (Kind::NetworkPolicy, policy.name.clone()),
             Self::Pod(pod) => (Kind::Pod, pod.name.clone()),
             Self::Namespace(namespace) => (Kind::Namespace, ObjectName::cluster(&namespace.name)),
             Self::Node(node) => (Kind::Node, ObjectName::cluster(&node.name)),
+            Self::ServiceCidr(range) => (Kind::ServiceCidr, ObjectName::cluster(&range.name)),
         }
     }
 }

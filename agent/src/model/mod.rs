@@ -22,8 +22,8 @@ pub use policy::{Direction, Peer, Policy, PolicyPort, PortMatch, Rule};
 pub use request::Request;
 pub use selector::{Labels, Operator, Requirement, Selector};
 pub use service::{
-    Endpoint, EndpointSlice, Hints, Protocol, Service, ServicePort, SlicePort, TrafficPolicy,
-    Trigger,
+    Endpoint, EndpointSlice, ForeignService, Hints, Protocol, Service, ServiceCidr, ServicePort,
+    SlicePort, TrafficPolicy, Trigger,
 };
 pub use snapshot::Snapshot;
 pub use socket_lb::SocketLb;

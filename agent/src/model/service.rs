@@ -86,6 +86,24 @@ pub struct Service {
     pub selector: std::collections::BTreeMap<String, String>,
 }
 
+/// A Service with virtual addresses that another proxy serves (label service.kubernetes.io/service-proxy-name).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForeignService {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// spec.clusterIPs.
+    pub cluster_ips: Vec<IpAddr>,
+}
+
+/// A ServiceCIDR (networking.k8s.io/v1): addresses that cluster IPs are taken from, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceCidr {
+    /// Name.
+    pub name: String,
+    /// spec.cidrs, one or two.
+    pub cidrs: Vec<IpNetwork>,
+}
+
 /// A port of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{
-    DeviceFacts, EndpointSlice, Namespace, Node, NodePorts, ObjectName, Pod, Policy, Service,
+    DeviceFacts, EndpointSlice, ForeignService, Namespace, Node, NodePorts, ObjectName, Pod,
+    Policy, Service, ServiceCidr,
 };
 
 /// All objects at one moment, seen from one node. Cheap to clone: objects are shared.
@@ -15,6 +16,8 @@ pub struct Snapshot {
     pub node_name: String,
     /// Services by name.
     pub services: BTreeMap<ObjectName, Arc<Service>>,
+    /// Services of other proxies by name.
+    pub foreign: BTreeMap<ObjectName, Arc<ForeignService>>,
     /// EndpointSlices by name.
     pub slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
     /// Policies by name.
@@ -25,6 +28,8 @@ pub struct Snapshot {
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Arc<Node>>,
+    /// ServiceCIDRs by name.
+    pub service_cidrs: BTreeMap<String, Arc<ServiceCidr>>,
     /// Devices of this node.
     pub devices: DeviceFacts,
     /// Which addresses of this node have node ports; none given means the primary ones.

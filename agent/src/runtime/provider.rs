@@ -212,6 +212,7 @@ fn count(snapshot: &Snapshot, kind: Kind) -> usize {
         Kind::Pod => snapshot.pods.len(),
         Kind::Namespace => snapshot.namespaces.len(),
         Kind::Node => snapshot.nodes.len(),
+        Kind::ServiceCidr => snapshot.service_cidrs.len(),
     }
 }
 

@@ -203,7 +203,7 @@ impl State {
 /// Which tables depend on a kind.
 fn change(kind: Kind, changed: bool) -> Change {
     match kind {
-        Kind::Service | Kind::EndpointSlice => Change {
+        Kind::Service | Kind::EndpointSlice | Kind::ServiceCidr => Change {
             services: changed,
             policies: false,
         },

@@ -8,23 +8,34 @@ use crate::model::{Kind, Object, ObjectName, Snapshot};
 impl Snapshot {
     pub(super) fn insert(&mut self, object: Object) -> bool {
         match object {
-            Object::Service(new) => put(&mut self.services, new.name.clone(), new),
+            Object::Service(new) => {
+                let was_foreign = self.foreign.remove(&new.name).is_some();
+                put(&mut self.services, new.name.clone(), new) || was_foreign
+            }
+            Object::Foreign(new) => {
+                let was_ours = self.services.remove(&new.name).is_some();
+                put(&mut self.foreign, new.name.clone(), new) || was_ours
+            }
             Object::EndpointSlice(new) => put(&mut self.slices, new.name.clone(), new),
             Object::Policy(new) => put(&mut self.policies, new.name.clone(), new),
             Object::Pod(new) => put(&mut self.pods, new.name.clone(), new),
             Object::Namespace(new) => put(&mut self.namespaces, new.name.clone(), new),
             Object::Node(new) => put(&mut self.nodes, new.name.clone(), new),
+            Object::ServiceCidr(new) => put(&mut self.service_cidrs, new.name.clone(), new),
         }
     }
 
     pub(super) fn remove(&mut self, kind: Kind, name: &ObjectName) -> bool {
         match kind {
-            Kind::Service => self.services.remove(name).is_some(),
+            Kind::Service => {
+                self.services.remove(name).is_some() || self.foreign.remove(name).is_some()
+            }
             Kind::EndpointSlice => self.slices.remove(name).is_some(),
             Kind::NetworkPolicy => self.policies.remove(name).is_some(),
             Kind::Pod => self.pods.remove(name).is_some(),
             Kind::Namespace => self.namespaces.remove(&name.name).is_some(),
             Kind::Node => self.nodes.remove(&name.name).is_some(),
+            Kind::ServiceCidr => self.service_cidrs.remove(&name.name).is_some(),
         }
     }
 
@@ -34,12 +45,16 @@ impl Snapshot {
             new.insert(object);
         }
         match kind {
-            Kind::Service => swap(&mut self.services, new.services),
+            Kind::Service => {
+                let foreign = swap(&mut self.foreign, new.foreign);
+                swap(&mut self.services, new.services) || foreign
+            }
             Kind::EndpointSlice => swap(&mut self.slices, new.slices),
             Kind::NetworkPolicy => swap(&mut self.policies, new.policies),
             Kind::Pod => swap(&mut self.pods, new.pods),
             Kind::Namespace => swap(&mut self.namespaces, new.namespaces),
             Kind::Node => swap(&mut self.nodes, new.nodes),
+            Kind::ServiceCidr => swap(&mut self.service_cidrs, new.service_cidrs),
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use ipnetwork::IpNetwork;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
 use crate::model::{
     EndpointSlice, Labels, Namespace, Node, Object, Pod, PodDevice, Policy, Selector, Service,
+    ServiceCidr,
 };
 
 const SERVICES: Change = Change {
@@ -62,6 +64,10 @@ fn object(kind: Kind, name: &str, version: u8) -> Object {
             name: name.name,
             addresses: vec![[10, 0, 0, version].into()],
             ..Node::default()
+        }),
+        Kind::ServiceCidr => Object::ServiceCidr(ServiceCidr {
+            name: name.name,
+            cidrs: vec![IpNetwork::new([10, version, 0, 0].into(), 16).unwrap()],
         }),
     }
 }
@@ -124,7 +130,7 @@ fn what_the_own_node_is_like_matters_to_services() {
 fn a_change_names_the_tables_and_only_when_something_differs() {
     for kind in Kind::ALL {
         let wanted = match kind {
-            Kind::Service | Kind::EndpointSlice => SERVICES,
+            Kind::Service | Kind::EndpointSlice | Kind::ServiceCidr => SERVICES,
             _ => POLICIES,
         };
         let mut state = State::new("node-a");

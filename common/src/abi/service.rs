@@ -49,7 +49,11 @@ pub const SOURCE_RANGES: u32 = 1 << 4;
 /// Flag of [`Frontend`]: none of those ranges holds the node's address, so that its own sockets are not let in.
 pub const NODE_OUTSIDE: u32 = 1 << 5;
 
-/// A range of clients of a Service port: key of longest-prefix map `source`, whose values say nothing.
+/// In place of a Service port's id in a [`SourceKey`]: the range is one of addresses that are Services' only (ServiceCIDR).
+pub const SERVICES_ONLY: u64 = 0;
+
+/// A range of clients of a Service port, or of addresses that are Services' only: key of longest-prefix map `source`, whose values say
+/// nothing.
 #[repr(C)]
 #[derive(
     Clone,

@@ -26,6 +26,7 @@ pub(super) fn refuse<C: Context>(ctx: C, s: &mut Scratch, reason: u32) -> Outcom
             Outcome::drop(Reason::NoLocalEndpoint)
         }
         reason if reason == Reason::SourceRange as u32 => Outcome::drop(Reason::SourceRange),
+        reason if reason == Reason::NoService as u32 => Outcome::drop(Reason::NoService),
         reason if reason == Reason::NoEndpoint as u32 => reject(ctx, s, Reason::NoEndpoint),
         reason if reason == Reason::NoServicePort as u32 => reject(ctx, s, Reason::NoServicePort),
         reason if reason == Reason::TupleClash as u32 => Outcome::drop(Reason::TupleClash),

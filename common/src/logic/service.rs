@@ -8,7 +8,7 @@ use super::wire::{protocol, tcp};
 use crate::abi::{
     AFFINITY, Address, AffinityKey, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_GONE, BACKEND_SIDE,
     BackendState, DROP_EXTERNAL, DROP_INTERNAL, EXTERNAL, FRONTEND_SIDE, FlowRef, Frontend,
-    FrontendKey, NAT, NODE_PORT, SOURCE_RANGES, Slot, SourceKey, WILDCARD, control,
+    FrontendKey, NAT, NODE_PORT, SERVICES_ONLY, SOURCE_RANGES, Slot, SourceKey, WILDCARD, control,
 };
 use crate::reason::Reason;
 
@@ -64,7 +64,12 @@ fn seek<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     let h = &s.headers;
     let port = if h.has_ports() { h.destination_port } else { 0 };
     let Some(frontend) = find(&ctx, &h.destination, port, h.protocol) else {
-        return NOT_A_SERVICE;
+        // Uplinks carry much that is none of Services' business: there, only what may open a connection is looked up once more.
+        return if !(s.external != 0 && goes_on(h)) && is_nobodys(&ctx, &h.destination) {
+            Reason::NoService as u32
+        } else {
+            NOT_A_SERVICE
+        };
     };
     if s.external != 0 && frontend.flags & NODE_PORT != 0 && goes_on(h) {
         return NOT_A_SERVICE;
@@ -77,6 +82,12 @@ fn seek<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     s.frontend = frontend;
     s.service = frontend.service;
     refusal(&frontend, s.external != 0).map_or(TRANSLATED, |reason| reason as u32)
+}
+
+/// Whether an address that has no frontend is for Services. Routed on, it would go round between a node and its router.
+#[inline(always)]
+pub(super) fn is_nobodys<M: Services>(maps: &M, address: &Address) -> bool {
+    maps.admits(&SourceKey::client(SERVICES_ONLY, *address))
 }
 
 /// Whether the packet belongs to a connection that exists already: on the node's own address that is one of the node's, or of

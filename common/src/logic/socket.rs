@@ -5,7 +5,7 @@
 
 use super::affinity::{remembered, set_for};
 use super::context::Services;
-use super::service::{find, pick, refusal, state_of};
+use super::service::{find, is_nobodys, pick, refusal, state_of};
 use super::wire::protocol;
 use crate::abi::{
     AFFINITY, Address, Affinity, AffinityKey, BACKEND_ACTIVE, Frontend, NODE_OUTSIDE, Pair, Pairs,
@@ -154,7 +154,13 @@ fn translate<S: Socket>(socket: &mut S, client: Client, datagram: bool) -> Answe
         {
             pairs.forget_backend(&address, port);
         }
-        return Answer::Pass;
+        // As with a port that a Service does not have, below.
+        let asks_only = protocol == protocol::UDP && !datagram;
+        return if client == Client::Node && !asks_only && is_nobodys(socket, &address) {
+            Answer::Forbid
+        } else {
+            Answer::Pass
+        };
     };
     let refusal = refusal(&frontend, false);
     if client == Client::Pod

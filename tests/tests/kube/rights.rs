@@ -75,7 +75,10 @@ fn the_manifests_rights_are_enough() -> Result<()> {
     let mut poorer = role.clone();
     let rules = poorer["rules"].as_array_mut().context("rules")?;
     let lost = rules.pop().context("a rule")?;
-    ensure!(lost["resources"] == json!(["networkpolicies"]), "{lost}");
+    ensure!(
+        lost["resources"] == json!(["networkpolicies", "servicecidrs"]),
+        "{lost}"
+    );
     apply(&cluster.control, &[poorer])?;
     agent.restart()?;
     cluster.wait_answers(&mut agent, &home)?;

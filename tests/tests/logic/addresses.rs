@@ -1,6 +1,6 @@
 //! Services at other addresses than cluster IPs.
 
-use weir::model::{ObjectName, Service, Snapshot, TrafficPolicy};
+use weir::model::{ForeignService, ObjectName, Service, Snapshot, TrafficPolicy};
 
 use super::*;
 
@@ -164,5 +164,69 @@ fn connections_outlive_ranges_and_ranges_can_go() {
             "{ranges:?}"
         );
         node.simulator.forget_flows();
+    }
+}
+
+#[test]
+fn an_address_of_the_services_that_nobody_has_leads_nowhere() {
+    let mut node = Node::new(vec![]);
+    let nobodys = "10.96.0.99";
+    let ask = |node: &Node, to: &str| {
+        let packets = [
+            tcp_packet((POD_A, 4000), (to, 80), tcp::SYN),
+            udp_packet((POD_A, 4000), (to, 80)),
+        ];
+        packets.map(|packet| node.run(Hook::FromPod, A, A, &packet))
+    };
+    for to in [nobodys, "fd96::99"] {
+        let from = if to == nobodys { POD_A } else { "fd00:1::1" };
+        let packet = tcp_packet((from, 4000), (to, 80), tcp::SYN);
+        let (verdict, reason, _) = node.run(Hook::FromPod, A, A, &packet);
+        assert_eq!(
+            (verdict, reason),
+            (Verdict::Drop, Reason::NoService),
+            "{to}"
+        );
+    }
+    for (verdict, reason, _) in ask(&node, nobodys) {
+        assert_eq!((verdict, reason), (Verdict::Drop, Reason::NoService));
+    }
+    assert!(node.simulator.flows().is_empty());
+    // Beside the range, addresses are anybody's.
+    for (_, reason, _) in ask(&node, "10.96.1.0") {
+        assert_eq!(reason, Reason::NotIsolated);
+    }
+
+    // Another proxy serves a Service there.
+    let mut changed = snapshot([A, B], vec![]);
+    let foreign = ForeignService {
+        name: ObjectName::new("shop", "foreign"),
+        cluster_ips: vec![address(nobodys)],
+    };
+    changed.foreign.insert(foreign.name.clone(), foreign.into());
+    node.apply(&changed);
+    for (_, reason, _) in ask(&node, nobodys) {
+        assert_eq!(reason, Reason::NotIsolated);
+    }
+    for (_, reason, _) in ask(&node, "10.96.0.98") {
+        assert_eq!(reason, Reason::NoService);
+    }
+
+    // A Service that goes leaves its address to nobody; its connections go on, datagrams do not.
+    let to_b = |port, flags| tcp_packet((POD_A, port), ("10.96.0.11", 80), flags);
+    let datagram = udp_packet((POD_A, 4002), ("10.96.0.11", 80));
+    node.leave(A, &to_b(4001, tcp::SYN));
+    node.leave(A, &datagram);
+    changed.services.remove(&ObjectName::new("shop", "b"));
+    node.apply(&changed);
+    assert_eq!(node.leave(A, &to_b(4001, tcp::ACK)).0, Reason::Established);
+    assert_eq!(node.leave(A, &to_b(4003, tcp::SYN)).0, Reason::NoService);
+    assert_eq!(node.leave(A, &datagram).0, Reason::NoService);
+
+    // The range goes.
+    changed.service_cidrs.clear();
+    node.apply(&changed);
+    for (_, reason, _) in ask(&node, "10.96.0.98") {
+        assert_eq!(reason, Reason::NotIsolated);
     }
 }

@@ -368,6 +368,10 @@ fn services_that_lead_nowhere_refuse_or_drop_as_their_policies_say() {
     assert_eq!((verdict, reason), (Verdict::Return, Reason::NoServicePort));
     let (verdict, reason, _) = refused(&syn(SERVICE_LOCAL, 80));
     assert_eq!((verdict, reason), (Verdict::Drop, Reason::NoLocalEndpoint));
+    let (verdict, reason, _) = refused(&syn("10.96.0.99", 80));
+    assert_eq!((verdict, reason), (Verdict::Drop, Reason::NoService));
+    let (verdict, reason, _) = refused(&udp_packet((CLIENT, 4000), ("10.96.0.99", 80)));
+    assert_eq!((verdict, reason), (Verdict::Drop, Reason::NoService));
     // Inside the cluster that Service has endpoints.
     let inside = tcp_packet((POD_B, 4000), (SERVICE_LOCAL, 80), tcp::SYN);
     assert_eq!(node.leave(B, &inside).0, Reason::NotIsolated);

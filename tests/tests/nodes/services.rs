@@ -1,12 +1,13 @@
 //! Services, as clients in pods see them.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use weir_tests::probe::{Outcome, Probe, Protocol, connections};
 
-use crate::fixture::{ALL, Fixture, each, vip};
+use crate::fixture::{ALL, Fixture, cluster_ips, each, vip};
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::UdpUnconnected];
 
@@ -77,4 +78,49 @@ fn new_connections_spread(fixture: &Fixture) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The subnets that the cluster's Services are of.
+const RANGES: &str = "apiVersion: networking.k8s.io/v1
+kind: ServiceCIDR
+metadata: {name: kubernetes}
+spec: {cidrs: [10.96.0.0/16, 'fd10:96::/112']}
+";
+
+#[test]
+fn addresses_that_no_service_has_lead_nowhere() -> Result<()> {
+    each(&ALL, |variant| {
+        let mut fixture = Fixture::new(variant)?;
+        let nobodys = cluster_ips(99).map(|ip| SocketAddr::new(ip, 80));
+        fixture.apply("ranges.yaml", RANGES)?;
+        let status = fixture.cluster.status("node1")?;
+        ensure!(status["synced"] == true, "{status}");
+        for protocol in PROTOCOLS {
+            fixture.ensure_silence("client", protocol, nobodys)?;
+            fixture.ensure_reaches("client", protocol, vip("near", 80), &["near"])?;
+        }
+        let metrics = fixture.cluster.metrics("node1")?;
+        let counted = metrics.lines().any(|line| {
+            line.starts_with("weir_packets_total")
+                && line.contains("reason=\"no_service\"")
+                && !line.ends_with(" 0")
+        });
+        ensure!(counted, "{metrics}");
+        for to in nobodys {
+            let outcome = Probe::tcp(to).run(&fixture.place("node1"));
+            ensure!(outcome == Outcome::Prohibited, "{to}: {outcome:?}");
+            let answer = fixture
+                .cluster
+                .ask("node1", &["explain", "default/client", &to.to_string()])?;
+            ensure!(
+                answer.code == Some(1) && answer.stdout.contains("no Service has that address"),
+                "{answer:?}"
+            );
+        }
+        for to in vip("near", 80) {
+            let outcome = Probe::tcp(to).run(&fixture.place("node1"));
+            ensure!(outcome.identity() == Some("near"), "{to}: {outcome:?}");
+        }
+        Ok(())
+    })
 }

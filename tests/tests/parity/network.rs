@@ -44,11 +44,12 @@ impl Traffic {
 
     /// A packet to a port that some Service has, or should have.
     pub(super) fn request(&mut self, v6: bool) -> Packet {
-        let (source, destination) = (self.client(v6), self.random.below(6));
+        let (source, destination) = (self.client(v6), self.random.below(7));
         let ([v4_address, v6_address], port) = [
             (["10.96.0.10", "fd96::10"], 80),
             (["10.96.0.11", "fd96::11"], 80),
             (["10.96.0.13", "fd96::13"], 80),
+            (["10.96.0.99", "fd96::99"], 80),
             (["192.0.2.15", "2001:db8::15"], 80),
             (["172.30.0.1", "fd30::1"], 30015),
             // A backend, past its Services.
@@ -168,6 +169,7 @@ pub(super) fn expected() -> impl Iterator<Item = (Hook, Reason)> {
     let from_net = [
         Reason::NoEndpoint,
         Reason::NoServicePort,
+        Reason::NoService,
         Reason::TupleClash,
         Reason::BackendGone,
         Reason::UnknownFragment,

@@ -1,6 +1,7 @@
 //! Services and EndpointSlices in, frontends and backends out.
 
 mod choice;
+mod cidrs;
 mod frontends;
 mod health;
 mod local;
@@ -55,6 +56,7 @@ pub fn services(snapshot: &Snapshot) -> ServiceTables {
         frontends.add_wildcards(service);
     }
     let mut tables = frontends.finish();
+    cidrs::add(&mut tables.sources, snapshot);
     // After the draining ones: active wins, also between two backends whose fingerprints collide.
     for entry in tables.frontends.values() {
         let sets = [

@@ -15,7 +15,7 @@ mod workload;
 mod tests;
 
 pub use policy::network_policy;
-pub use service::service;
+pub use service::{service, service_cidr};
 pub use slice::endpoint_slice;
 pub use workload::{namespace, node, pod};
 

@@ -5,12 +5,15 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::api::networking::v1 as net;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::address::{parse_cidr, parse_ip};
 use super::fields::{self, dual_stack, has_label};
 use super::{Conversion, Converted};
-use crate::model::{Kind, Object, Service, ServicePort, TrafficPolicy};
+use crate::model::{
+    ForeignService, Kind, Object, Service, ServiceCidr, ServicePort, TrafficPolicy,
+};
 use crate::source::{Fault, Problem};
 
 /// Set on objects that another proxy serves (well-known label).
@@ -18,12 +21,13 @@ pub(super) const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// Set on headless Services and their slices (well-known label).
 pub(super) const HEADLESS: &str = "service.kubernetes.io/headless";
 
-/// Converts a Service. Headless ones, ExternalNames and those of another proxy are not ours.
+/// Converts a Service. Headless ones and ExternalNames are not ours; of those of another proxy the addresses are.
 pub fn service(object: api::Service) -> Conversion {
     let name = fields::namespaced(Kind::Service, &object.metadata)?;
-    if has_label(&object.metadata, PROXY_NAME) || has_label(&object.metadata, HEADLESS) {
+    if has_label(&object.metadata, HEADLESS) {
         return Ok(None);
     }
+    let foreign = has_label(&object.metadata, PROXY_NAME);
     let reject = |fault: Fault| fault.of(Kind::Service, &name);
 
     let spec = object.spec.unwrap_or_default();
@@ -45,6 +49,10 @@ pub fn service(object: api::Service) -> Conversion {
         Some(_) => {}
     }
     let (cluster_ips, faults) = dual_stack(field, &texts);
+    if foreign {
+        let object = Object::Foreign(ForeignService { name, cluster_ips });
+        return Ok(Some(Converted::whole(object)));
+    }
     // A frontend that silently lacks one of its addresses would be another Service than the one written.
     if let Some(fault) = faults.into_iter().next() {
         return Err(reject(fault));
@@ -93,6 +101,23 @@ pub fn service(object: api::Service) -> Conversion {
         }),
         flaws,
     }))
+}
+
+/// Converts a ServiceCIDR.
+pub fn service_cidr(object: net::ServiceCIDR) -> Conversion {
+    let name = fields::cluster(Kind::ServiceCidr, &object.metadata)?;
+    let texts = object.spec.and_then(|spec| spec.cidrs).unwrap_or_default();
+    let mut flaws = Vec::new();
+    let mut cidrs = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        match parse_cidr(text) {
+            Ok(cidr) => cidrs.push(cidr),
+            Err(problem) => flaws.push(Fault::new(format!("spec.cidrs[{index}]"), problem)),
+        }
+    }
+    let name = name.name;
+    let object = Object::ServiceCidr(ServiceCidr { name, cidrs });
+    Ok(Some(Converted { object, flaws }))
 }
 
 fn affinity(kind: &str, config: Option<api::SessionAffinityConfig>) -> Result<Option<u32>, Fault> {

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use kube::api::Api;
@@ -16,6 +17,9 @@ use crate::model::{Event, Kind, ObjectName};
 use crate::source::convert::Conversion;
 use crate::source::outcome::{self, Outcome};
 
+/// Pause before a kind that the server did not have is asked for again.
+const UNKNOWN: Duration = Duration::from_secs(600);
+
 /// What all watches share.
 pub(super) struct Follower {
     pub client: Client,
@@ -29,6 +33,8 @@ enum Ended {
     NobodyListens,
     /// The server cannot send a list as a watch.
     NoStreamingLists,
+    /// The server does not have the kind.
+    Unknown,
 }
 
 /// An object as it comes from the server: one that cannot be decoded must not hide the others.
@@ -45,10 +51,12 @@ impl Follower {
         // A list that comes as a watch costs the API server far less memory than pages do (KEP-3157).
         let mut config = watcher::Config::default().streaming_lists();
         loop {
-            let stream = watcher(api.clone(), config).default_backoff();
+            let stream = watcher(api.clone(), config.clone()).default_backoff();
             match self.drain(pin!(stream), kind, convert).await {
                 Ended::NobodyListens => return,
                 Ended::NoStreamingLists => config = watcher::Config::default(),
+                // It may have it after an upgrade.
+                Ended::Unknown => tokio::time::sleep(UNKNOWN).await,
             }
         }
     }
@@ -93,6 +101,15 @@ impl Follower {
                     vec![Event::Deleted(kind, name_of(&object))]
                 }
                 Err(error) if lacks_streaming_lists(&error) => return Ended::NoStreamingLists,
+                Err(error) if kind.is_optional() && is_unknown(&error) => {
+                    tracing::info!("the API server has no {}", kind.as_str());
+                    self.report(kind, |state| state.synced = true);
+                    let nothing = Event::Replaced(kind, Vec::new());
+                    return match self.events.send(nothing).await {
+                        Ok(()) => Ended::Unknown,
+                        Err(_) => Ended::NobodyListens,
+                    };
+                }
                 Err(error) => {
                     let message = error.to_string();
                     tracing::warn!(
@@ -152,6 +169,16 @@ fn name_of<K: Resource>(object: &K) -> ObjectName {
     ObjectName::new(
         metadata.namespace.as_deref().unwrap_or_default(),
         metadata.name.as_deref().unwrap_or_default(),
+    )
+}
+
+/// A server that does not have a kind, or not in this version, knows no such path.
+fn is_unknown(error: &watcher::Error) -> bool {
+    matches!(
+        error,
+        watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            | watcher::Error::InitialListFailed(kube::Error::Api(status))
+            if status.code == 404
     )
 }
 

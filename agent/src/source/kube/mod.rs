@@ -11,7 +11,7 @@ use futures::future;
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, Pod, Service},
     discovery::v1::EndpointSlice,
-    networking::v1::NetworkPolicy,
+    networking::v1::{NetworkPolicy, ServiceCIDR},
 };
 use kube::Client;
 use tokio::sync::{mpsc, watch};
@@ -82,7 +82,7 @@ impl KubeSource {
             events,
             states: self.states,
         };
-        let watches = future::join(
+        let watches = future::join3(
             future::join3(
                 follower.follow::<Service>(Kind::Service, convert::service),
                 follower.follow::<EndpointSlice>(Kind::EndpointSlice, convert::endpoint_slice),
@@ -93,6 +93,7 @@ impl KubeSource {
                 follower.follow::<Namespace>(Kind::Namespace, convert::namespace),
                 follower.follow::<Node>(Kind::Node, convert::node),
             ),
+            follower.follow::<ServiceCIDR>(Kind::ServiceCidr, convert::service_cidr),
         );
         tokio::select! {
             () = shutdown.cancelled() => {}

@@ -28,6 +28,8 @@ struct Server {
     /// Path and line for those who watch it; `None` hangs up on all.
     watches: broadcast::Sender<Option<(String, Value)>>,
     streaming: bool,
+    /// A path that it does not know.
+    unknown: Arc<Mutex<Option<&'static str>>>,
     down: Arc<Mutex<bool>>,
 }
 
@@ -37,6 +39,7 @@ impl Server {
             lists: Arc::default(),
             watches: broadcast::Sender::new(64),
             streaming,
+            unknown: Arc::default(),
             down: Arc::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -55,6 +58,9 @@ impl Server {
     fn answer(&self, uri: &Uri) -> Response {
         if *self.down.lock().unwrap() {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+        if *self.unknown.lock().unwrap() == Some(uri.path()) {
+            return (StatusCode::NOT_FOUND, "404 page not found\n").into_response();
         }
         let query = uri.query().unwrap_or_default();
         let items = self
@@ -306,4 +312,32 @@ async fn an_outage_changes_nothing_and_the_next_server_takes_over() {
             port(state, "a") == Some(81)
         })
         .await;
+}
+
+#[tokio::test]
+async fn a_server_without_service_cidrs_is_followed_all_the_same() {
+    const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+    for streaming in [true, false] {
+        let (server, client) = Server::start(streaming).await;
+        *server.unknown.lock().unwrap() = Some(CIDRS);
+        server.list(SERVICES, vec![service("a", json!(80))]);
+        let mut followed = Followed::start(client);
+        followed.until("lists", State::synced).await;
+        assert_eq!(port(&followed.state, "a"), Some(80));
+        let states = followed.states.borrow().clone();
+        assert!(states[&Kind::ServiceCidr].synced);
+        assert_eq!(states[&Kind::ServiceCidr].errors, 0);
+
+        // What every server has is waited for.
+        let (server, client) = Server::start(streaming).await;
+        *server.unknown.lock().unwrap() = Some("/api/v1/nodes");
+        let mut followed = Followed::start(client);
+        let errors = |watches: &WatchStates| watches[&Kind::Node].errors > 0;
+        let waiting = followed.states.wait_for(errors);
+        timeout(PATIENCE, waiting)
+            .await
+            .expect("an error")
+            .expect("a source");
+        assert!(!followed.states.borrow()[&Kind::Node].synced);
+    }
 }

@@ -100,6 +100,7 @@ fn object(document: Value, kind: Kind, api_version: &str) -> Found {
             Kind::Pod => decode(document, kind, expected, convert::pod),
             Kind::Namespace => decode(document, kind, expected, convert::namespace),
             Kind::Node => decode(document, kind, expected, convert::node),
+            Kind::ServiceCidr => decode(document, kind, expected, convert::service_cidr),
         }
     };
     Found {
@@ -127,7 +128,7 @@ fn decode<T: DeserializeOwned>(
 fn name(kind: Kind, metadata: &Value) -> ObjectName {
     let name = text(metadata, "name").unwrap_or_default();
     match kind {
-        Kind::Namespace | Kind::Node => ObjectName::cluster(name),
+        Kind::Namespace | Kind::Node | Kind::ServiceCidr => ObjectName::cluster(name),
         Kind::Service | Kind::EndpointSlice | Kind::NetworkPolicy | Kind::Pod => {
             let namespace = text(metadata, "namespace").filter(|text| !text.is_empty());
             ObjectName::new(namespace.unwrap_or("default"), name)

@@ -105,6 +105,7 @@ fn reads_every_format() {
             // x, and those that are mentioned: default and shop.
             (Kind::Namespace, 3),
             (Kind::Node, 1),
+            (Kind::ServiceCidr, 0),
         ]
     );
     let state = state_of(directory.path());

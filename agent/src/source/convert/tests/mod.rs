@@ -25,6 +25,7 @@ fn convert(kind: Kind, object: Value) -> Conversion {
         Kind::Pod => pod(read::<core::Pod>(object)),
         Kind::Namespace => namespace(read::<core::Namespace>(object)),
         Kind::Node => node(read::<core::Node>(object)),
+        Kind::ServiceCidr => service_cidr(read::<net::ServiceCIDR>(object)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Objects that are rejected, and those that are not ours.
 
 use super::*;
+use crate::model::ForeignService;
 use crate::model::Rule;
 
 #[test]
@@ -253,7 +254,6 @@ fn objects_that_are_not_ours() {
         (Kind::Service, service_with("clusterIP", json!("None"))),
         (Kind::Service, service_with("clusterIPs", json!(["None"]))),
         (Kind::Service, service_with("type", json!("ExternalName"))),
-        (Kind::Service, labelled(a_service(), proxy)),
         (Kind::Service, labelled(a_service(), headless)),
         (Kind::EndpointSlice, labelled(a_slice(), proxy)),
         (Kind::EndpointSlice, labelled(a_slice(), headless)),
@@ -263,6 +263,13 @@ fn objects_that_are_not_ours() {
     ] {
         assert_eq!(convert(kind, object.clone()), Ok(None), "{object}");
     }
+    // Its addresses must be known: they are not nobody's.
+    let foreign = used(Kind::Service, labelled(a_service(), proxy)).object;
+    let expected = ForeignService {
+        name: ObjectName::new("n", "a"),
+        cluster_ips: vec![[10, 0, 0, 1].into()],
+    };
+    assert_eq!(foreign, Object::Foreign(expected));
     // The same objects without the mark are.
     used(Kind::Service, a_service());
     used(Kind::EndpointSlice, a_slice());
