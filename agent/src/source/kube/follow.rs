@@ -101,8 +101,8 @@ impl Follower {
                     vec![Event::Deleted(kind, name_of(&object))]
                 }
                 Err(error) if lacks_streaming_lists(&error) => return Ended::NoStreamingLists,
-                Err(error) if kind.is_optional() && is_unknown(&error) => {
-                    tracing::info!("the API server has no {}", kind.as_str());
+                Err(error) if kind.is_optional() && is_out_of_reach(&error) => {
+                    tracing::warn!("goes on without {}: {error}", kind.as_str());
                     self.report(kind, |state| state.synced = true);
                     let nothing = Event::Replaced(kind, Vec::new());
                     return match self.events.send(nothing).await {
@@ -172,13 +172,13 @@ fn name_of<K: Resource>(object: &K) -> ObjectName {
     )
 }
 
-/// A server that does not have a kind, or not in this version, knows no such path.
-fn is_unknown(error: &watcher::Error) -> bool {
+/// A server that does not have a kind, or not in this version, knows no such path; the role of an older release names it not.
+fn is_out_of_reach(error: &watcher::Error) -> bool {
     matches!(
         error,
         watcher::Error::WatchStartFailed(kube::Error::Api(status))
             | watcher::Error::InitialListFailed(kube::Error::Api(status))
-            if status.code == 404
+            if matches!(status.code, 403 | 404)
     )
 }
 

@@ -28,8 +28,8 @@ struct Server {
     /// Path and line for those who watch it; `None` hangs up on all.
     watches: broadcast::Sender<Option<(String, Value)>>,
     streaming: bool,
-    /// A path that it does not know.
-    unknown: Arc<Mutex<Option<&'static str>>>,
+    /// A path that is out of reach, and how it says so.
+    unknown: Arc<Mutex<Option<(&'static str, StatusCode)>>>,
     down: Arc<Mutex<bool>>,
 }
 
@@ -59,8 +59,10 @@ impl Server {
         if *self.down.lock().unwrap() {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         }
-        if *self.unknown.lock().unwrap() == Some(uri.path()) {
-            return (StatusCode::NOT_FOUND, "404 page not found\n").into_response();
+        if let Some((path, status)) = *self.unknown.lock().unwrap()
+            && path == uri.path()
+        {
+            return (status, "out of reach\n").into_response();
         }
         let query = uri.query().unwrap_or_default();
         let items = self
@@ -317,9 +319,10 @@ async fn an_outage_changes_nothing_and_the_next_server_takes_over() {
 #[tokio::test]
 async fn a_server_without_service_cidrs_is_followed_all_the_same() {
     const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
-    for streaming in [true, false] {
+    let statuses = [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN];
+    for (streaming, status) in [true, false].into_iter().zip(statuses) {
         let (server, client) = Server::start(streaming).await;
-        *server.unknown.lock().unwrap() = Some(CIDRS);
+        *server.unknown.lock().unwrap() = Some((CIDRS, status));
         server.list(SERVICES, vec![service("a", json!(80))]);
         let mut followed = Followed::start(client);
         followed.until("lists", State::synced).await;
@@ -330,7 +333,7 @@ async fn a_server_without_service_cidrs_is_followed_all_the_same() {
 
         // What every server has is waited for.
         let (server, client) = Server::start(streaming).await;
-        *server.unknown.lock().unwrap() = Some("/api/v1/nodes");
+        *server.unknown.lock().unwrap() = Some(("/api/v1/nodes", status));
         let mut followed = Followed::start(client);
         let errors = |watches: &WatchStates| watches[&Kind::Node].errors > 0;
         let waiting = followed.states.wait_for(errors);
