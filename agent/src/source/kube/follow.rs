@@ -101,17 +101,21 @@ impl Follower {
                     vec![Event::Deleted(kind, name_of(&object))]
                 }
                 Err(error) if lacks_streaming_lists(&error) => return Ended::NoStreamingLists,
-                Err(error) if kind.is_optional() && is_out_of_reach(&error) => {
-                    tracing::warn!("goes on without {}: {error}", kind.as_str());
-                    self.report(kind, |state| state.synced = true);
-                    let nothing = Event::Replaced(kind, Vec::new());
-                    return match self.events.send(nothing).await {
-                        Ok(()) => Ended::Unknown,
-                        Err(_) => Ended::NobodyListens,
+                Err(error) if kind.is_optional() && has_status(&error, 404) => {
+                    tracing::info!("the API server has no {}", kind.as_str());
+                    return match self.go_on_without(kind).await {
+                        true => Ended::Unknown,
+                        false => Ended::NobodyListens,
                     };
                 }
                 Err(error) => {
                     let message = error.to_string();
+                    // The role of an older release does not name it; a server that has just started forbids everything, so what
+                    // is known stays.
+                    let forbidden = kind.is_optional() && has_status(&error, 403);
+                    if forbidden && !self.is_synced(kind) && !self.go_on_without(kind).await {
+                        return Ended::NobodyListens;
+                    }
                     tracing::warn!(
                         kind = kind.as_str(),
                         "watch failed, trying again: {message}"
@@ -132,6 +136,18 @@ impl Follower {
         }
         // A watcher's stream has no end.
         Ended::NobodyListens
+    }
+
+    /// Takes a kind for empty; `false` if nobody listens.
+    async fn go_on_without(&self, kind: Kind) -> bool {
+        self.report(kind, |state| state.synced = true);
+        let nothing = Event::Replaced(kind, Vec::new());
+        self.events.send(nothing).await.is_ok()
+    }
+
+    fn is_synced(&self, kind: Kind) -> bool {
+        let states = self.states.borrow();
+        states.get(&kind).is_some_and(|state| state.synced)
     }
 
     fn report(&self, kind: Kind, change: impl FnOnce(&mut super::WatchState)) {
@@ -172,13 +188,13 @@ fn name_of<K: Resource>(object: &K) -> ObjectName {
     )
 }
 
-/// A server that does not have a kind, or not in this version, knows no such path; the role of an older release names it not.
-fn is_out_of_reach(error: &watcher::Error) -> bool {
+/// Whether the server answers with a status: 404 where it does not have a kind, or not in this version; 403 where it forbids it.
+fn has_status(error: &watcher::Error, code: u16) -> bool {
     matches!(
         error,
         watcher::Error::WatchStartFailed(kube::Error::Api(status))
             | watcher::Error::InitialListFailed(kube::Error::Api(status))
-            if matches!(status.code, 403 | 404)
+            if status.code == code
     )
 }
 

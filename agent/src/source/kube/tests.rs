@@ -19,6 +19,7 @@ use crate::model::ObjectName;
 use crate::state::State;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 const SERVICES: &str = "/api/v1/services";
 
 /// Speaks as much of the API's list and watch as a client sees.
@@ -178,6 +179,16 @@ impl Followed {
         };
         timeout(PATIENCE, follow).await.expect(what);
     }
+
+    /// Waits until a watch has failed.
+    async fn fails(&mut self, kind: Kind) {
+        let errors = |watches: &WatchStates| watches[&kind].errors > 0;
+        let failed = self.states.wait_for(errors);
+        timeout(PATIENCE, failed)
+            .await
+            .expect("an error")
+            .expect("a source");
+    }
 }
 
 fn port(state: &State, name: &str) -> Option<u16> {
@@ -318,29 +329,40 @@ async fn an_outage_changes_nothing_and_the_next_server_takes_over() {
 
 #[tokio::test]
 async fn a_server_without_service_cidrs_is_followed_all_the_same() {
-    const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
-    let statuses = [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN];
-    for (streaming, status) in [true, false].into_iter().zip(statuses) {
-        let (server, client) = Server::start(streaming).await;
-        *server.unknown.lock().unwrap() = Some((CIDRS, status));
-        server.list(SERVICES, vec![service("a", json!(80))]);
-        let mut followed = Followed::start(client);
-        followed.until("lists", State::synced).await;
-        assert_eq!(port(&followed.state, "a"), Some(80));
-        let states = followed.states.borrow().clone();
-        assert!(states[&Kind::ServiceCidr].synced);
-        assert_eq!(states[&Kind::ServiceCidr].errors, 0);
+    // It does not have them, or an older role does not name them.
+    for status in [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN] {
+        for streaming in [true, false] {
+            let (server, client) = Server::start(streaming).await;
+            *server.unknown.lock().unwrap() = Some((CIDRS, status));
+            server.list(SERVICES, vec![service("a", json!(80))]);
+            let mut followed = Followed::start(client);
+            followed.until("lists", State::synced).await;
+            assert_eq!(port(&followed.state, "a"), Some(80));
 
-        // What every server has is waited for.
-        let (server, client) = Server::start(streaming).await;
-        *server.unknown.lock().unwrap() = Some(("/api/v1/nodes", status));
-        let mut followed = Followed::start(client);
-        let errors = |watches: &WatchStates| watches[&Kind::Node].errors > 0;
-        let waiting = followed.states.wait_for(errors);
-        timeout(PATIENCE, waiting)
-            .await
-            .expect("an error")
-            .expect("a source");
-        assert!(!followed.states.borrow()[&Kind::Node].synced);
+            // What every server has, and every role names, is waited for.
+            let (server, client) = Server::start(streaming).await;
+            *server.unknown.lock().unwrap() = Some(("/api/v1/nodes", status));
+            let mut followed = Followed::start(client);
+            followed.fails(Kind::Node).await;
+            assert!(!followed.states.borrow()[&Kind::Node].synced);
+        }
     }
+}
+
+#[tokio::test]
+async fn a_server_that_has_just_started_takes_no_service_cidr_away() {
+    let (server, client) = Server::start(true).await;
+    let cidr = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}});
+    server.list(CIDRS, vec![cidr]);
+    let mut followed = Followed::start(client);
+    followed.until("lists", State::synced).await;
+    *server.unknown.lock().unwrap() = Some((CIDRS, StatusCode::FORBIDDEN));
+    server.watched().await;
+    let _ = server.watches.send(None);
+    followed.fails(Kind::ServiceCidr).await;
+    // What comes of a failure is told before the failure is.
+    while let Ok(event) = followed.events.try_recv() {
+        followed.state.apply(event);
+    }
+    assert_eq!(followed.state.snapshot().service_cidrs.len(), 1);
 }
