@@ -9,10 +9,11 @@ use weir_tests::probe::EchoServer;
 
 use super::echo::Server;
 
-/// The port of the servers that are asked for exchanges.
-const PORT: u16 = 8080;
+/// The ports of the servers that are asked for exchanges, one for each way: directly, by the cluster IP, by the node port. A client's
+/// kernel may use one port of its own for two of them at once, and how a proxy tells those apart is not what is measured.
+const PORTS: [u16; 3] = [8080, 8081, 8082];
 /// The port of those that say who they are.
-pub(super) const NAMED: u16 = 8081;
+pub(super) const NAMED: u16 = 8090;
 
 /// The node of the client, and of the proxy that matters.
 const NODE: &str = "node1";
@@ -32,6 +33,7 @@ spec:
 "
         )
     };
+    let [_, by_ip, by_node] = PORTS;
     let service = |name: &str| {
         format!(
             "apiVersion: v1
@@ -40,7 +42,7 @@ metadata: {{name: {name}}}
 spec:
   type: NodePort
   selector: {{app: {name}}}
-  ports: [{{port: 80, targetPort: {PORT}}}]
+  ports: [{{name: ip, port: 80, targetPort: {by_ip}}}, {{name: node, port: 81, targetPort: {by_node}}}]
 ---
 "
         )
@@ -65,7 +67,7 @@ impl Spot {
     /// Directly, by the cluster IP, by the node port of the client's node.
     pub(super) fn ways(&self) -> [SocketAddr; 3] {
         [
-            (self.direct, PORT).into(),
+            (self.direct, PORTS[0]).into(),
             (self.cluster_ip, 80).into(),
             (self.node, self.node_port).into(),
         ]
@@ -119,7 +121,9 @@ impl Subject {
         };
         for (pod, name) in [("near", "this node"), ("far", "another node")] {
             let place = this.lab.place("default", pod)?;
-            this._servers.push(Server::start(&place, PORT)?);
+            for port in PORTS {
+                this._servers.push(Server::start(&place, port)?);
+            }
             this._named.push(EchoServer::start(&place, pod, NAMED)?);
             let spot = this.spot(pod, name)?;
             this.spots.push(spot);
@@ -137,7 +141,7 @@ impl Subject {
             direct: get("pod", ".status.podIP")?.parse()?,
             cluster_ip: get("service", ".spec.clusterIP")?.parse()?,
             node: self.node()?.addresses().v4.into(),
-            node_port: get("service", ".spec.ports[0].nodePort")?.parse()?,
+            node_port: get("service", ".spec.ports[1].nodePort")?.parse()?,
         })
     }
 
