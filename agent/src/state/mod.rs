@@ -132,7 +132,9 @@ impl State {
 
     /// Takes in what leads where on this node.
     pub fn set_devices(&mut self, devices: DeviceFacts) -> Change {
-        let policies = self.snapshot.devices.devices != devices.devices;
+        let known = &self.snapshot.devices;
+        // Devices that lead out want programs, too.
+        let policies = known.devices != devices.devices || known.nets != devices.nets;
         let before = self.snapshot.node_port_addresses();
         self.snapshot.devices = devices;
         Change {

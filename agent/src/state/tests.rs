@@ -8,8 +8,8 @@ use proptest::sample::Index;
 
 use super::*;
 use crate::model::{
-    EndpointSlice, Labels, Namespace, Node, Object, Pod, PodDevice, Policy, Selector, Service,
-    ServiceCidr,
+    EndpointSlice, Labels, Namespace, NetDevice, Node, Object, Pod, PodDevice, Policy, Selector,
+    Service, ServiceCidr,
 };
 
 const SERVICES: Change = Change {
@@ -296,6 +296,13 @@ fn devices() {
     facts.addresses.insert([10, 0, 9, 1].into());
     assert_eq!(state.set_devices(facts.clone()), NOTHING, "not its primary");
     assert_eq!(state.snapshot().devices, facts);
+    let uplink = NetDevice {
+        name: "eth1".to_owned(),
+        v4: None,
+        v6: None,
+    };
+    facts.nets.insert(8, uplink);
+    assert_eq!(state.set_devices(facts.clone()), POLICIES);
 
     let mut state = State::with_node_ports("node-a", vec![NodePorts::All]);
     assert_eq!(state.set_devices(facts.clone()), BOTH);
