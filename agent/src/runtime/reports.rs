@@ -73,11 +73,24 @@ async fn round(client: &Client, shared: &Shared, told: &mut Told) -> Result<(), 
                 instance: Some(shared.node.clone()),
             };
             let recorder = Recorder::new(client.clone(), reporter);
-            recorder.publish(&event(&rejected), &reference).await?;
+            match recorder.publish(&event(&rejected), &reference).await {
+                Err(error) if is_about_the_object(&error) => tracing::debug!(
+                    "cannot make an Event about {} {}: {error}",
+                    rejected.kind,
+                    rejected.name
+                ),
+                result => result?,
+            }
         }
         told.note(rejected, Instant::now());
     }
     Ok(())
+}
+
+/// Whether the API server refuses this one Event, for its namespace that is on its way out for instance: it must not keep the others
+/// from being told. A server that is overloaded, or just starting, is asked again.
+fn is_about_the_object(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
 }
 
 /// What was told, and when.
@@ -214,6 +227,17 @@ mod tests {
         assert!(of_web[1..].iter().all(|it| next.contains(it)), "{next:?}");
         // A node whose own object is not known yet tells.
         assert!(tells("new", &[], &rejected("shop/web", "bad")));
+    }
+
+    #[test]
+    fn one_event_that_is_refused_keeps_no_other_back() {
+        let answered = |code| {
+            let status = kube::core::Status::failure("no", "Any").with_code(code);
+            is_about_the_object(&kube::Error::Api(status.boxed()))
+        };
+        assert!([403, 404, 409, 422].into_iter().all(answered));
+        assert!(![429, 500, 503, 504].into_iter().any(answered));
+        assert!(!is_about_the_object(&kube::Error::LinesCodecMaxLineLengthExceeded));
     }
 
     #[test]
