@@ -151,4 +151,6 @@ pub struct Change {
     pub services: bool,
     /// Pods, namespaces, nodes or policies differ.
     pub policies: bool,
+    /// Other devices lead out of the node, and want programs.
+    pub devices: bool,
 }

@@ -49,7 +49,7 @@ pub(super) struct Engine {
     nets: Devices,
     shared: Arc<Shared>,
     health_checks: watch::Sender<HealthChecks>,
-    /// What differs since the tables were compiled.
+    /// What differs since the tables were compiled. Programs are put onto devices with every sync.
     change: Change,
     /// What is queued, for metrics.
     changes: Changes,
@@ -82,6 +82,7 @@ impl Engine {
             change: Change {
                 services: true,
                 policies: true,
+                devices: false,
             },
             changes: Changes::since(SystemTime::now()),
             refused: Vec::new(),
@@ -131,7 +132,7 @@ impl Engine {
             let tally = &self.shared.tally;
             tally.proxy(|proxy| self.changes.queue(SystemTime::now(), proxy));
         }
-        change.services || change.policies
+        change != Change::default()
     }
 
     /// Whether everything has been listed: before that the kernel is left as it is.

@@ -237,7 +237,9 @@ mod tests {
         };
         assert!([403, 404, 409, 422].into_iter().all(answered));
         assert!(![429, 500, 503, 504].into_iter().any(answered));
-        assert!(!is_about_the_object(&kube::Error::LinesCodecMaxLineLengthExceeded));
+        assert!(!is_about_the_object(
+            &kube::Error::LinesCodecMaxLineLengthExceeded
+        ));
     }
 
     #[test]

@@ -133,13 +133,14 @@ impl State {
     /// Takes in what leads where on this node.
     pub fn set_devices(&mut self, devices: DeviceFacts) -> Change {
         let known = &self.snapshot.devices;
-        // Devices that lead out want programs, too.
-        let policies = known.devices != devices.devices || known.nets != devices.nets;
+        let policies = known.devices != devices.devices;
+        let leading_out = known.nets != devices.nets;
         let before = self.snapshot.node_port_addresses();
         self.snapshot.devices = devices;
         Change {
             services: self.snapshot.node_port_addresses() != before,
             policies,
+            devices: leading_out,
         }
     }
 
@@ -207,11 +208,11 @@ fn change(kind: Kind, changed: bool) -> Change {
     match kind {
         Kind::Service | Kind::EndpointSlice | Kind::ServiceCidr => Change {
             services: changed,
-            policies: false,
+            ..Change::default()
         },
         Kind::NetworkPolicy | Kind::Pod | Kind::Namespace | Kind::Node => Change {
-            services: false,
             policies: changed,
+            ..Change::default()
         },
     }
 }

@@ -12,21 +12,26 @@ use crate::model::{
     Service, ServiceCidr,
 };
 
-const SERVICES: Change = Change {
-    services: true,
-    policies: false,
-};
-const POLICIES: Change = Change {
-    services: false,
-    policies: true,
-};
-const BOTH: Change = Change {
-    services: true,
-    policies: true,
-};
 const NOTHING: Change = Change {
     services: false,
     policies: false,
+    devices: false,
+};
+const SERVICES: Change = Change {
+    services: true,
+    ..NOTHING
+};
+const POLICIES: Change = Change {
+    policies: true,
+    ..NOTHING
+};
+const DEVICES: Change = Change {
+    devices: true,
+    ..NOTHING
+};
+const BOTH: Change = Change {
+    services: true,
+    ..POLICIES
 };
 
 /// An object of a kind; objects with different versions differ.
@@ -302,9 +307,10 @@ fn devices() {
         v6: None,
     };
     facts.nets.insert(8, uplink);
-    assert_eq!(state.set_devices(facts.clone()), POLICIES);
+    assert_eq!(state.set_devices(facts.clone()), DEVICES);
 
     let mut state = State::with_node_ports("node-a", vec![NodePorts::All]);
+    facts.nets.clear();
     assert_eq!(state.set_devices(facts.clone()), BOTH);
     facts.devices.clear();
     assert_eq!(state.set_devices(facts.clone()), POLICIES);
