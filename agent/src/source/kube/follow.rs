@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
 use kube::api::Api;
@@ -20,11 +20,17 @@ use crate::source::outcome::{self, Outcome};
 /// Pause before a kind that the server did not have is asked for again.
 const UNKNOWN: Duration = Duration::from_secs(600);
 
+/// How long a kind that clusters may lack is waited for while the server forbids it. The role of an older release does not name it;
+/// but a server that has just started forbids everything for a moment, and then nothing may be taken for empty.
+pub(super) const FORBIDDEN: Duration = Duration::from_secs(30);
+
 /// What all watches share.
 pub(super) struct Follower {
     pub client: Client,
     pub events: mpsc::Sender<Event>,
     pub states: watch::Sender<WatchStates>,
+    /// See [`FORBIDDEN`].
+    pub forbidden: Duration,
 }
 
 /// Why a watch has ended.
@@ -72,6 +78,7 @@ impl Follower {
     {
         let mut list = Vec::new();
         let mut reports = Vec::new();
+        let started = Instant::now();
         while let Some(item) = stream.next().await {
             let batch = match item {
                 Ok(watcher::Event::Init) => {
@@ -101,20 +108,20 @@ impl Follower {
                     vec![Event::Deleted(kind, name_of(&object))]
                 }
                 Err(error) if lacks_streaming_lists(&error) => return Ended::NoStreamingLists,
-                Err(error) if kind.is_optional() && has_status(&error, 404) => {
-                    tracing::info!("the API server has no {}", kind.as_str());
-                    return match self.go_on_without(kind).await {
-                        true => Ended::Unknown,
-                        false => Ended::NobodyListens,
-                    };
-                }
                 Err(error) => {
                     let message = error.to_string();
-                    // The role of an older release does not name it; a server that has just started forbids everything, so what
-                    // is known stays.
-                    let forbidden = kind.is_optional() && has_status(&error, 403);
-                    if forbidden && !self.is_synced(kind) && !self.go_on_without(kind).await {
+                    let unknown = kind.is_optional() && has_status(&error, 404);
+                    let forbidden = kind.is_optional()
+                        && has_status(&error, 403)
+                        && started.elapsed() >= self.forbidden;
+                    // What is known of the kind stays, whatever this server says.
+                    let missing = (unknown || forbidden) && !self.is_synced(kind);
+                    if missing && !self.go_on_without(kind).await {
                         return Ended::NobodyListens;
+                    }
+                    if unknown {
+                        tracing::info!("the API server has no {}", kind.as_str());
+                        return Ended::Unknown;
                     }
                     tracing::warn!(
                         kind = kind.as_str(),

@@ -7,6 +7,8 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use futures::future;
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, Pod, Service},
@@ -30,6 +32,7 @@ pub struct KubeSource {
     client: Client,
     states: watch::Sender<WatchStates>,
     requests: Requests,
+    forbidden: Duration,
 }
 
 impl KubeSource {
@@ -40,6 +43,7 @@ impl KubeSource {
             client,
             states: watch::Sender::new(status::initial()),
             requests: Requests::default(),
+            forbidden: follow::FORBIDDEN,
         }
     }
 
@@ -81,6 +85,7 @@ impl KubeSource {
             client: self.client,
             events,
             states: self.states,
+            forbidden: self.forbidden,
         };
         let watches = future::join3(
             future::join3(

@@ -1,6 +1,7 @@
 //! The source against a small API server on loopback.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::model::ObjectName;
 use crate::state::State;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Long enough for what follows at once.
+const SILENCE: Duration = Duration::from_millis(300);
 const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 const SERVICES: &str = "/api/v1/services";
 
@@ -31,6 +34,8 @@ struct Server {
     streaming: bool,
     /// A path that is out of reach, and how it says so.
     unknown: Arc<Mutex<Option<(&'static str, StatusCode)>>>,
+    /// How often it has said so.
+    refusals: Arc<AtomicUsize>,
     down: Arc<Mutex<bool>>,
 }
 
@@ -41,6 +46,7 @@ impl Server {
             watches: broadcast::Sender::new(64),
             streaming,
             unknown: Arc::default(),
+            refusals: Arc::default(),
             down: Arc::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -63,6 +69,7 @@ impl Server {
         if let Some((path, status)) = *self.unknown.lock().unwrap()
             && path == uri.path()
         {
+            self.refusals.fetch_add(1, Ordering::Relaxed);
             return (status, "out of reach\n").into_response();
         }
         let query = uri.query().unwrap_or_default();
@@ -157,8 +164,19 @@ struct Followed {
 
 impl Followed {
     fn start(client: Client) -> Self {
+        Self::run(KubeSource::new(client))
+    }
+
+    /// One that does not wait for a server to forbid a kind no more.
+    fn start_impatient(client: Client) -> Self {
+        Self::run(KubeSource {
+            forbidden: Duration::ZERO,
+            ..KubeSource::new(client)
+        })
+    }
+
+    fn run(source: KubeSource) -> Self {
         let (sender, events) = mpsc::channel(64);
-        let source = KubeSource::new(client);
         let states = source.states();
         let shutdown = CancellationToken::new();
         tokio::spawn(source.run(sender, shutdown.clone()));
@@ -335,34 +353,48 @@ async fn a_server_without_service_cidrs_is_followed_all_the_same() {
             let (server, client) = Server::start(streaming).await;
             *server.unknown.lock().unwrap() = Some((CIDRS, status));
             server.list(SERVICES, vec![service("a", json!(80))]);
-            let mut followed = Followed::start(client);
+            let mut followed = Followed::start_impatient(client);
             followed.until("lists", State::synced).await;
             assert_eq!(port(&followed.state, "a"), Some(80));
 
             // What every server has, and every role names, is waited for.
             let (server, client) = Server::start(streaming).await;
             *server.unknown.lock().unwrap() = Some(("/api/v1/nodes", status));
-            let mut followed = Followed::start(client);
+            let mut followed = Followed::start_impatient(client);
             followed.fails(Kind::Node).await;
             assert!(!followed.states.borrow()[&Kind::Node].synced);
         }
     }
 }
 
+/// One that has just started forbids everything for a moment.
 #[tokio::test]
-async fn a_server_that_has_just_started_takes_no_service_cidr_away() {
+async fn a_server_that_does_not_show_service_cidrs_takes_none_away() {
+    // To an agent that has just started, too, they are not to be empty.
     let (server, client) = Server::start(true).await;
-    let cidr = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}});
-    server.list(CIDRS, vec![cidr]);
-    let mut followed = Followed::start(client);
-    followed.until("lists", State::synced).await;
     *server.unknown.lock().unwrap() = Some((CIDRS, StatusCode::FORBIDDEN));
-    server.watched().await;
-    let _ = server.watches.send(None);
+    let mut followed = Followed::start(client);
     followed.fails(Kind::ServiceCidr).await;
-    // What comes of a failure is told before the failure is.
-    while let Ok(event) = followed.events.try_recv() {
-        followed.state.apply(event);
+    assert!(!followed.states.borrow()[&Kind::ServiceCidr].synced);
+
+    for status in [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN] {
+        let (server, client) = Server::start(true).await;
+        let cidr = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}});
+        server.list(CIDRS, vec![cidr]);
+        let mut followed = Followed::start_impatient(client);
+        followed.until("lists", State::synced).await;
+        *server.unknown.lock().unwrap() = Some((CIDRS, status));
+        server.watched().await;
+        let _ = server.watches.send(None);
+        let refused = async {
+            while server.refusals.load(Ordering::Relaxed) == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, refused).await.expect("a refusal");
+        // Nothing is told because of it.
+        let silence = timeout(SILENCE, followed.until("nothing", |_| false)).await;
+        assert!(silence.is_err());
+        assert_eq!(followed.state.snapshot().service_cidrs.len(), 1, "{status}");
     }
-    assert_eq!(followed.state.snapshot().service_cidrs.len(), 1);
 }
