@@ -1,6 +1,7 @@
 //! The objects that Weir acts upon, as plain data: no kube types, defaults applied, families apart, bad values gone.
 
 mod attach;
+mod connection;
 mod event;
 mod link;
 mod name;
@@ -14,6 +15,7 @@ mod socket_lb;
 mod workload;
 
 pub use attach::AttachMode;
+pub use connection::{Connection, Ends};
 pub use event::{Change, Event, Kind, Object};
 pub use link::{DeviceFacts, NetDevice, PodDevice};
 pub use name::{ObjectName, endpoint_id, fingerprint, rule_id, service_port_id};

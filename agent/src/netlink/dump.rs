@@ -23,6 +23,18 @@ use rtnetlink::packet_route::route::{
 use super::Error;
 use super::table::{Family, Link, LinkKind, LinkTable, Mac, Neighbour};
 
+/// All that the kernel tells of links, routes and neighbours of this network namespace.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub async fn links() -> Result<LinkTable, Error> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Open)?;
+    tokio::select! {
+        table = dump(&handle) => table,
+        () = connection => Err(Error::Ended),
+    }
+}
+
 /// Asks the kernel for everything. The answers are of slightly different moments; a later change brings a later dump.
 pub(super) async fn dump(handle: &Handle) -> Result<LinkTable, Error> {
     let mut table = LinkTable::default();

@@ -2,12 +2,14 @@
 //! bridge tables are read in the process's own network namespace; pods' namespaces are never entered.
 
 mod dump;
+pub mod netfilter;
 mod nets;
 mod questions;
 mod resolve;
 mod table;
 mod watch;
 
+pub use dump::links;
 pub use resolve::{Local, Owners, Question, Resolution, resolve};
 pub use table::{Family, Link, LinkKind, LinkTable, Mac, Neighbour};
 pub use watch::watch;
