@@ -59,6 +59,8 @@ pub enum Reason {
     NoSourcePort = 76,
     /// The connection's backend is no endpoint of the Service any more; answered with a reset where the operator wants that.
     BackendGone = 77,
+    /// Of a TCP connection that netfilter may know, while such connections are being entered: it will be sent again.
+    TakingOver = 79,
     /// The load balancer's address is not for this client (loadBalancerSourceRanges).
     SourceRange = 80,
     /// An address that is for Services, but no Service has it (ServiceCIDR).
@@ -70,7 +72,7 @@ impl Reason {
     pub const SLOTS: u32 = 128;
 
     /// Every reason.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::PolicyAllowed,
         Self::NotIsolated,
         Self::Established,
@@ -98,6 +100,7 @@ impl Reason {
         Self::Internal,
         Self::NoSourcePort,
         Self::BackendGone,
+        Self::TakingOver,
         Self::SourceRange,
         Self::NoService,
     ];
@@ -145,6 +148,7 @@ impl Reason {
             Self::Internal => "internal",
             Self::NoSourcePort => "no_source_port",
             Self::BackendGone => "backend_gone",
+            Self::TakingOver => "taking_over",
             Self::SourceRange => "source_range",
             Self::NoService => "no_service",
         }

@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapData, RingBuf};
 use weir_common::abi::{
-    Affinity, AffinityKey, BACKEND_GONE, BackendState, Counter, Device, Flow, FlowKey, Hook, Pair,
-    control,
+    Affinity, AffinityKey, BACKEND_GONE, BackendState, Counter, Device, Endpoint, EndpointKey,
+    Flow, FlowKey, Hook, Pair, control,
 };
 use weir_common::reason::Reason;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::adopt::{self, World};
 use super::attach::{self, Role};
 use super::bpf::{self, Map, Shape, TestRun, map_type};
 use super::control::Control;
@@ -24,7 +26,7 @@ use super::probe;
 use super::sock_diag::{self, Connected};
 use super::sockets::{self, SocketOptions, Sockets};
 use super::write::Generation;
-use crate::model::AttachMode;
+use crate::model::{AttachMode, Connection};
 use crate::plan::Table;
 
 /// What the data path is opened with.
@@ -402,6 +404,41 @@ impl KernelDatapath {
             return Ok(false);
         }
         self.delete_flow(key)
+    }
+
+    /// Has TCP packets of connections that are not known wait while connections are entered, or no more.
+    pub fn set_taking_over(&self, on: bool) {
+        self.control.store(control::TAKING_OVER, on.into());
+    }
+
+    /// Enters connections that netfilter tracks, so that they go on as they are: who opened them is known, and what netfilter
+    /// translates stays netfilter's. Those that are known are left alone. `node`: the node's own addresses. Gives how many were entered.
+    pub fn adopt(&self, connections: &[Connection], node: &BTreeSet<IpAddr>) -> Result<usize> {
+        let mut pods = BTreeMap::new();
+        for (key, value) in self.dump(Table::Endpoint)? {
+            let (key, pod): (EndpointKey, Endpoint) = (plain(&key)?, plain(&value)?);
+            if key.ifindex == 0 {
+                pods.insert(key.address, pod);
+            }
+        }
+        let world = World {
+            pods: &pods,
+            node,
+            epoch: self.control.load(control::EPOCH) as u32,
+            now: self.now(),
+        };
+        let mut entered = 0;
+        for connection in connections {
+            let mut new = false;
+            for (key, flow) in adopt::rows(connection, &world) {
+                new |= self
+                    .flow
+                    .insert(key.as_bytes(), flow.as_bytes())
+                    .during(|| "enter a connection of netfilter's into table `flow`")?;
+            }
+            entered += usize::from(new);
+        }
+        Ok(entered)
     }
 
     /// Forgets a flow; `false` when it was not known.

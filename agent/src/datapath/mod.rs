@@ -1,5 +1,6 @@
 //! The kernel side of the agent: loads and pins programs and maps, attaches them, carries out plans, reads back.
 
+mod adopt;
 mod attach;
 mod bpf;
 mod clsact;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use weir_common::abi::control;
 
+use super::adopt;
 use super::changes::Changes;
 use super::devices::{Devices, leading};
 use super::health_checks::HealthChecks;
@@ -55,6 +56,9 @@ pub(super) struct Engine {
     changes: Changes,
     /// Services that no map can hold, or that no packet can carry.
     refused: Vec<Rejected>,
+    /// Whether connections of before may have to be entered when programs are attached: none were when this agent began, and it
+    /// has not yet found the devices of all pods.
+    adopts: bool,
 }
 
 impl Engine {
@@ -65,8 +69,10 @@ impl Engine {
         health_checks: watch::Sender<HealthChecks>,
     ) -> Result<Self, datapath::Error> {
         let mut planner = Planner::new();
+        let adopts;
         {
             let datapath = shared.datapath();
+            adopts = datapath.attached()?.is_empty() && datapath.attached_nets()?.is_empty();
             planner.adopt_backends(&datapath.backends()?);
             planner.set_version(datapath.control(control::VERSION));
         }
@@ -86,6 +92,7 @@ impl Engine {
             },
             changes: Changes::since(SystemTime::now()),
             refused: Vec::new(),
+            adopts,
         })
     }
 
@@ -322,6 +329,11 @@ impl Engine {
         let wanted = self.devices.wanting(&datapath.attached()?, needed);
         let needed = snapshot.devices.nets.keys().copied();
         let wanted_nets = self.nets.wanting(&datapath.attached_nets()?, needed);
+        let adopts = self.adopts && !(wanted.is_empty() && wanted_nets.is_empty());
+        if adopts {
+            datapath.set_taking_over(true);
+            adopt::connections(&datapath, snapshot);
+        }
         let mut errors = Vec::new();
         if let Err(error) = datapath.set_nets(&nets::rows(&snapshot.devices.nets)) {
             errors.push(error.to_string());
@@ -347,8 +359,14 @@ impl Engine {
         if let Err(error) = datapath.attach_sockets() {
             errors.push(format!("sockets: {error}"));
         }
+        if adopts {
+            // Those that were opened in between.
+            adopt::connections(&datapath, snapshot);
+        }
+        datapath.set_taking_over(false);
         let (attached, attached_nets) = (datapath.attached()?, datapath.attached_nets()?);
         drop(datapath);
+        self.adopts &= self.lacks_devices();
         self.shared.publish(|published| {
             published.attached = attached;
             published.attached_nets = attached_nets;

@@ -2,6 +2,7 @@
 //!
 //! Every task ends when the token is cancelled; none touches the kernel on its way out, so that the data plane goes on as it is.
 
+mod adopt;
 mod changes;
 mod cycle;
 mod devices;

@@ -137,6 +137,13 @@ pub const EXTERNAL: u16 = 1 << 5;
 /// the answers back: `nat_address` and `nat_port` are the client's.
 pub const SOURCE_SIDE: u16 = 1 << 6;
 
+/// Flag of [`Flow`], frontend side: netfilter translates the flow, which was opened before Weir served here; `source_address` and
+/// `source_port` are what the backend sees as the client's.
+pub const NETFILTER: u16 = 1 << 7;
+
+/// Flag of [`Flow`]: a `NETFILTER` entry leads here. Others may have the same ends: netfilter gives them another port.
+pub const SHARED: u16 = 1 << 8;
+
 /// Role in [`End`]: this end sent the first packet, its egress side was judged.
 pub const ROLE_OPENER: u32 = 1;
 /// Role in [`End`]: this end received the first packet, its ingress side was judged.
@@ -192,7 +199,7 @@ pub struct Flow {
     pub packets: [u64; 2],
     /// Bytes sent by each end.
     pub bytes: [u64; 2],
-    /// `EXTERNAL` and backend side: the node's address and port that the backend sees as the client's, once the flow has left by an uplink.
+    /// See `NETFILTER`. `EXTERNAL` and backend side: the node's address and port that the backend sees as the client's, once the flow has left by an uplink.
     pub source_address: Address,
 }
 

@@ -15,7 +15,7 @@ mod socket;
 pub use address::{Address, PrefixKey};
 pub use conntrack::{
     BACKEND_SIDE, EXTERNAL, End, FRONTEND_SIDE, Flow, FlowKey, FlowRef, FragmentKey, FragmentPorts,
-    HAIRPIN, NAT, OPENER_HIGH, ROLE_OPENER, ROLE_RESPONDER, SOURCE_SIDE, Side,
+    HAIRPIN, NAT, NETFILTER, OPENER_HIGH, ROLE_OPENER, ROLE_RESPONDER, SHARED, SOURCE_SIDE, Side,
 };
 pub use device::{DEVICES, Device};
 pub use event::{Counter, Event, Hook, Verdict};
@@ -33,7 +33,7 @@ pub use service::{
 pub use socket::{CONNECTED, Pair, Pairs};
 
 /// Number of this layout; part of the pin path.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// Generations of configuration maps that exist at once: the selected one and the one being built.
 pub const GENERATIONS: u32 = 2;
@@ -56,6 +56,8 @@ pub mod control {
     pub const FLOWS_INSERTED: u32 = 6;
     /// 1 if TCP connections to backends that are gone are reset; 0 if they are kept.
     pub const RESET_GONE: u32 = 7;
+    /// Not 0 while connections that netfilter tracks are entered into the table: packets of others that are not known wait.
+    pub const TAKING_OVER: u32 = 8;
     /// Number of slots.
-    pub const ENTRIES: u32 = 8;
+    pub const ENTRIES: u32 = 16;
 }

@@ -11,7 +11,9 @@ use super::receive::{receive_from_network, unjudged};
 use super::reject::refuse;
 use super::rewrite::{Which, rewrite};
 use super::service::{NOT_A_SERVICE, TRANSLATED, find, is_ours, is_served, translate};
-use crate::abi::{BACKEND_SIDE, EXTERNAL, FRONTEND_SIDE, FlowRef, Hook, SOURCE_SIDE, Side};
+use crate::abi::{
+    BACKEND_SIDE, EXTERNAL, FRONTEND_SIDE, FlowRef, Hook, NETFILTER, SOURCE_SIDE, Side,
+};
 use crate::reason::Reason;
 
 const HOOK: Hook = Hook::FromNet;
@@ -69,6 +71,9 @@ fn known<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef) -> Outcome {
     if !is_live(ctx, flow, s.headers.protocol, ctx.now()) {
         return Outcome::UNDECIDED;
     }
+    if flags & NETFILTER != 0 {
+        return left_to_netfilter(ctx, s, flow);
+    }
     let opens = flow.opener() == s.tuple.source();
     if flags & SOURCE_SIDE != 0 && !opens {
         return answered(ctx, s, flow);
@@ -76,6 +81,16 @@ fn known<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef) -> Outcome {
     if flags & (BACKEND_SIDE | EXTERNAL) == BACKEND_SIDE | EXTERNAL && opens {
         return direct(ctx, s, flow);
     }
+    Outcome::pass(Reason::NotService)
+}
+
+/// A later packet from a client to a Service in a connection that netfilter translates. A SYN asks for a new one.
+#[inline(always)]
+fn left_to_netfilter<C: Context>(ctx: C, s: &Scratch, front: FlowRef) -> Outcome {
+    if is_syn(&s.headers) {
+        return Outcome::UNDECIDED;
+    }
+    touch(ctx, front, s, s.tuple.source(), ctx.now());
     Outcome::pass(Reason::NotService)
 }
 

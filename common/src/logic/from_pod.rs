@@ -5,6 +5,7 @@ use super::context::{Context, Direction, Scratch, Translation, Tuple};
 use super::entry::{approval, insert, insert_frontend_side};
 use super::icmp;
 use super::known::{Renewal, known, meet, passing, renew};
+use super::netfilter::behind;
 use super::outcome::{Outcome, account, sample};
 use super::parse::{FLOW, Headers};
 use super::policy::{bound, find_endpoint, judge};
@@ -16,8 +17,8 @@ use super::service::{
 };
 use super::wire::protocol;
 use crate::abi::{
-    Address, EndpointKey, FRONTEND_SIDE, FlowRef, HAIRPIN, Hook, NAT, ROLE_OPENER, ROLE_RESPONDER,
-    RULE_HAIRPIN, RULE_NODE, RULE_NONE, RULE_NOT_ISOLATED,
+    Address, EndpointKey, FRONTEND_SIDE, FlowRef, HAIRPIN, Hook, NAT, NETFILTER, ROLE_OPENER,
+    ROLE_RESPONDER, RULE_HAIRPIN, RULE_NODE, RULE_NONE, RULE_NOT_ISOLATED,
 };
 use crate::reason::Reason;
 
@@ -47,7 +48,11 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
         let now = ctx.now();
         let source = s.tuple.source();
         if flow.flags() & FRONTEND_SIDE != 0 {
-            let outcome = established_to_service(ctx, s, flow, now);
+            let outcome = if flow.flags() & NETFILTER != 0 {
+                left_to_netfilter(ctx, s, flow, now)
+            } else {
+                established_to_service(ctx, s, flow, now)
+            };
             if outcome != Outcome::UNDECIDED {
                 return outcome;
             }
@@ -125,6 +130,21 @@ fn established_to_service<C: Context>(
     if !rewrite(ctx, h, Which::Destination, &address, port) {
         return unjudged(s, Reason::RewriteFailed);
     }
+    Outcome::pass(Reason::Established)
+}
+
+/// A later packet to a Service in a connection that netfilter translates.
+#[inline(never)]
+fn left_to_netfilter<C: Context>(ctx: C, s: &mut Scratch, front: FlowRef, now: u32) -> Outcome {
+    s.judged = s.tuple;
+    let Some(flow) = behind(ctx, s, front) else {
+        return Outcome::UNDECIDED;
+    };
+    let side = s.judged.source();
+    if is_syn(&s.headers) || !is_approved(ctx, flow, HOOK, &s.headers, &flow.end(side), now) {
+        return Outcome::UNDECIDED;
+    }
+    note(ctx, flow, HOOK, &s.headers, side, now);
     Outcome::pass(Reason::Established)
 }
 
@@ -207,7 +227,11 @@ fn judge_known<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef) -> Outcome {
 #[inline(always)]
 fn judge_role<C: Context>(ctx: C, s: &mut Scratch, role: u32, rule: u32) -> u32 {
     let h = &s.headers;
-    let peer = h.destination;
+    let destination = s.judged.source().other() as usize & 1;
+    let (peer, port) = (
+        s.judged.key.addresses[destination],
+        s.judged.key.ports[destination],
+    );
     if role == ROLE_RESPONDER {
         if rule == RULE_NODE {
             s.rule = RULE_NODE;
@@ -216,7 +240,7 @@ fn judge_role<C: Context>(ctx: C, s: &mut Scratch, role: u32, rule: u32) -> u32 
         let bound = bound(h.protocol, h.source_port, h.has_ports());
         return judge(ctx, s, &peer, Direction::Ingress, bound);
     }
-    let bound = bound(h.protocol, h.destination_port, h.has_ports());
+    let bound = bound(h.protocol, port, h.has_ports());
     judge(ctx, s, &peer, Direction::Egress, bound)
 }
 

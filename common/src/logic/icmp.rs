@@ -3,12 +3,15 @@
 use super::checksum::{add, difference, difference16};
 use super::conntrack::{holds, is_live};
 use super::context::{Context, Scratch, Tuple};
+use super::netfilter::behind;
 use super::outcome::Outcome;
 use super::parse::{Headers, LATER_FRAGMENT, PARSED, parse_quoted};
 use super::receive::unjudged;
 use super::rewrite::{Which, port_offset, rewrite, store_address};
 use super::wire::Icmp;
-use crate::abi::{Address, BACKEND_SIDE, EXTERNAL, FRONTEND_SIDE, HAIRPIN, Hook, NAT, SOURCE_SIDE};
+use crate::abi::{
+    Address, BACKEND_SIDE, EXTERNAL, FRONTEND_SIDE, HAIRPIN, Hook, NAT, NETFILTER, SOURCE_SIDE,
+};
 use crate::reason::Reason;
 
 /// No flow is known that the error is about: judge it like any other packet.
@@ -66,7 +69,14 @@ fn relate_from_pod<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     };
     let mut translated = false;
     let mut pod = s.judged.source().other();
-    if flow.flags() & (FRONTEND_SIDE | HAIRPIN) == FRONTEND_SIDE {
+    if flow.flags() & NETFILTER != 0 {
+        // netfilter translates errors, too.
+        match behind(ctx, s, flow) {
+            Some(behind) => flow = behind,
+            None => return UNRELATED,
+        }
+        pod = s.judged.source().other();
+    } else if flow.flags() & (FRONTEND_SIDE | HAIRPIN) == FRONTEND_SIDE {
         // The pod saw its Service where the network has the backend.
         let (address, port) = flow.nat();
         let inner = &s.inner;
@@ -97,9 +107,15 @@ fn relate_from_pod<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
 /// Somebody complains about a packet that the pod sent: the quoted source is the pod.
 #[inline(always)]
 fn relate_to_pod<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
-    let Some(flow) = ctx.flow(&s.judged.key) else {
+    let Some(mut flow) = ctx.flow(&s.judged.key) else {
         return UNRELATED;
     };
+    if flow.flags() & NETFILTER != 0 {
+        match behind(ctx, s, flow) {
+            Some(behind) => flow = behind,
+            None => return UNRELATED,
+        }
+    }
     let pod = s.judged.source();
     if flow.flags() & BACKEND_SIDE == 0 || !may_pass(ctx, flow, s, pod) {
         return UNRELATED;

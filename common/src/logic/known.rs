@@ -3,8 +3,9 @@
 use super::conntrack::{is_live, is_over, is_syn, note, opening_role};
 use super::context::{Context, Scratch};
 use super::entry::approval;
+use super::netfilter::behind;
 use super::parse::FLOW;
-use crate::abi::{BACKEND_SIDE, End, FlowRef, HAIRPIN, Hook, RULE_NONE, Side};
+use crate::abi::{BACKEND_SIDE, End, FlowRef, HAIRPIN, Hook, NETFILTER, RULE_NONE, Side};
 use crate::reason::Reason;
 
 /// The entry at the packet's own tuple, if any; [`known`] need not look again for what is not there.
@@ -19,13 +20,29 @@ pub(super) fn meet<C: Context>(ctx: C, s: &mut Scratch) -> Option<FlowRef> {
     flow
 }
 
-/// The live flow between exactly the packet's ends, if it may belong to that.
+/// The live flow between exactly the packet's ends, if it may belong to that; where netfilter translates, between the ends that it
+/// makes of them. The judged tuple is that flow's.
 #[inline(always)]
-pub(super) fn known<C: Context>(ctx: C, s: &Scratch) -> Option<FlowRef> {
+pub(super) fn known<C: Context>(ctx: C, s: &mut Scratch) -> Option<FlowRef> {
     if s.met == 0 {
         return None;
     }
-    let flow = ctx.flow(&s.tuple.key)?;
+    let mut flow = ctx.flow(&s.tuple.key)?;
+    if flow.flags() & NETFILTER != 0 {
+        // A SYN asks for a new connection, which is Weir's.
+        let found = if is_syn(&s.headers) {
+            None
+        } else {
+            behind(ctx, s, flow)
+        };
+        match found {
+            Some(behind) => flow = behind,
+            None => {
+                s.judged = s.tuple;
+                return None;
+            }
+        }
+    }
     let usable = flow.flags() & (BACKEND_SIDE | HAIRPIN) == BACKEND_SIDE
         && is_live(ctx, flow, s.headers.protocol, ctx.now());
     (usable && !(is_syn(&s.headers) && is_over(flow))).then_some(flow)
@@ -60,7 +77,7 @@ pub(super) enum Renewal {
     Opened,
 }
 
-/// Judges a flow that the pod in `s.endpoint` has not approved, or not under the present policies, and notes what comes of it.
+/// Judges a flow, at the judged tuple, that the pod in `s.endpoint` has not approved, or not under the present policies, and notes what comes of it.
 /// `judge_role` gives the rule (`RULE_NONE`: denied) for the pod's role and the rule that it had, if any.
 #[inline(always)]
 pub(super) fn renew<C: Context>(
@@ -70,7 +87,7 @@ pub(super) fn renew<C: Context>(
     hook: Hook,
     judge_role: impl FnOnce(C, &mut Scratch, u32, u32) -> u32,
 ) -> Renewal {
-    let source = s.tuple.source();
+    let source = s.judged.source();
     let local = local(hook, source);
     let end = flow.end(local);
     let again = end.role != 0 && end.endpoint == s.endpoint.id && !is_syn(&s.headers);

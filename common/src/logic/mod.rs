@@ -15,6 +15,7 @@ mod from_pod;
 mod icmp;
 mod known;
 mod masquerade;
+mod netfilter;
 mod outcome;
 mod parse;
 mod policy;

@@ -31,6 +31,7 @@ pub(super) fn refuse<C: Context>(ctx: C, s: &mut Scratch, reason: u32) -> Outcom
         reason if reason == Reason::NoServicePort as u32 => reject(ctx, s, Reason::NoServicePort),
         reason if reason == Reason::TupleClash as u32 => Outcome::drop(Reason::TupleClash),
         reason if reason == Reason::BackendGone as u32 => reject(ctx, s, Reason::BackendGone),
+        reason if reason == Reason::TakingOver as u32 => Outcome::drop(Reason::TakingOver),
         _ => Outcome::drop(Reason::Internal),
     }
 }

@@ -3,12 +3,14 @@
 use super::affinity::{remembered, set_for};
 use super::conntrack::{is_live, is_over, is_syn};
 use super::context::{Context, Scratch, Services, Tuple};
+use super::netfilter::is_early;
 use super::parse::Headers;
 use super::wire::{protocol, tcp};
 use crate::abi::{
     AFFINITY, Address, AffinityKey, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_GONE, BACKEND_SIDE,
     BackendState, DROP_EXTERNAL, DROP_INTERNAL, EXTERNAL, FRONTEND_SIDE, FlowRef, Frontend,
-    FrontendKey, NAT, NODE_PORT, SERVICES_ONLY, SOURCE_RANGES, Slot, SourceKey, WILDCARD, control,
+    FrontendKey, NAT, NETFILTER, NODE_PORT, SERVICES_ONLY, SHARED, SOURCE_RANGES, Slot, SourceKey,
+    WILDCARD, control,
 };
 use crate::reason::Reason;
 
@@ -73,6 +75,9 @@ fn seek<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     };
     if s.external != 0 && frontend.flags & NODE_PORT != 0 && goes_on(h) {
         return NOT_A_SERVICE;
+    }
+    if is_early(ctx, h) {
+        return Reason::TakingOver as u32;
     }
     if frontend.flags & SOURCE_RANGES != 0
         && !ctx.admits(&SourceKey::client(frontend.service, h.source))
@@ -185,7 +190,7 @@ fn keep<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     let Some(flow) = ctx.flow(&s.tuple.key) else {
         return NOT_A_SERVICE;
     };
-    if flow.flags() & (FRONTEND_SIDE | EXTERNAL) != FRONTEND_SIDE | external_flag(s) {
+    if flow.flags() & (FRONTEND_SIDE | EXTERNAL | NETFILTER) != FRONTEND_SIDE | external_flag(s) {
         return NOT_A_SERVICE;
     }
     let (backend, fingerprint) = flow.backend();
@@ -347,7 +352,7 @@ fn clashes<C: Context>(ctx: C, s: &Scratch) -> bool {
         return false;
     };
     !is_ours(flow, s)
-        && flow.flags() & BACKEND_SIDE != 0
+        && flow.flags() & (BACKEND_SIDE | SHARED) == BACKEND_SIDE
         && !is_over(flow)
         && is_live(ctx, flow, s.headers.protocol, ctx.now())
 }

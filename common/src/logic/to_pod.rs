@@ -5,13 +5,14 @@ use super::context::{Context, Direction, Scratch, Translation};
 use super::entry::insert;
 use super::icmp;
 use super::known::{Renewal, known, meet, passing, renew};
+use super::netfilter::{behind, is_early};
 use super::outcome::{Outcome, account, sample};
 use super::parse::FLOW;
 use super::policy::{bound, find_endpoint, judge};
 use super::receive::{receive, unjudged};
 use super::rewrite::{Which, rewrite};
 use crate::abi::{
-    BACKEND_SIDE, FlowRef, HAIRPIN, Hook, NAT, ROLE_RESPONDER, RULE_NODE, RULE_NONE,
+    BACKEND_SIDE, FlowRef, HAIRPIN, Hook, NAT, NETFILTER, ROLE_RESPONDER, RULE_NODE, RULE_NONE,
     RULE_NOT_ISOLATED,
 };
 use crate::reason::Reason;
@@ -42,18 +43,39 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
             return related;
         }
     }
-    if let Some(flow) = meet(ctx, s)
-        && flow.flags() & (BACKEND_SIDE | HAIRPIN) == BACKEND_SIDE
-    {
+    if let Some(flow) = meet(ctx, s) {
         let now = ctx.now();
-        let source = s.tuple.source();
-        let end = flow.end(source.other());
-        if is_approved(ctx, flow, HOOK, &s.headers, &end, now) {
-            note(ctx, flow, HOOK, &s.headers, source, now);
-            return deliver(ctx, s, flow, passing(HOOK, end.role));
+        if flow.flags() & NETFILTER != 0 {
+            let outcome = left_to_netfilter(ctx, s, flow, now);
+            if outcome != Outcome::UNDECIDED {
+                return outcome;
+            }
+        } else if flow.flags() & (BACKEND_SIDE | HAIRPIN) == BACKEND_SIDE {
+            let source = s.tuple.source();
+            let end = flow.end(source.other());
+            if is_approved(ctx, flow, HOOK, &s.headers, &end, now) {
+                note(ctx, flow, HOOK, &s.headers, source, now);
+                return deliver(ctx, s, flow, passing(HOOK, end.role));
+            }
         }
     }
     decide_new(ctx, s)
+}
+
+/// An answer of a Service in a connection that netfilter translates, and has translated by now.
+#[inline(never)]
+fn left_to_netfilter<C: Context>(ctx: C, s: &mut Scratch, front: FlowRef, now: u32) -> Outcome {
+    s.judged = s.tuple;
+    let Some(flow) = behind(ctx, s, front) else {
+        return Outcome::UNDECIDED;
+    };
+    let source = s.judged.source();
+    let end = flow.end(source.other());
+    if !is_approved(ctx, flow, HOOK, &s.headers, &end, now) {
+        return Outcome::UNDECIDED;
+    }
+    note(ctx, flow, HOOK, &s.headers, source, now);
+    Outcome::pass(passing(HOOK, end.role))
 }
 
 /// Lets a packet of a known flow in. The opener of a translated flow believes to talk to the frontend.
@@ -105,7 +127,9 @@ fn judge_role<C: Context>(ctx: C, s: &mut Scratch, role: u32, _: u32) -> u32 {
         return judge_ingress(ctx, s);
     }
     let h = &s.headers;
-    let (peer, bound) = (h.source, bound(h.protocol, h.source_port, h.has_ports()));
+    let source = s.judged.source() as usize & 1;
+    let (peer, port) = (s.judged.key.addresses[source], s.judged.key.ports[source]);
+    let bound = bound(h.protocol, port, h.has_ports());
     judge(ctx, s, &peer, Direction::Egress, bound)
 }
 
@@ -127,6 +151,9 @@ fn judge_ingress<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
 
 #[inline(never)]
 fn open<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
+    if is_early(ctx, &s.headers) {
+        return Outcome::drop(Reason::TakingOver);
+    }
     if judge_ingress(ctx, s) == RULE_NONE {
         return Outcome::drop(Reason::PolicyDenied);
     }

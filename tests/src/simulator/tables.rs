@@ -103,6 +103,12 @@ impl Simulator {
             .collect()
     }
 
+    /// Enters a flow, as an agent does.
+    pub fn enter_flow(&self, key: FlowKey, flow: Flow) {
+        let entry = Box::new(UnsafeCell::new(flow));
+        self.flows.borrow_mut().insert(key, entry);
+    }
+
     /// Forgets the flows that are chosen, as the kernel forgets what it has no room for.
     pub fn forget_flow(&self, chosen: impl Fn(&Flow) -> bool) {
         let keep = |flow: &mut Box<UnsafeCell<Flow>>| !chosen(flow.get_mut());

@@ -170,6 +170,19 @@ impl Map {
         unsafe { bpf(Command::MapUpdate, &mut attributes) }.map(drop)
     }
 
+    /// Inserts one element; `false` when there is one.
+    pub(crate) fn insert(&self, key: &[u8], value: &[u8]) -> io::Result<bool> {
+        const NO_EXIST: u64 = 1;
+        self.check(key.len(), value.len(), 1)?;
+        let mut attributes = self.element(key, address(value.as_ptr()));
+        attributes.flags = NO_EXIST;
+        // SAFETY: key and value have the map's sizes.
+        match unsafe { bpf(Command::MapUpdate, &mut attributes) } {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+            done => done.map(|_| true),
+        }
+    }
+
     /// Puts `inner` into slot `index` of a map of maps. When this returns, no program sees the map that was there before.
     pub(crate) fn update_inner(&self, index: u32, inner: &Self) -> io::Result<()> {
         self.update(&index.to_ne_bytes(), &inner.fd.as_raw_fd().to_ne_bytes())
