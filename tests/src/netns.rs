@@ -265,7 +265,7 @@ fn device_up(line: &str) -> Option<&str> {
 }
 
 /// Runs a command to its end and gives its standard output; its standard error is in the error.
-pub(crate) fn run(command: &mut Command) -> Result<String> {
+pub fn run(command: &mut Command) -> Result<String> {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -283,7 +283,7 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
 }
 
 /// Runs a command with `input` as its standard input.
-pub(crate) fn feed(command: &mut Command, input: &str) -> Result<()> {
+pub fn feed(command: &mut Command, input: &str) -> Result<()> {
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -19,12 +19,13 @@ use crate::workspace;
 use scan::{Scan, scan};
 
 /// Each module of the agent and what it may use: a module, or one item of a module.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("model", &[]),
     ("config", &[]),
     ("source", &[]),
     ("state", &[]),
     ("netlink", &[]),
+    ("takeover", &["netlink"]),
     ("compile", &[]),
     ("plan", &["compile"]),
     ("datapath", &["plan"]),
@@ -43,6 +44,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
             "source",
             "state",
             "netlink",
+            "takeover",
             "compile",
             "plan",
             "datapath",

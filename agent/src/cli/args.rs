@@ -88,6 +88,9 @@ pub enum Command {
         #[command(flatten)]
         query: LiveQuery,
     },
+    /// Take this node's Services over from kube-proxy: once Weir serves them and kube-proxy has ended, remove its rules (and only
+    /// these) from nf_tables. Connections that it has translated go on
+    Takeover(Takeover),
     /// Remove everything that agents left on this node: programs, links, pins
     Cleanup {
         /// Directory of the agent's pins
@@ -103,6 +106,37 @@ pub enum Command {
         #[arg(short, long, value_enum, default_value_t)]
         output: OutputFormat,
     },
+}
+
+/// `weir takeover`.
+#[derive(Args, Clone, Debug)]
+pub struct Takeover {
+    /// From whom
+    #[arg(long, value_enum, default_value_t)]
+    pub from: Predecessor,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Accept what pods send and get in chains that drop what the node forwards; `weir cleanup` takes that back
+    #[arg(long)]
+    pub fix_forward: bool,
+    /// Remove the rule that keeps netfilter translating for connections of kube-proxy's time: when there are none any more
+    #[arg(long, conflicts_with_all = ["dry_run", "fix_forward"])]
+    pub finish: bool,
+    /// Do it although no agent serves here, kube-proxy still runs, or (--finish) connections will be cut
+    #[arg(long)]
+    pub force: bool,
+    /// Output and agent
+    #[command(flatten)]
+    pub query: LiveQuery,
+}
+
+/// Who served Services before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Predecessor {
+    /// kube-proxy in mode nftables, or iptables by iptables-nft.
+    #[default]
+    KubeProxy,
 }
 
 /// `weir config`.

@@ -12,7 +12,7 @@ use super::args::{
     Command, ConfigCommand, ConntrackCommand, DocumentFormat, ListCommand, LiveQuery, MapCommand,
     OutputFormat, Query, Scope, ServiceCommand,
 };
-use super::{Outcome, colour, offline, print, write_out};
+use super::{Outcome, colour, offline, print, takeover, write_out};
 use crate::admin::{self, Client, FlowRow, MapDump, PodRow, PolicyRow, Status};
 use crate::config::{self, Effective, LogFormat, RunConfig, admin_socket};
 use crate::datapath;
@@ -48,6 +48,7 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
             dropped,
             query,
         } => flow_records(last, dropped, &query)?,
+        Command::Takeover(asked) => takeover::execute(&asked)?,
         Command::Cleanup { bpffs, run_dir } => cleanup(&bpffs, &run_dir)?,
         Command::Version { output } => {
             let version = print::Version::current();
@@ -187,6 +188,7 @@ fn flow_records(last: Option<usize>, dropped: bool, query: &LiveQuery) -> Result
 
 fn cleanup(bpffs: &Path, run_dir: &Path) -> Result<()> {
     datapath::cleanup(bpffs)?;
+    crate::takeover::remove_own()?;
     let socket = admin_socket(run_dir);
     match fs::remove_file(&socket) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -196,7 +198,7 @@ fn cleanup(bpffs: &Path, run_dir: &Path) -> Result<()> {
     }
 }
 
-fn ask<T: DeserializeOwned>(
+pub(super) fn ask<T: DeserializeOwned>(
     query: &LiveQuery,
     path: &str,
     parameters: &[(&str, &str)],
@@ -209,7 +211,7 @@ fn ask<T: DeserializeOwned>(
     Ok(runtime.block_on(client.get(path, parameters))?)
 }
 
-fn object<T: Serialize>(
+pub(super) fn object<T: Serialize>(
     output: OutputFormat,
     kind: &str,
     answer: &T,

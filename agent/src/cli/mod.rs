@@ -4,6 +4,7 @@ mod args;
 mod command;
 mod offline;
 pub mod print;
+mod takeover;
 #[cfg(test)]
 mod tests;
 

@@ -59,6 +59,8 @@ fn commands_are_read() {
         "weir policy list",
         "weir conntrack list -o json",
         "weir flows --last 10 --dropped",
+        "weir takeover --from kube-proxy --dry-run --fix-forward -o json",
+        "weir takeover --finish --force",
         "weir cleanup --bpffs /b",
         "weir version",
     ] {
@@ -76,6 +78,8 @@ fn usage_errors_exit_with_2_and_help_with_0() {
         ("weir explain a/b c/d --fix -o json", 2),
         ("weir status --node-name n1", 2),
         ("weir nonsense", 2),
+        ("weir takeover --finish --dry-run", 2),
+        ("weir takeover --from docker", 2),
         ("weir --help", 0),
         ("weir --version", 0),
     ] {

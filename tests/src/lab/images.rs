@@ -100,7 +100,7 @@ const ARCHIVE: &str = "images.tar";
 ///
 /// # Errors
 /// There is no Go, or it cannot fetch or build the modules.
-pub(crate) fn programs() -> Result<PathBuf> {
+pub fn programs() -> Result<PathBuf> {
     PROGRAMS.directory()
 }
 

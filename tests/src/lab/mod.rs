@@ -27,7 +27,7 @@ use std::thread;
 use anyhow::{Context as _, Result, ensure};
 use nix::unistd::geteuid;
 
-pub(crate) use images::programs;
+pub use images::programs;
 pub(crate) use machine::DIRECTORIES;
 
 pub use daemon::Daemon;

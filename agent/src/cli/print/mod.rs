@@ -4,6 +4,7 @@ mod explain;
 mod records;
 mod table;
 mod tables;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use serde::Serialize;
 pub use explain::{explanation, fixes};
 pub use records::flow_records;
 pub use tables::{flows, map_dump, pods, policies, services, status, version};
+pub use takeover::takeover;
 
 /// Version of every JSON answer: fields are only added under it.
 const API_VERSION: &str = "weir/v1";

@@ -1,0 +1,41 @@
+//! What `weir takeover` did.
+
+use std::fmt::Write as _;
+
+use crate::takeover::Report;
+
+/// `weir takeover`.
+#[must_use]
+pub fn takeover(report: &Report, dry_run: bool) -> String {
+    let (removed, accepting) = if dry_run {
+        ("would remove", "would accept")
+    } else {
+        ("removed", "accepts")
+    };
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    for part in &report.removed {
+        let _ = writeln!(text, "{removed} {part}");
+    }
+    if report.removed.is_empty() {
+        text.push_str("kube-proxy has no rules in nf_tables here\n");
+    } else if !dry_run {
+        text.push_str(
+            "connections that kube-proxy has translated stay netfilter's; when they have ended: weir takeover --finish\n",
+        );
+    }
+    for part in &report.kept {
+        let _ = writeln!(text, "left {part}: the kubelet's, too");
+    }
+    if !report.legacy.is_empty() {
+        let _ = writeln!(
+            text,
+            "not looked into: tables {} of the old iptables; if kube-proxy used them: kube-proxy --cleanup",
+            report.legacy.join(", ")
+        );
+    }
+    for chain in &report.accepting {
+        let _ = writeln!(text, "{accepting} what pods send and get in chain {chain}");
+    }
+    text
+}

@@ -1,0 +1,115 @@
+//! `weir takeover`.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, bail};
+
+use super::args::{LiveQuery, Predecessor, Takeover};
+use super::command::{ask, object};
+use super::{print, write_out};
+use crate::admin::Status;
+use crate::netlink::{self, LinkTable, netfilter};
+use crate::takeover::{self, Change, DeviceName};
+
+pub(super) fn execute(asked: &Takeover) -> Result<()> {
+    let Predecessor::KubeProxy = asked.from;
+    if asked.finish {
+        return finish(asked);
+    }
+    if !asked.force && !asked.dry_run {
+        ensure_served(&asked.query)?;
+        if let Some(seen) = takeover::kube_proxy() {
+            bail!(
+                "kube-proxy still runs ({seen}) and would make its rules again: end it first, for example by \
+                 `kubectl -n kube-system delete daemonset kube-proxy`"
+            );
+        }
+    }
+    let forward = if asked.fix_forward {
+        pod_devices(&asked.query)?
+    } else {
+        BTreeSet::new()
+    };
+    let wanted = Change {
+        kube_proxy: true,
+        forward,
+    };
+    let mut report = takeover::carry_out(&wanted, asked.dry_run)?;
+    report.legacy = takeover::legacy_tables();
+    object(asked.query.output, "Takeover", &report, |report| {
+        print::takeover(report, asked.dry_run)
+    })
+}
+
+fn finish(asked: &Takeover) -> Result<()> {
+    let left =
+        netfilter::translated().context("cannot list the connections that netfilter tracks")?;
+    if left > 0 && !asked.force {
+        bail!(
+            "netfilter still translates {left} connections, which would be cut if they are of kube-proxy's time \
+             (`conntrack -L --dst-nat` lists them): wait until they end, or use --force"
+        );
+    }
+    let text = if takeover::finish()? {
+        "removed table inet weir: netfilter translates for kube-proxy's connections no more\n"
+    } else {
+        "nothing to remove\n"
+    };
+    Ok(write_out(text)?)
+}
+
+/// Without anybody else, Services must not lose kube-proxy.
+fn ensure_served(query: &LiveQuery) -> Result<()> {
+    let status: Status = ask(query, "/v1/status", &[]).context(
+        "whether Weir serves here cannot be found out (--force removes the rules all the same)",
+    )?;
+    if !status.synced || status.last_error.is_some() {
+        bail!(
+            "Weir does not serve here yet, see `weir status`: try again when it does, or use --force"
+        );
+    }
+    Ok(())
+}
+
+/// What leads to pods, as rules name it: bridges, and what the names of veths begin with.
+pub(super) fn pod_devices(query: &LiveQuery) -> Result<BTreeSet<DeviceName>> {
+    let status: Status = ask(query, "/v1/status", &[])?;
+    let devices = status.devices.iter().filter(|device| !device.uplink);
+    let indexes: Vec<u32> = devices.map(|device| device.ifindex).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    let table = runtime.block_on(netlink::links())?;
+    let names: BTreeSet<_> = indexes
+        .iter()
+        .filter_map(|ifindex| rule_name(&table, *ifindex))
+        .collect();
+    if names.is_empty() {
+        bail!("no pod's device is known here: try again when `weir status` shows one");
+    }
+    Ok(names)
+}
+
+/// The bridge that a pod's device is a port of, else what the device's name begins with.
+fn rule_name(table: &LinkTable, ifindex: u32) -> Option<DeviceName> {
+    let link = table.links.get(&ifindex)?;
+    let bridge = link.controller.and_then(|bridge| table.links.get(&bridge));
+    Some(match bridge {
+        Some(bridge) => DeviceName {
+            name: bridge.name.clone(),
+            prefix: false,
+        },
+        // veth1a2b3c4d: the rest is a number or a part of a hash.
+        None => match link.name.trim_end_matches(|c: char| c.is_ascii_hexdigit()) {
+            "" => DeviceName {
+                name: link.name.clone(),
+                prefix: false,
+            },
+            name => DeviceName {
+                name: name.to_owned(),
+                prefix: true,
+            },
+        },
+    })
+}
