@@ -8,6 +8,7 @@ pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod datapath;
+pub mod doctor;
 pub mod explain;
 pub mod flows;
 pub mod metrics;

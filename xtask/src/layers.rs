@@ -19,13 +19,14 @@ use crate::workspace;
 use scan::{Scan, scan};
 
 /// Each module of the agent and what it may use: a module, or one item of a module.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("model", &[]),
     ("config", &[]),
     ("source", &[]),
     ("state", &[]),
     ("netlink", &[]),
     ("takeover", &["netlink"]),
+    ("doctor", &["netlink", "takeover"]),
     ("compile", &[]),
     ("plan", &["compile"]),
     ("datapath", &["plan"]),
@@ -45,6 +46,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
             "state",
             "netlink",
             "takeover",
+            "doctor",
             "compile",
             "plan",
             "datapath",

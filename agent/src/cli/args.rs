@@ -88,6 +88,16 @@ pub enum Command {
         #[command(flatten)]
         query: LiveQuery,
     },
+    /// What on this node stands in Weir's way, and the command that removes it
+    #[command(after_help = "Exit codes: 0 nothing found, 1 something, 2 error.")]
+    Doctor {
+        /// Directory of the agent's pins
+        #[arg(long, env = "WEIR_BPFFS", value_name = "DIR", default_value = BPFFS)]
+        bpffs: PathBuf,
+        /// Output and agent
+        #[command(flatten)]
+        query: LiveQuery,
+    },
     /// Take this node's Services over from kube-proxy: once Weir serves them and kube-proxy has ended, remove its rules (and only
     /// these) from nf_tables. Connections that it has translated go on
     Takeover(Takeover),

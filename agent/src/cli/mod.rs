@@ -2,6 +2,7 @@
 
 mod args;
 mod command;
+mod doctor;
 mod offline;
 pub mod print;
 mod takeover;

@@ -59,6 +59,7 @@ fn commands_are_read() {
         "weir policy list",
         "weir conntrack list -o json",
         "weir flows --last 10 --dropped",
+        "weir doctor --bpffs /b -o json",
         "weir takeover --from kube-proxy --dry-run --fix-forward -o json",
         "weir takeover --finish --force",
         "weir cleanup --bpffs /b",

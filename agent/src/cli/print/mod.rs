@@ -1,5 +1,6 @@
 //! Answers as text: tables in kubectl's look, and JSON.
 
+mod doctor;
 mod explain;
 mod records;
 mod table;
@@ -10,6 +11,7 @@ mod tests;
 
 use serde::Serialize;
 
+pub use doctor::findings;
 pub use explain::{explanation, fixes};
 pub use records::flow_records;
 pub use tables::{flows, map_dump, pods, policies, services, status, version};

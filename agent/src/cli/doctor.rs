@@ -1,0 +1,53 @@
+//! `weir doctor`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::Outcome;
+use super::args::LiveQuery;
+use super::command::{ask, object};
+use super::print;
+use crate::admin::{PodRow, Status};
+use crate::doctor::{self, Known};
+
+pub(super) fn execute(bpffs: &Path, query: &LiveQuery) -> Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    // Without an agent there is all the more to find.
+    let facts = runtime.block_on(doctor::gather(known(query).ok(), bpffs))?;
+    let findings = doctor::findings(&facts);
+    let items = print::Items { items: &findings };
+    object(query.output, "FindingList", &items, |list| {
+        print::findings(list.items)
+    })?;
+    Ok(if findings.is_empty() {
+        Outcome::Yes
+    } else {
+        Outcome::No
+    })
+}
+
+/// What the agent knows of devices.
+fn known(query: &LiveQuery) -> Result<Known> {
+    let status: Status = ask(query, "/v1/status", &[])?;
+    let pods: Vec<PodRow> = ask(query, "/v1/endpoints", &[])?;
+    let mut known = Known::default();
+    for device in status.devices {
+        if device.uplink {
+            known.nets.insert(device.ifindex);
+            continue;
+        }
+        known.pods.insert(device.ifindex);
+        let behind = pods
+            .iter()
+            .filter(|row| row.device.as_ref() == Some(&device.name));
+        let addresses = behind.flat_map(|row| &row.addresses);
+        known
+            .addresses
+            .extend(addresses.map(|address| (*address, device.ifindex)));
+    }
+    Ok(known)
+}

@@ -1,0 +1,224 @@
+use super::{Device, Facts, Finding, findings};
+use crate::netlink::netfilter::{
+    Addresses, Chain, Hook, Matches, Rule, Ruleset, TableFamily, TableId, Verdict,
+};
+use crate::takeover::{Part, Running};
+
+const POD: &str = "10.244.1.2";
+
+fn device(name: &str, uplink: bool) -> Device {
+    Device {
+        name: name.to_owned(),
+        forwarder: name.to_owned(),
+        uplink,
+        forwards_v4: true,
+        forwards_v6: Some(true),
+        ..Device::default()
+    }
+}
+
+/// A node that is as it should be.
+fn sound() -> Facts {
+    Facts {
+        served: true,
+        forwards_v4: true,
+        forwards_v6: true,
+        devices: vec![device("veth1", false), device("eth0", true)],
+        pods: vec![(POD.parse().expect("address"), "veth1".to_owned())],
+        ..Facts::default()
+    }
+}
+
+fn only(facts: &Facts) -> Finding {
+    let mut found = findings(facts);
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+#[test]
+fn nothing_is_found_on_a_sound_node() {
+    assert_eq!(findings(&sound()), []);
+}
+
+/// Each change of a sound node, the name of what is found then, and what the fix says.
+#[test]
+fn each_fault_is_found_alone_with_its_fix() {
+    type Fault = fn(&mut Facts);
+    let faults: [(Fault, &str, &str); 9] = [
+        (
+            |facts| facts.bpffs = Some("/sys/fs/bpf".to_owned()),
+            "no-bpf-file-system",
+            "weir init --mount /sys/fs/bpf",
+        ),
+        (
+            |facts| {
+                let (id, in_pod) = (7, false);
+                facts.kube_proxy = Some(Running::Process { id, in_pod });
+            },
+            "kube-proxy-runs",
+            "kill 7",
+        ),
+        (
+            |facts| facts.kube_proxy = Some(Running::Port { mode: "iptables" }),
+            "kube-proxy-runs",
+            "kubectl -n kube-system delete daemonset kube-proxy",
+        ),
+        (
+            |facts| {
+                facts.remains = vec![Part {
+                    table: "ip kube-proxy".to_owned(),
+                    chains: vec![],
+                    leading: 0,
+                }];
+            },
+            "kube-proxy-rules",
+            "weir takeover",
+        ),
+        (
+            |facts| {
+                facts.forwards_v4 = false;
+                facts.devices[0].forwards_v4 = false;
+            },
+            "forwarding-off-v4",
+            "sysctl -w net.ipv4.ip_forward=1",
+        ),
+        (
+            |facts| facts.devices[0].forwards_v4 = false,
+            "forwarding-off-v4",
+            "sysctl -w net.ipv4.conf.veth1.forwarding=1",
+        ),
+        (
+            |facts| facts.devices[1].forwards_v6 = Some(false),
+            "forwarding-off-v6",
+            "sysctl -w net.ipv6.conf.eth0.forwarding=1",
+        ),
+        (
+            |facts| {
+                facts.rp_filter = 1;
+                facts.devices.push(device("eth0.100", true));
+                facts.devices[1].rp_filter = 2;
+            },
+            "strict-reverse-path",
+            "sysctl -w net.ipv4.conf.eth0/100.rp_filter=2",
+        ),
+        (
+            |facts| facts.ruleset = dropping(vec![]),
+            "forward-dropped",
+            "weir takeover --fix-forward",
+        ),
+    ];
+    for (fault, name, fix) in faults {
+        let mut facts = sound();
+        fault(&mut facts);
+        let found = only(&facts);
+        assert_eq!((found.name, found.fix.as_str()), (name, fix));
+    }
+}
+
+#[test]
+fn one_uplink_may_be_strict() {
+    let mut facts = sound();
+    facts.rp_filter = 1;
+    assert_eq!(findings(&facts), []);
+}
+
+/// A chain that drops what it forwards but for these rules.
+fn dropping(rules: Vec<(&str, Matches, Verdict)>) -> Ruleset {
+    let table = TableId::new(TableFamily::V4, "filter");
+    let chain = |name: &str, hook| Chain {
+        table: table.clone(),
+        name: name.to_owned(),
+        hook,
+    };
+    let forward = Hook {
+        number: 2,
+        priority: 0,
+        kind: "filter".to_owned(),
+        drops: true,
+    };
+    let rules = (1..)
+        .zip(rules)
+        .map(|(handle, (name, matches, verdict))| Rule {
+            table: table.clone(),
+            chain: name.to_owned(),
+            handle,
+            matches,
+            verdict: Some(verdict),
+            comment: None,
+        });
+    Ruleset {
+        chains: vec![chain("FORWARD", Some(forward)), chain("CNI", None)],
+        rules: rules.collect(),
+        ..Ruleset::default()
+    }
+}
+
+#[test]
+fn rules_that_accept_pods_are_understood() {
+    let network = |text: &str| vec![Addresses::Network(text.parse().expect("network"))];
+    let from = |text: &str| Matches {
+        from: network(text),
+        ..Matches::default()
+    };
+    let to = |text: &str| Matches {
+        to: network(text),
+        ..Matches::default()
+    };
+    let any = Matches::default;
+    let jump = || Verdict::Jump("CNI".to_owned());
+    let established = Matches {
+        states: Some(2 | 4),
+        ..Matches::default()
+    };
+    for (rules, open) in [
+        (vec![("FORWARD", any(), Verdict::Accept)], true),
+        (vec![("FORWARD", established, Verdict::Accept)], false),
+        (
+            vec![("FORWARD", from("10.244.0.0/16"), Verdict::Accept)],
+            false,
+        ),
+        (
+            vec![
+                ("FORWARD", any(), jump()),
+                ("CNI", from("10.244.0.0/16"), Verdict::Accept),
+                ("CNI", to("10.244.0.0/16"), Verdict::Accept),
+            ],
+            true,
+        ),
+        (
+            vec![
+                ("FORWARD", from(POD), Verdict::Drop),
+                ("FORWARD", any(), Verdict::Accept),
+            ],
+            false,
+        ),
+        (
+            vec![
+                ("FORWARD", any(), jump()),
+                ("CNI", any(), Verdict::Return),
+                ("CNI", any(), Verdict::Accept),
+            ],
+            false,
+        ),
+        (
+            vec![("FORWARD", any(), jump()), ("CNI", any(), jump())],
+            false,
+        ),
+    ] {
+        let facts = Facts {
+            ruleset: dropping(rules.clone()),
+            ..sound()
+        };
+        assert_eq!(findings(&facts).is_empty(), open, "{rules:?}");
+    }
+}
+
+#[test]
+fn chains_of_the_other_family_do_not_matter() {
+    let mut ruleset = dropping(vec![]);
+    for chain in &mut ruleset.chains {
+        chain.table.family = TableFamily::V6;
+    }
+    let facts = Facts { ruleset, ..sound() };
+    assert_eq!(findings(&facts), []);
+}
