@@ -30,6 +30,8 @@ pub enum Reason {
     NotService = 12,
     /// First packet of a flow between a client outside and a Service.
     Translated = 13,
+    /// Sent on by XDP, past the node's network stack.
+    FastPath = 14,
 
     /// The pod is isolated and no rule allows the flow.
     PolicyDenied = 64,
@@ -72,7 +74,7 @@ impl Reason {
     pub const SLOTS: u32 = 128;
 
     /// Every reason.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::PolicyAllowed,
         Self::NotIsolated,
         Self::Established,
@@ -86,6 +88,7 @@ impl Reason {
         Self::NotLocal,
         Self::NotService,
         Self::Translated,
+        Self::FastPath,
         Self::PolicyDenied,
         Self::SpoofedSource,
         Self::Truncated,
@@ -134,6 +137,7 @@ impl Reason {
             Self::NotLocal => "not_local",
             Self::NotService => "not_service",
             Self::Translated => "translated",
+            Self::FastPath => "fast_path",
             Self::PolicyDenied => "policy_denied",
             Self::SpoofedSource => "spoofed_source",
             Self::Truncated => "truncated",

@@ -9,16 +9,19 @@ mod log;
 mod maps;
 mod skb;
 mod sock_addr;
+mod xdp;
 
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
-use aya_ebpf::macros::{cgroup_sock_addr, classifier};
-use aya_ebpf::programs::{SockAddrContext, TcContext};
+use aya_ebpf::macros::{cgroup_sock_addr, classifier, xdp};
+use aya_ebpf::programs::{SockAddrContext, TcContext, XdpContext};
 use weir_common::abi::{Hook, Verdict};
 use weir_common::logic::{self, Outcome};
 
 use crate::skb::Skb;
 use crate::sock_addr::SockAddr;
+use crate::xdp::Xdp;
 
 /// Ingress of the host end of a pod's veth.
 #[classifier]
@@ -73,6 +76,20 @@ fn to_net(ctx: TcContext) -> i32 {
             act(skb, outcome)
         }
         None => TC_ACT_SHOT,
+    }
+}
+
+/// The driver of an uplink, before everything else. What it does not send on meets `from_net`.
+#[xdp]
+fn xdp_net(ctx: XdpContext) -> u32 {
+    // In `from_net`'s place, which does not run meanwhile.
+    let Some(scratch) = maps::scratch(Hook::FromNet) else {
+        return XDP_PASS;
+    };
+    match logic::xdp_net(Xdp::new(ctx.ctx), scratch).verdict() {
+        Verdict::Pass => XDP_PASS,
+        Verdict::Return => XDP_TX,
+        Verdict::Drop => XDP_DROP,
     }
 }
 

@@ -10,6 +10,8 @@ mod bypass;
 mod external;
 #[path = "logic/external_errors.rs"]
 mod external_errors;
+#[path = "logic/fast.rs"]
+mod fast;
 #[path = "logic/netfilter.rs"]
 mod netfilter;
 #[path = "logic/node.rs"]

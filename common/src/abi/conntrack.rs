@@ -136,6 +136,8 @@ pub const EXTERNAL: u16 = 1 << 5;
 /// Flag of [`Flow`]: this entry holds a port of the node, from which a client outside reaches a backend on another node, and leads
 /// the answers back: `nat_address` and `nat_port` are the client's.
 pub const SOURCE_SIDE: u16 = 1 << 6;
+/// Flag of [`Flow`]: XDP has carried this flow alone, and the node's network stack knows nothing of it.
+pub const FAST: u16 = 1 << 7;
 
 /// Flag of [`Flow`], frontend side: netfilter translates the flow, which was opened before Weir served here; `source_address` and
 /// `source_port` are what the backend sees as the client's.
@@ -263,6 +265,15 @@ impl FlowRef {
     pub fn flags(self) -> u16 {
         // SAFETY: projection to a field of a valid entry.
         self.get(|flow| unsafe { &raw mut (*flow).flags })
+    }
+
+    /// Sets or clears [`FAST`], the one flag that changes while an entry lives.
+    #[inline(always)]
+    pub fn set_fast(self, fast: bool) {
+        let others = self.flags() & !FAST;
+        let flags = if fast { others | FAST } else { others };
+        // SAFETY: projection to a field of a valid entry.
+        self.set(|flow| unsafe { &raw mut (*flow).flags }, flags);
     }
 
     /// See [`Flow::opener`].

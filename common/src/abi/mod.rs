@@ -14,8 +14,9 @@ mod socket;
 
 pub use address::{Address, PrefixKey};
 pub use conntrack::{
-    BACKEND_SIDE, EXTERNAL, End, FRONTEND_SIDE, Flow, FlowKey, FlowRef, FragmentKey, FragmentPorts,
-    HAIRPIN, NAT, NETFILTER, OPENER_HIGH, ROLE_OPENER, ROLE_RESPONDER, SHARED, SOURCE_SIDE, Side,
+    BACKEND_SIDE, EXTERNAL, End, FAST, FRONTEND_SIDE, Flow, FlowKey, FlowRef, FragmentKey,
+    FragmentPorts, HAIRPIN, NAT, NETFILTER, OPENER_HIGH, ROLE_OPENER, ROLE_RESPONDER, SHARED,
+    SOURCE_SIDE, Side,
 };
 pub use device::{DEVICES, Device};
 pub use event::{Counter, Event, Hook, Verdict};

@@ -1,5 +1,6 @@
 //! The Internet checksum (RFC 1071), incrementally (RFC 1624), in the arithmetic of the kernel's `__wsum`.
 
+use super::parse::Headers;
 use crate::abi::Address;
 
 /// Sum with end-around carry.
@@ -30,6 +31,21 @@ pub fn difference(old: &Address, new: &Address) -> u32 {
 #[must_use]
 pub(super) const fn difference16(old: u16, new: u16) -> u32 {
     add(!(old as u32), new as u32)
+}
+
+/// Sum of the pseudo header between two ends, whichever is the source, of `length` bytes from the transport header on.
+#[inline(always)]
+#[must_use]
+pub(super) fn pseudo_header(h: &Headers, protocol_number: u8, length: u32) -> u32 {
+    let mut sum = add(h.source.words[3], h.destination.words[3]);
+    if h.v6 == 1 {
+        let (a, b) = (&h.source.words, &h.destination.words);
+        sum = add(
+            add(sum, add(a[0], b[0])),
+            add(add(a[1], b[1]), add(a[2], b[2])),
+        );
+    }
+    add(add(sum, length.to_be()), u32::from(protocol_number).to_be())
 }
 
 /// A 32-bit sum as the 16 bits that go into a packet.

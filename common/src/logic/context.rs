@@ -126,6 +126,42 @@ pub trait Maps: Services {
     fn emit(&self, event: &Event);
 }
 
+/// A question to the kernel's routing tables, and the answer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Route {
+    /// Where the packet comes from, as the backend or client at the far end is called.
+    pub source: Address,
+    /// Where it goes.
+    pub destination: Address,
+    /// In host byte order.
+    pub source_port: u16,
+    /// In host byte order.
+    pub destination_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Always 0.
+    pub reserved: [u8; 3],
+    /// 1 for IPv6.
+    pub v6: u32,
+    /// IPv4: type of service. IPv6: traffic class and flow label, as on the wire.
+    pub class: u32,
+    /// Bytes from the IP header on, which must fit the MTU; 0 if they need not.
+    pub length: u32,
+    /// The device that it leaves by.
+    pub ifindex: u32,
+    /// Ethernet address of that device.
+    pub from: [u16; 3],
+    /// Ethernet address of the neighbour that it goes to.
+    pub to: [u16; 3],
+}
+
+/// The kernel's routing tables, for packets that go past its network stack.
+pub trait Routes {
+    /// Where a packet that came in by this device goes on; false where anything but sending it to a known neighbour is due.
+    fn route(&self, route: &mut Route) -> bool;
+}
+
 /// Everything at once; small and passed by value.
 pub trait Context: Packet + Env + Maps {}
 
@@ -230,6 +266,8 @@ pub struct Scratch {
     pub endpoint: Endpoint,
     /// The device that the packet leaves by.
     pub device: Device,
+    /// How it gets to the next machine.
+    pub route: Route,
     /// Which way that pod is being judged.
     pub direction: Direction,
     /// An entry about to be inserted.

@@ -97,23 +97,31 @@ fn left_to_netfilter<C: Context>(ctx: C, s: &Scratch, front: FlowRef) -> Outcome
 /// A later packet from a client to a Service.
 #[inline(never)]
 fn established<C: Context>(ctx: C, s: &mut Scratch, front: FlowRef) -> Outcome {
+    match follow(ctx, s, front) {
+        Some(_) => deliver(ctx, s, Reason::Established),
+        None => Outcome::UNDECIDED,
+    }
+}
+
+/// The backend-side entry of the flow that the packet belongs to by its frontend-side entry, if it may go on; `s.judged` is its
+/// tuple. Notes the packet in both.
+#[inline(always)]
+pub(super) fn follow<C: Context>(ctx: C, s: &mut Scratch, front: FlowRef) -> Option<FlowRef> {
     let (address, port) = front.nat();
     let (backend, fingerprint) = front.backend();
     let h = &s.headers;
     if !is_served(ctx, backend, fingerprint, h) {
-        return Outcome::UNDECIDED;
+        return None;
     }
     s.judged = Tuple::new(&h.source, h.source_port, &address, port, h.protocol);
-    let Some(flow) = ctx.flow(&s.judged.key) else {
-        return Outcome::UNDECIDED;
-    };
+    let flow = ctx.flow(&s.judged.key)?;
     let now = ctx.now();
     if !is_ours(flow, s) || !is_live(ctx, flow, h.protocol, now) || (is_syn(h) && is_over(flow)) {
-        return Outcome::UNDECIDED;
+        return None;
     }
     touch(ctx, flow, s, s.judged.source(), now);
     touch(ctx, front, s, s.tuple.source(), now);
-    deliver(ctx, s, Reason::Established)
+    Some(flow)
 }
 
 /// An answer to a port of the node that stands for a client.
@@ -170,7 +178,7 @@ fn begin<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
 /// Puts the flow into the table. One to the same backend through the same frontend that lives goes on, with what it has been
 /// allowed and given: only its frontend-side entry was lost.
 #[inline(never)]
-fn enter<C: Context>(ctx: C, s: &mut Scratch) -> bool {
+pub(super) fn enter<C: Context>(ctx: C, s: &mut Scratch) -> bool {
     let source = s.judged.source();
     if let Some(flow) = ctx.flow(&s.judged.key) {
         let now = ctx.now();
@@ -198,7 +206,7 @@ fn deliver<C: Context>(ctx: C, s: &mut Scratch, reason: Reason) -> Outcome {
 
 /// Notes a packet from `side`. It is counted where it leaves the node's own network, see `conntrack::note`.
 #[inline(always)]
-fn touch<C: Context>(ctx: C, flow: FlowRef, s: &Scratch, side: Side, now: u32) {
+pub(super) fn touch<C: Context>(ctx: C, flow: FlowRef, s: &Scratch, side: Side, now: u32) {
     if ctx.dry_run() {
         return;
     }

@@ -12,6 +12,8 @@ use crate::reason::Reason;
 
 /// Ports tried before giving up. A range that is full to nine tenths has a free one among these 11 times in 12.
 const TRIES: u32 = 24;
+/// Beside the number of a port: the flow did not have it before.
+const TAKEN_NOW: u32 = 1 << 16;
 
 /// Sends a client's packet on with the source that its flow has on this device, or gets now. `flow` is the backend-side entry.
 #[inline(never)]
@@ -22,23 +24,35 @@ pub(super) fn masquerade<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef) -> 
     s.device = device;
     s.judged = s.tuple;
     let address = device.address(s.headers.v6 == 1);
+    match source_port(ctx, s, flow) {
+        0 => Outcome::drop(Reason::NoSourcePort),
+        port if port & TAKEN_NOW != 0 => send(ctx, s, &address, port as u16, Reason::Translated),
+        port => send(ctx, s, &address, port as u16, Reason::Established),
+    }
+}
+
+/// The port that the flow has on the device in `s.device`, or gets now; 0 if there is none for it. The packet's destination in
+/// `s.headers` is the backend.
+#[inline(always)]
+pub(super) fn source_port<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef) -> u32 {
+    let address = s.device.address(s.headers.v6 == 1);
     let (known, port) = flow.source();
     let known = port != 0 && known == address;
     let port = if known { port } else { 0 };
     if known && is_held(ctx, s, &address, port) {
-        return send(ctx, s, &address, port, Reason::Established);
+        return u32::from(port);
     }
     if address.is_unspecified() {
-        return Outcome::drop(Reason::NoSourcePort);
+        return 0;
     }
     let port = find_port(ctx, s, port);
     if port == 0 {
-        return Outcome::drop(Reason::NoSourcePort);
+        return 0;
     }
     if !ctx.dry_run() {
         flow.set_source(address, port as u16);
     }
-    send(ctx, s, &address, port as u16, Reason::Translated)
+    port | TAKEN_NOW
 }
 
 #[inline(always)]

@@ -9,6 +9,7 @@ mod checksum;
 mod conntrack;
 mod context;
 mod entry;
+mod fast;
 mod fragment;
 mod from_net;
 mod from_pod;
@@ -30,7 +31,10 @@ mod wire;
 
 pub use checksum::{difference, fold, replace};
 pub use conntrack::timeout_seconds;
-pub use context::{Context, Env, Maps, Packet, Scratch, Services, Tuple, nanoseconds};
+pub use context::{
+    Context, Env, Maps, Packet, Route, Routes, Scratch, Services, Tuple, nanoseconds,
+};
+pub use fast::xdp_net;
 pub use from_net::from_net;
 pub use from_pod::from_pod;
 pub use outcome::Outcome;

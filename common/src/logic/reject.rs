@@ -2,7 +2,7 @@
 
 use core::hint::black_box;
 
-use super::checksum::{add, fold};
+use super::checksum::{add, fold, pseudo_header};
 use super::context::{Context, Scratch};
 use super::outcome::Outcome;
 use super::parse::{FLOW, Headers, LATER_FRAGMENT, wire_ports};
@@ -163,20 +163,6 @@ fn sum_words<C: Context>(ctx: C, offset: u32, words: u32, mut sum: u32) -> Optio
 fn word(first: u16, second: u16) -> u32 {
     let ([a, b], [c, d]) = (first.to_ne_bytes(), second.to_ne_bytes());
     u32::from_ne_bytes([a, b, c, d])
-}
-
-/// Sum of the pseudo header of an answer; the order of the addresses does not matter.
-#[inline(always)]
-fn pseudo_header(h: &Headers, protocol_number: u8, length: u32) -> u32 {
-    let mut sum = add(h.source.words[3], h.destination.words[3]);
-    if h.v6 == 1 {
-        let (a, b) = (&h.source.words, &h.destination.words);
-        sum = add(
-            add(sum, add(a[0], b[0])),
-            add(add(a[1], b[1]), add(a[2], b[2])),
-        );
-    }
-    add(add(sum, length.to_be()), u32::from(protocol_number).to_be())
 }
 
 /// Writes the IP header of an answer: from the packet's destination to its source, `length` bytes behind it.

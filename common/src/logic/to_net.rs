@@ -11,7 +11,9 @@ use super::parse::{FLOW, WHOLE};
 use super::receive::receive_from_network;
 use super::rewrite::{Which, rewrite};
 use super::wire::protocol;
-use crate::abi::{BACKEND_SIDE, EXTERNAL, FRONTEND_SIDE, FlowRef, FrontendKey, Hook, NODE_PORT};
+use crate::abi::{
+    BACKEND_SIDE, EXTERNAL, FAST, FRONTEND_SIDE, FlowRef, FrontendKey, Hook, NODE_PORT,
+};
 use crate::reason::Reason;
 
 const HOOK: Hook = Hook::ToNet;
@@ -50,6 +52,10 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
         || !is_live(ctx, flow, s.headers.protocol, now)
     {
         return other(ctx, s);
+    }
+    if flow.flags() & FAST != 0 && !ctx.dry_run() {
+        // From here on the stack has seen part of it, and must see the rest.
+        flow.set_fast(false);
     }
     note(ctx, flow, HOOK, &s.headers, s.tuple.source(), now);
     if flow.opener() == s.tuple.source() {

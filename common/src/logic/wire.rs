@@ -42,7 +42,7 @@ pub(super) mod tcp {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, PartialEq, Eq)]
 pub(super) struct MacAddress(pub(super) [u16; 3]);
 
 #[repr(C)]

@@ -8,7 +8,7 @@ use weir_common::abi::{
     Flow, FlowKey, FlowRef, FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range,
     Segment, Slot, SourceKey, VerdictKey,
 };
-use weir_common::logic::{Env, Maps, Services, nanoseconds};
+use weir_common::logic::{Env, Maps, Route, Routes, Services, nanoseconds};
 
 use super::tables::Simulator;
 
@@ -147,5 +147,17 @@ impl Maps for Context<'_> {
 
     fn emit(&self, event: &Event) {
         self.0.events.borrow_mut().push(*event);
+    }
+}
+
+impl Routes for Context<'_> {
+    fn route(&self, route: &mut Route) -> bool {
+        let words = |[a, b, c, d, e, f]: [u8; 6]| [[a, b], [c, d], [e, f]].map(u16::from_ne_bytes);
+        let Some(hop) = self.0.routes.get(&route.destination) else {
+            return false;
+        };
+        route.ifindex = hop.ifindex;
+        (route.from, route.to) = (words(hop.from), words(hop.to));
+        route.length <= hop.mtu
     }
 }

@@ -6,4 +6,4 @@ mod socket;
 mod tables;
 
 pub use socket::{SimulatedSocket, mapped};
-pub use tables::{Simulator, Step};
+pub use tables::{NextHop, Simulator, Step};

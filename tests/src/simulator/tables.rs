@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use weir::plan::MemoryMaps;
 use weir_common::abi::{
-    Affinity, AffinityKey, Counter, Device, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Hook,
-    Verdict,
+    Address, Affinity, AffinityKey, Counter, Device, Event, Flow, FlowKey, FragmentKey,
+    FragmentPorts, Hook, Verdict,
 };
 use weir_common::logic::{self, Scratch};
 
@@ -18,6 +18,8 @@ pub struct Simulator {
     pub maps: MemoryMaps,
     /// Uplinks and tunnel devices.
     pub devices: BTreeMap<u32, Device>,
+    /// Where packets to these addresses go on; to others there is no way.
+    pub routes: BTreeMap<Address, NextHop>,
     #[expect(
         clippy::vec_box,
         reason = "what the packet at hand refers to must stay where it is"
@@ -32,6 +34,19 @@ pub struct Simulator {
     pub(super) step: Cell<Step>,
     pub(super) ticks_per_second: u32,
     scratch: RefCell<[Scratch; Hook::COUNT as usize]>,
+}
+
+/// A known neighbour, and the way to it.
+#[derive(Clone, Copy, Debug)]
+pub struct NextHop {
+    /// The device.
+    pub ifindex: u32,
+    /// Its MTU.
+    pub mtu: u32,
+    /// Its Ethernet address.
+    pub from: [u8; 6],
+    /// The neighbour's Ethernet address.
+    pub to: [u8; 6],
 }
 
 /// Where, when and with what luck a packet comes by.
@@ -63,6 +78,7 @@ impl Simulator {
         Self {
             maps,
             devices: BTreeMap::new(),
+            routes: BTreeMap::new(),
             deleted: RefCell::default(),
             flows: RefCell::default(),
             fragments: RefCell::default(),
@@ -90,6 +106,15 @@ impl Simulator {
             Hook::ToNet => logic::to_net(context, scratch),
         };
         self.deleted.borrow_mut().clear();
+        (outcome.verdict(), outcome.reason(), self.packet.take())
+    }
+
+    /// Sends a packet past the XDP hook of `step.ifindex`, before its other hooks; as [`Self::run`] does.
+    pub fn run_xdp(&self, step: Step, packet: &[u8]) -> (Verdict, u8, Vec<u8>) {
+        self.step.set(step);
+        self.packet.replace(packet.to_vec());
+        let scratch = &mut self.scratch.borrow_mut()[Hook::FromNet as usize];
+        let outcome = logic::xdp_net(Context(self), scratch);
         (outcome.verdict(), outcome.reason(), self.packet.take())
     }
 
