@@ -17,6 +17,7 @@ pub mod simulator;
 pub mod supervised;
 pub mod topology;
 pub mod vm;
+pub mod xdp;
 
 use nix::unistd::geteuid;
 

@@ -2,6 +2,9 @@
 //!
 //! Needs root and an agent built with the kernel programs (`cargo xtask build`); says SKIP otherwise.
 
+#[path = "datapath/xdp.rs"]
+mod xdp;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -15,7 +15,7 @@ use weir::compile::compile;
 use weir::datapath::{AttachMode, KernelDatapath, Options, TestRun};
 use weir::model::{Policy, Protocol, Rule, Snapshot};
 use weir::plan::{MemoryMaps, Plan, Planner, Step as PlanStep};
-use weir_common::abi::{Counter, Flow, FlowKey, Hook, Verdict, control};
+use weir_common::abi::{Counter, Event, Flow, FlowKey, Hook, Verdict, control};
 use weir_common::reason::Reason;
 use weir_tests::fixture::{address, block, policy, snapshot, to};
 use weir_tests::kernel::{Place, veth};
@@ -94,8 +94,10 @@ impl Kernel {
         let place = Place::new()?;
         let devices = ["pod-a", "pod-b"].map(veth);
         let nets = ["uplink", "tunnel"].map(veth);
+        network::connect();
         let options = Options {
             replay: true,
+            xdp: true,
             ..place.options(AttachMode::Auto)
         };
         Some(Self {
@@ -122,6 +124,8 @@ impl Kernel {
 struct Pass {
     step: Step,
     packet: Vec<u8>,
+    /// Whether it meets the driver's program before.
+    xdp: bool,
 }
 
 /// Makes up passes, many of them following from what became of earlier ones.
@@ -211,6 +215,7 @@ impl Traffic {
                 random,
             },
             packet,
+            xdp: hook == Hook::FromNet && ifindex == self.nets[0] && self.random.one_in(2),
         }
     }
 
@@ -462,6 +467,11 @@ fn own_address(first: bool, v6: bool) -> IpAddr {
     })
 }
 
+fn bytes_of(events: Vec<Event>) -> Vec<Vec<u8>> {
+    let events = events.iter();
+    events.map(|event| event.as_bytes().to_vec()).collect()
+}
+
 fn action(verdict: Verdict) -> i32 {
     match verdict {
         Verdict::Pass => -1,
@@ -494,6 +504,7 @@ fn the_simulator_and_the_loaded_programs_agree() {
     let mut planner = Planner::new();
     let mut simulator = Simulator::new(MemoryMaps::new(), kernel.datapath.ticks_per_second());
     simulator.devices = network::devices(kernel.nets);
+    simulator.routes = network::routes(kernel.nets);
     kernel.datapath.set_nets(&simulator.devices).expect("nets");
     let mut events = kernel.datapath.events().expect("events");
     let mut current = usize::MAX;
@@ -539,12 +550,21 @@ fn the_simulator_and_the_loaded_programs_agree() {
                 5 | 6 if seed % 10 == 0 => traffic.connection(seed),
                 _ => traffic.next(),
             };
-            let (verdict, reason, packet) = simulator.run(pass.step, &pass.packet);
             let run = TestRun {
                 clock: pass.step.clock,
                 random: pass.step.random,
                 ..TestRun::new(&pass.packet, pass.step.ifindex, pass.step.ingress_ifindex)
             };
+            if pass.xdp
+                && let Some(departed) = network::at_xdp(&kernel, &simulator, &pass, &run, seed)
+            {
+                let reported: Vec<_> =
+                    std::iter::from_fn(|| events.next().map(|event| event.to_vec())).collect();
+                assert_eq!(reported, bytes_of(simulator.take_events()), "seed {seed}");
+                traffic.last = Some(departed);
+                continue;
+            }
+            let (verdict, reason, packet) = simulator.run(pass.step, &pass.packet);
             let Ok(output) = kernel.datapath.test_run(pass.step.hook, &run) else {
                 panic!("test run of {pass:x?}");
             };
@@ -565,11 +585,7 @@ fn the_simulator_and_the_loaded_programs_agree() {
             }
             let reported: Vec<_> =
                 std::iter::from_fn(|| events.next().map(|event| event.to_vec())).collect();
-            let expected = simulator.take_events();
-            let expected: Vec<_> = expected
-                .iter()
-                .map(|event| event.as_bytes().to_vec())
-                .collect();
+            let expected = bytes_of(simulator.take_events());
             assert_eq!(reported, expected, "events; {context}");
             traffic.last = Some((pass, verdict, packet));
         }

@@ -79,6 +79,9 @@ pub struct Device {
     /// Whether it leads out of the node: an uplink or a tunnel.
     #[serde(default)]
     pub uplink: bool,
+    /// What became of the program in its driver; `None` where it gets none.
+    #[serde(default)]
+    pub xdp: Option<String>,
 }
 
 /// How full a map is.

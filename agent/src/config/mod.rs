@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::model::{AttachMode, NodePorts, SocketLb};
+use crate::model::{AttachMode, NodePorts, SocketLb, XdpMode};
 
 pub use cgroup::cgroup_mount;
 pub use definition::{Definition, definitions};
@@ -143,6 +143,11 @@ pub struct RunConfig {
     /// How programs are attached to devices: auto, tcx or clsact
     #[arg(long, env = "WEIR_ATTACH", value_name = "MODE", default_value = "auto")]
     pub attach: AttachMode,
+
+    /// Whether connections from outside to backends on other nodes are forwarded in the drivers of uplinks, where neither the
+    /// node's firewall nor packet captures see them: auto (where the driver can) or off
+    #[arg(long, env = "WEIR_XDP", value_name = "MODE", default_value = "off")]
+    pub xdp: XdpMode,
 
     /// Most connections tracked at once
     #[arg(

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use super::{LogFormat, RemovedBackends, RunConfig, cgroup_mount};
-use crate::model::{AttachMode, SocketLb};
+use crate::model::{AttachMode, SocketLb, XdpMode};
 
 #[derive(Parser)]
 struct Run {
@@ -33,6 +33,7 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.attach, AttachMode::Auto);
     assert_eq!(config.socket_lb, SocketLb::Host);
     assert_eq!(config.removed_backends, RemovedBackends::Keep);
+    assert_eq!(config.xdp, XdpMode::Off);
     assert_eq!(config.log_format, LogFormat::Text);
     config.validate().unwrap();
 }
@@ -44,6 +45,7 @@ fn what_is_given_counts() {
         "--attach=clsact",
         "--socket-lb=all",
         "--removed-backends=reset",
+        "--xdp=auto",
         "--node-name=n1",
         "--log-format=json",
         "--healthz-address=127.0.0.1:1",
@@ -53,6 +55,7 @@ fn what_is_given_counts() {
     assert_eq!(config.attach, AttachMode::Clsact);
     assert_eq!(config.socket_lb, SocketLb::All);
     assert_eq!(config.removed_backends, RemovedBackends::Reset);
+    assert_eq!(config.xdp, XdpMode::Auto);
     assert_eq!(config.node_name().unwrap(), "n1");
     assert_eq!(config.log_format, LogFormat::Json);
     config.validate().unwrap();
@@ -64,6 +67,7 @@ fn mistakes_name_the_option() {
         (&["--attach=tc"][..], "none of auto, tcx, clsact"),
         (&["--socket-lb=pods"], "none of host, all, none"),
         (&["--removed-backends=drop"], "--removed-backends"),
+        (&["--xdp=generic"], "none of off, auto"),
         (&["--flow-capacity=10"], "--flow-capacity"),
         (&["--healthz-address=10256"], "--healthz-address"),
         (

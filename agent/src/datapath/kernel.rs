@@ -16,7 +16,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::adopt::{self, World};
 use super::attach::{self, Role};
-use super::bpf::{self, Map, Shape, TestRun, map_type};
+use super::bpf::{self, Map, Shape, TestRun, TestRunOutput, map_type};
 use super::control::Control;
 use super::error::{During, Error, Result};
 use super::object::{self, Capacities, Clock, Constants, Programs};
@@ -26,6 +26,7 @@ use super::probe;
 use super::sock_diag::{self, Connected};
 use super::sockets::{self, SocketOptions, Sockets};
 use super::write::Generation;
+use super::xdp::{self, Xdp, XdpState};
 use crate::model::{AttachMode, Connection};
 use crate::plan::Table;
 
@@ -44,6 +45,8 @@ pub struct Options {
     pub replay: bool,
     /// Whose sockets are served; `None` for nobody's.
     pub sockets: Option<SocketOptions>,
+    /// Whether uplinks get the program in their drivers.
+    pub xdp: bool,
 }
 
 impl Default for Options {
@@ -55,6 +58,7 @@ impl Default for Options {
             backend_capacity: 1 << 20,
             replay: false,
             sockets: None,
+            xdp: false,
         }
     }
 }
@@ -79,6 +83,7 @@ pub struct KernelDatapath {
     live: Programs,
     dry: Programs,
     sockets: Option<Sockets>,
+    xdp: Option<Xdp>,
     tcx: bool,
     /// Devices that an earlier agent attached to in the way that this one does not use, by role.
     leftovers: [BTreeSet<u32>; 2],
@@ -114,17 +119,18 @@ impl KernelDatapath {
             backend: options.backend_capacity,
         };
         let clock = object::clock(&pins, capacities)?;
-        let load = |dry_run| {
-            let constants = Constants {
-                dry_run,
-                replay: options.replay,
-                ticks_per_second: clock.rate,
-                ..Constants::default()
-            };
-            Programs::load(&pins, capacities, constants)
+        let constants = |dry_run| Constants {
+            dry_run,
+            replay: options.replay,
+            ticks_per_second: clock.rate,
+            ..Constants::default()
         };
-        let live = load(false)?;
-        let dry = load(true)?;
+        let live = Programs::load(&pins, capacities, constants(false))?;
+        let dry = Programs::load(&pins, capacities, constants(true))?;
+        let xdp = options.xdp;
+        let xdp = xdp
+            .then(|| Xdp::load(&pins, capacities, constants(false)))
+            .transpose()?;
         let sockets = options.sockets.as_ref();
         let sockets = sockets
             .map(|options| Sockets::load(&pins, capacities, options))
@@ -167,6 +173,7 @@ impl KernelDatapath {
             live,
             dry,
             sockets,
+            xdp,
             tcx,
             leftovers,
             clock,
@@ -261,6 +268,21 @@ impl KernelDatapath {
             attach::attached_clsact(role)?.1
         };
         Ok(&attached | &self.leftovers[role as usize])
+    }
+
+    /// Attaches the program in the driver of an uplink that has the other programs, see [`Self::attach_net`]; says whether it could.
+    /// `None` where drivers get none.
+    pub fn attach_xdp(&self, ifindex: u32) -> Result<Option<XdpState>> {
+        let xdp = self.xdp.as_ref();
+        xdp.map(|xdp| xdp.attach(&self.pins, ifindex)).transpose()
+    }
+
+    /// Where drivers get no program, removes what an earlier agent left in them.
+    pub fn detach_unwanted_xdp(&self) -> Result<()> {
+        match &self.xdp {
+            Some(_) => Ok(()),
+            None => xdp::detach(&self.pins),
+        }
     }
 
     /// Attaches the programs for sockets, or replaces those of an earlier agent without a gap; where nobody's sockets are served,
@@ -527,6 +549,17 @@ impl KernelDatapath {
         run_over(&self.live, hook, run)
     }
 
+    /// Runs the program for drivers over a packet; `None` where drivers get none. The action is 1 for dropped, 2 for left to the
+    /// other programs, 3 for sent out again (`enum xdp_action`).
+    pub fn test_run_xdp(&self, run: &TestRun<'_>) -> Result<Option<RunOutput>> {
+        let Some(xdp) = &self.xdp else {
+            return Ok(None);
+        };
+        let output = bpf::xdp_test_run(xdp.program().as_fd(), *run)
+            .during(|| format!("run program `{}` over a packet", xdp::PROGRAM))?;
+        Ok(Some(output.into()))
+    }
+
     /// Loads the program that does nothing: what it takes to run is the floor under every measurement by test run.
     pub fn floor(&self) -> Result<Floor> {
         let capacities = Capacities {
@@ -563,6 +596,7 @@ pub fn cleanup(bpffs: &Path) -> Result<()> {
         return Ok(());
     };
     sockets::detach(&pins)?;
+    xdp::detach(&pins)?;
     pins.remove_all()
 }
 
@@ -573,11 +607,17 @@ fn run_over(programs: &Programs, hook: Hook, run: &TestRun<'_>) -> Result<RunOut
 fn run_program(program: BorrowedFd<'_>, name: &str, run: &TestRun<'_>) -> Result<RunOutput> {
     let output =
         bpf::test_run(program, *run).during(|| format!("run program `{name}` over a packet"))?;
-    Ok(RunOutput {
-        action: output.result,
-        packet: output.packet,
-        nanoseconds: output.nanoseconds,
-    })
+    Ok(output.into())
+}
+
+impl From<TestRunOutput> for RunOutput {
+    fn from(output: TestRunOutput) -> Self {
+        Self {
+            action: output.result,
+            packet: output.packet,
+            nanoseconds: output.nanoseconds,
+        }
+    }
 }
 
 fn barrier() -> io::Result<(Map, Map)> {

@@ -16,6 +16,7 @@ mod shapes;
 mod sock_diag;
 mod sockets;
 mod write;
+mod xdp;
 
 pub use crate::model::AttachMode;
 pub use bpf::TestRun;
@@ -27,3 +28,4 @@ pub use packet_log::PacketLog;
 pub use pins::{USUAL_MOUNT, mount_bpffs};
 pub use probe::{Feature, probe};
 pub use sockets::SocketOptions;
+pub use xdp::XdpState;

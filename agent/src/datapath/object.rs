@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use aya::programs::{CgroupSockAddr, Program, ProgramError, ProgramFd, SchedClassifier};
+use aya::programs::{CgroupSockAddr, Program, ProgramError, ProgramFd, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use weir_common::abi::Hook;
 
@@ -12,7 +12,7 @@ use super::bpf::{self, TestRun};
 use super::error::{During, Error, Result};
 use super::packet_log::PacketLog;
 use super::pins::Pins;
-use super::shapes;
+use super::{shapes, xdp};
 use crate::plan::Table;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir.o"));
@@ -100,6 +100,20 @@ pub(crate) fn load_for_sockets<const N: usize>(
     programs
         .try_into()
         .map_err(|_| Error::BadObject("programs for sockets are missing".to_owned()))
+}
+
+/// Loads the program for drivers.
+pub(crate) fn load_xdp(
+    pins: &Pins,
+    capacities: Capacities,
+    constants: Constants,
+) -> Result<OwnedFd> {
+    let mut object = open(pins, capacities, constants)?;
+    let program: &mut Xdp = named(&mut object, xdp::PROGRAM)?;
+    program
+        .load()
+        .map_err(|error| not_loaded(xdp::PROGRAM, error))?;
+    kept(xdp::PROGRAM, program.fd())
 }
 
 /// Loads the program that does nothing.

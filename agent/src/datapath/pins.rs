@@ -4,6 +4,7 @@
 //! DIR/v1/maps/flow            maps that exist once, and the roots of the others (maps of maps)
 //! DIR/v1/gen0/frontend        configuration maps of a generation
 //! DIR/v1/links/7_from_pod     tcx links, by interface index
+//! DIR/v1/links/7_xdp_net      XDP links, by interface index
 //! DIR/v1/links/connect4       links of the cgroup, by program
 //! ```
 //! bpffs does not allow dots in names. Reopening a map by id would need CAP_SYS_ADMIN, so inner maps are pinned too.

@@ -46,6 +46,8 @@ pub struct Sample {
     pub attached: u64,
     /// Uplinks and tunnel devices that programs are attached to.
     pub attached_nets: u64,
+    /// Uplinks with the program in their driver.
+    pub attached_xdp: u64,
     /// Requests to the API server; empty for a source that makes none.
     pub requests: BTreeMap<Request, u64>,
     /// The agent's process.

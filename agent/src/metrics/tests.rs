@@ -36,6 +36,7 @@ fn sample() -> Sample {
         epoch: 2,
         attached: 3,
         attached_nets: 1,
+        attached_xdp: 1,
         requests: [(request, 7)].into(),
         process: Process {
             cpu_seconds: 1.5,

@@ -178,7 +178,8 @@ impl Collector for Scrape {
                     Hook::FromNet | Hook::ToNet => sample.attached_nets,
                 };
                 lines.gauge([("hook", hook_name(hook))], devices)
-            })
+            })?;
+            lines.gauge([("hook", "xdp_net")], sample.attached_xdp)
         })?;
         metric(names::REQUESTS, Counter, &|mut lines| {
             sample.requests.iter().try_for_each(|(request, count)| {

@@ -13,6 +13,7 @@ mod service;
 mod snapshot;
 mod socket_lb;
 mod workload;
+mod xdp;
 
 pub use attach::AttachMode;
 pub use connection::{Connection, Ends};
@@ -30,3 +31,4 @@ pub use service::{
 pub use snapshot::Snapshot;
 pub use socket_lb::SocketLb;
 pub use workload::{ContainerPort, Namespace, Node, Pod};
+pub use xdp::XdpMode;

@@ -14,6 +14,7 @@ use super::devices::{Devices, leading};
 use super::health_checks::HealthChecks;
 use super::nets;
 use super::shared::{Moment, Shared};
+use super::xdp;
 use crate::compile::{self, Tables};
 use crate::datapath;
 use crate::flows::Directory;
@@ -365,11 +366,17 @@ impl Engine {
         }
         datapath.set_taking_over(false);
         let (attached, attached_nets) = (datapath.attached()?, datapath.attached_nets()?);
+        // Last: what XDP leaves, the others must take.
+        let mut nets = snapshot.devices.nets.clone();
+        nets.retain(|ifindex, _| attached_nets.contains(ifindex));
+        let before = self.shared.published().xdp;
+        let xdp = xdp::attach(&datapath, &nets, &before, &mut errors);
         drop(datapath);
         self.adopts &= self.lacks_devices();
         self.shared.publish(|published| {
             published.attached = attached;
             published.attached_nets = attached_nets;
+            published.xdp = xdp;
         });
         self.shared.tally.took(Stage::Attach, start.elapsed());
         if errors.is_empty() {

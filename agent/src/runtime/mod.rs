@@ -17,6 +17,7 @@ mod reports;
 mod shared;
 mod tasks;
 mod upkeep;
+mod xdp;
 
 use std::io;
 use std::net::SocketAddr;
@@ -37,7 +38,7 @@ use self::tasks::Tasks;
 use crate::admin;
 use crate::config::{ConfigError, RemovedBackends, RunConfig};
 use crate::datapath::{self, EventReader, KernelDatapath, Options, SocketOptions};
-use crate::model::{DeviceFacts, Event, SocketLb};
+use crate::model::{DeviceFacts, Event, SocketLb, XdpMode};
 use crate::netlink::{self, Local, Owners};
 use crate::plan::{BACKENDS, Plan, Step};
 use crate::source::kube::{KubeError, KubeOptions, KubeSource, Requests};
@@ -177,6 +178,7 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
         bpffs = %config.bpffs.display(),
         attach = %shared.datapath().attach_mode(),
         socket_lb = %config.socket_lb,
+        xdp = %config.xdp,
         "weir {} started",
         env!("CARGO_PKG_VERSION")
     );
@@ -282,6 +284,7 @@ fn open(config: &RunConfig, cgroup: PathBuf) -> Result<KernelDatapath, datapath:
         backend_capacity: BACKENDS,
         replay: false,
         sockets: pods.map(|pods| SocketOptions { cgroup, pods }),
+        xdp: config.xdp == XdpMode::Auto,
     })?;
     datapath.execute(&Plan {
         steps: vec![

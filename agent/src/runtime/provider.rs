@@ -10,11 +10,12 @@ use weir_common::abi::{Flow, FlowKey, control};
 
 use super::process;
 use super::shared::{Published, Shared};
+use super::xdp;
 use crate::admin::{
     Device, FeatureState, MapFill, Provider, RawMaps, Rejection, Sockets, Status, Watch,
 };
 use crate::compile::{self, WithoutLocal};
-use crate::datapath::{self, KernelDatapath};
+use crate::datapath::{self, KernelDatapath, XdpState};
 use crate::flows::Record;
 use crate::metrics::{Fill, Sample};
 use crate::model::{Kind, Snapshot, SocketLb};
@@ -143,6 +144,10 @@ impl Shared {
             epoch: datapath.control(control::EPOCH),
             attached: published.attached.len() as u64,
             attached_nets: published.attached_nets.len() as u64,
+            attached_xdp: {
+                let states = published.xdp.values();
+                states.filter(|state| **state == XdpState::Attached).count() as u64
+            },
             requests: self.requests.counts(),
             process: process::usage(),
             without_local: [true, false].map(|v4| {
@@ -235,6 +240,7 @@ fn devices(published: &Published) -> Vec<Device> {
                 ifindex: *ifindex,
                 pod: None,
                 uplink: false,
+                xdp: None,
             };
             (*ifindex, device)
         })
@@ -253,6 +259,7 @@ fn devices(published: &Published) -> Vec<Device> {
             ifindex: *ifindex,
             pod: None,
             uplink: true,
+            xdp: published.xdp.get(ifindex).map(xdp::describe),
         };
         (*ifindex, device)
     }));

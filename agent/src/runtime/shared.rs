@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::{SetOnce, watch};
 
 use crate::compile::Tables;
-use crate::datapath::{Feature, KernelDatapath};
+use crate::datapath::{Feature, KernelDatapath, XdpState};
 use crate::flows::{Directory, Recent, Record};
 use crate::metrics::Tally;
 use crate::model::{Kind, Snapshot};
@@ -65,6 +65,8 @@ pub(super) struct Published {
     pub(super) attached: BTreeSet<u32>,
     /// Uplinks and tunnel devices with programs.
     pub(super) attached_nets: BTreeSet<u32>,
+    /// What became of XDP on uplinks, where it is wanted.
+    pub(super) xdp: BTreeMap<u32, XdpState>,
     /// Plans that changed anything.
     pub(super) syncs: u64,
 }

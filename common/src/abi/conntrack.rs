@@ -137,7 +137,7 @@ pub const EXTERNAL: u16 = 1 << 5;
 /// the answers back: `nat_address` and `nat_port` are the client's.
 pub const SOURCE_SIDE: u16 = 1 << 6;
 /// Flag of [`Flow`]: XDP has carried this flow alone, and the node's network stack knows nothing of it.
-pub const FAST: u16 = 1 << 7;
+pub const FAST: u16 = 1 << 9;
 
 /// Flag of [`Flow`], frontend side: netfilter translates the flow, which was opened before Weir served here; `source_address` and
 /// `source_port` are what the backend sees as the client's.

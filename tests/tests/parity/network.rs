@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::process::Command;
 
-use weir_common::abi::{Device, Hook, Verdict};
+use weir::datapath::TestRun;
+use weir_common::abi::{Address, Device, Hook, Verdict};
 use weir_common::reason::Reason;
 use weir_tests::fixture::address;
-use weir_tests::packets::{Content, Packet, answer, tcp};
+use weir_tests::packets::{Content, Packet, answer, checksum_error, tcp};
+use weir_tests::simulator::{NextHop, Simulator};
 
-use super::{Pass, Traffic, own_address};
+use super::{Kernel, Pass, Traffic, own_address};
 
 /// The node's devices: one port for clients, so that there is none left, one of the traffic's own is the kernel's, and no IPv6
 /// address in the tunnel.
@@ -29,6 +32,116 @@ pub(super) fn devices(nets: [u32; 2]) -> BTreeMap<u32, Device> {
         (ifindex, device)
     })
     .collect()
+}
+
+/// Where the test's packets are sent to.
+const UPLINK_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// Neighbours: clients of both families at the uplink, one of them behind the tunnel, and the next node.
+const NEIGHBORS: [(&str, [u8; 6]); 8] = [
+    ("172.30.0.2", [2, 0, 0, 0, 2, 1]),
+    ("fd30::2", [2, 0, 0, 0, 2, 1]),
+    ("172.30.0.7", [2, 0, 0, 0, 2, 7]),
+    ("fd30::7", [2, 0, 0, 0, 2, 7]),
+    ("172.30.0.8", [2, 0, 0, 0, 2, 8]),
+    ("fd30::8", [2, 0, 0, 0, 2, 8]),
+    ("172.30.0.9", [2, 0, 0, 0, 2, 9]),
+    ("fd30::9", [2, 0, 0, 0, 2, 9]),
+];
+/// The one behind the tunnel, whose packets come in by the uplink all the same.
+const ASTRAY: [&str; 2] = ["172.30.0.9", "fd30::9"];
+/// The pod on the next node.
+const REMOTE: [(&str, &str); 2] = [("10.0.2.1", "172.30.0.2"), ("fd00:2::1", "fd30::2")];
+
+/// Gives the kernel the routes that the simulator has by [`routes`].
+pub(super) fn connect() {
+    for family in ["ipv4", "ipv6"] {
+        let path = format!("/proc/sys/net/{family}/conf/all/forwarding");
+        std::fs::write(path, "1").expect("forwarding");
+    }
+    let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+    let ip = |line: &str| {
+        let status = Command::new("ip").args(line.split_whitespace()).status();
+        assert!(status.expect("ip").success(), "ip {line}");
+    };
+    ip(&format!("link set uplink address {}", mac(UPLINK_MAC)));
+    ip("link set uplinkp up");
+    ip("link set tunnelp up");
+    ip("addr add 172.30.0.1/24 dev uplink");
+    ip("addr add fd30::1/64 dev uplink nodad");
+    for (neighbor, address) in NEIGHBORS {
+        let device = if ASTRAY.contains(&neighbor) {
+            ip(&format!("route add {neighbor} dev tunnel"));
+            "tunnel"
+        } else {
+            "uplink"
+        };
+        let address = mac(address);
+        ip(&format!(
+            "neigh add {neighbor} dev {device} lladdr {address}"
+        ));
+    }
+    for (pod, node) in REMOTE {
+        ip(&format!("route add {pod} via {node}"));
+    }
+}
+
+/// The same for the simulator.
+pub(super) fn routes([uplink, tunnel]: [u32; 2]) -> BTreeMap<Address, NextHop> {
+    let hop = |name: &str, to| NextHop {
+        ifindex: if ASTRAY.contains(&name) {
+            tunnel
+        } else {
+            uplink
+        },
+        mtu: 1500,
+        from: UPLINK_MAC,
+        to,
+    };
+    let neighbors = NEIGHBORS.map(|(name, mac)| (Address::from(address(name)), hop(name, mac)));
+    let remote = REMOTE.map(|(pod, node)| {
+        let (_, mac) = NEIGHBORS
+            .into_iter()
+            .find(|(name, _)| *name == node)
+            .expect("a neighbour");
+        (Address::from(address(pod)), hop(node, mac))
+    });
+    neighbors.into_iter().chain(remote).collect()
+}
+
+/// Has the driver's program decide in both worlds; gives a packet that it sent on, as one that left by the uplink.
+pub(super) fn at_xdp(
+    kernel: &Kernel,
+    simulator: &Simulator,
+    pass: &Pass,
+    run: &TestRun<'_>,
+    seed: u64,
+) -> Option<(Pass, Verdict, Vec<u8>)> {
+    let (verdict, _, packet) = simulator.run_xdp(pass.step, &pass.packet);
+    let output = kernel.datapath.test_run_xdp(run).expect("test run");
+    let output = output.expect("a program at XDP");
+    let action = match verdict {
+        Verdict::Drop => 1,
+        Verdict::Pass => 2,
+        Verdict::Return => 3,
+    };
+    assert_eq!(
+        output.action, action,
+        "verdict at XDP; seed {seed}, {pass:x?}"
+    );
+    assert_eq!(
+        output.packet, packet,
+        "bytes at XDP; seed {seed}, {pass:x?}"
+    );
+    if verdict == Verdict::Pass {
+        assert_eq!(packet, pass.packet, "left, but not as it was; seed {seed}");
+        return None;
+    }
+    if checksum_error(&pass.packet).is_none() {
+        assert_eq!(checksum_error(&packet), None, "seed {seed}, {pass:x?}");
+    }
+    let mut departed = pass.clone();
+    departed.step.hook = Hook::ToNet;
+    Some((departed, Verdict::Pass, packet))
 }
 
 impl Traffic {
@@ -178,5 +291,8 @@ pub(super) fn expected() -> impl Iterator<Item = (Hook, Reason)> {
         .into_iter()
         .flat_map(|reason| [(Hook::FromNet, reason), (Hook::ToNet, reason)])
         .chain(from_net.map(|reason| (Hook::FromNet, reason)))
-        .chain([(Hook::ToNet, Reason::NoSourcePort)])
+        .chain([
+            (Hook::ToNet, Reason::NoSourcePort),
+            (Hook::FromNet, Reason::FastPath),
+        ])
 }

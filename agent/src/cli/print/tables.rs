@@ -215,10 +215,10 @@ pub fn status(status: &Status) -> String {
         vec![
             device.name.clone(),
             device.ifindex.to_string(),
-            if device.uplink {
-                "(uplink)".to_owned()
-            } else {
-                cell(&device.pod)
+            match (&device.xdp, device.uplink) {
+                (Some(xdp), true) => format!("(uplink; XDP: {xdp})"),
+                (None, true) => "(uplink)".to_owned(),
+                (_, false) => cell(&device.pod),
             },
         ]
     });

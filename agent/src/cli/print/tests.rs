@@ -214,12 +214,22 @@ fn the_state_of_an_agent() {
             synced: true,
             objects: 4,
         }],
-        devices: vec![Device {
-            name: text("veth7"),
-            ifindex: 7,
-            pod: Some(text("shop/back")),
-            uplink: false,
-        }],
+        devices: vec![
+            Device {
+                name: text("eth0"),
+                ifindex: 2,
+                pod: None,
+                uplink: true,
+                xdp: Some(text("attached")),
+            },
+            Device {
+                name: text("veth7"),
+                ifindex: 7,
+                pod: Some(text("shop/back")),
+                uplink: false,
+                xdp: None,
+            },
+        ],
         maps: vec![MapFill {
             name: text("flow"),
             entries: 50,

@@ -67,8 +67,9 @@ fn the_reference_page_is_that_of_the_definitions() {
 }
 
 /// Texts of which every option that takes not just any text takes one.
-const SAMPLES: [&str; 10] = [
+const SAMPLES: [&str; 11] = [
     "tcx",
+    "auto",
     "json",
     "host",
     "all",

@@ -17,8 +17,8 @@ pub(crate) use cgroup::{
 };
 pub(crate) use map::{Map, Shape, is_unsupported, map_type};
 pub(crate) use object::{
-    AttachPoint, LinkInfo, create_tcx_link, link_info, open_pin, pin, program_info, test_run,
-    update_link,
+    AttachPoint, LinkInfo, TestRunOutput, XdpLink, create_tcx_link, create_xdp_link, link_info,
+    open_pin, pin, program_info, test_run, update_link, xdp_link, xdp_test_run,
 };
 
 /// Commands of bpf(2) that this module uses (`enum bpf_cmd`).

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use super::{Command, address, bpf, bpf_fd};
 
+/// `BPF_LINK_TYPE_XDP`.
+const LINK_TYPE_XDP: u32 = 6;
 /// `BPF_LINK_TYPE_TCX`.
 const LINK_TYPE_TCX: u32 = 11;
 /// `BPF_F_BEFORE`: without another program named, before all others.
@@ -89,7 +91,7 @@ pub(crate) fn program_info(fd: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
     info(fd)
 }
 
-/// `struct bpf_link_info` for tcx. Other kinds have other fields after the program, none of them an address to be read here
+/// `struct bpf_link_info` for tcx, and for XDP, which has no attach type. Other kinds have other fields after the program, none of them an address to be read here
 /// before it was written: the struct starts as zeroes.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -134,6 +136,27 @@ pub(crate) fn link_info(fd: BorrowedFd<'_>) -> io::Result<Option<LinkInfo>> {
         }))
 }
 
+/// A link to the XDP hook of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct XdpLink {
+    /// Number of its program.
+    pub(crate) program: u32,
+    /// Its device; 0 when the device is gone.
+    pub(crate) ifindex: u32,
+}
+
+/// What an XDP link hangs on; `None` when it is another kind of link, or none.
+pub(crate) fn xdp_link(fd: BorrowedFd<'_>) -> io::Result<Option<XdpLink>> {
+    if type_of(fd)? != TypeOf::Link {
+        return Ok(None);
+    }
+    let raw: RawLinkInfo = info(fd)?;
+    Ok((raw.kind == LINK_TYPE_XDP).then_some(XdpLink {
+        program: raw.program,
+        ifindex: raw.ifindex,
+    }))
+}
+
 #[repr(C)]
 struct LinkCreateAttributes {
     program_fd: i32,
@@ -161,6 +184,25 @@ pub(crate) fn create_tcx_link(
         expected_revision: 0,
     };
     // SAFETY: LINK_CREATE's layout for tcx, without addresses.
+    unsafe { bpf_fd(Command::LinkCreate, &mut attributes) }
+}
+
+/// Attaches a program in a device's driver. The link lives as long as a descriptor or pin of it.
+pub(crate) fn create_xdp_link(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    /// `BPF_XDP`.
+    const XDP: u32 = 37;
+    /// `XDP_FLAGS_DRV_MODE` of linux/if_link.h.
+    const IN_DRIVER: u32 = 1 << 2;
+    let mut attributes = LinkCreateAttributes {
+        program_fd: program.as_raw_fd(),
+        ifindex,
+        attach_type: XDP,
+        flags: IN_DRIVER,
+        relative_fd: 0,
+        reserved: 0,
+        expected_revision: 0,
+    };
+    // SAFETY: LINK_CREATE's layout for XDP, without addresses.
     unsafe { bpf_fd(Command::LinkCreate, &mut attributes) }
 }
 
@@ -295,30 +337,71 @@ pub(crate) struct TestRunOutput {
     pub(crate) nanoseconds: u32,
 }
 
+/// `struct xdp_md`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct XdpMd {
+    data: u32,
+    data_end: u32,
+    data_meta: u32,
+    ingress_ifindex: u32,
+    rx_queue_index: u32,
+    egress_ifindex: u32,
+}
+
 /// Runs a classifier once over a packet (`BPF_PROG_TEST_RUN`).
 pub(crate) fn test_run(program: BorrowedFd<'_>, run: TestRun<'_>) -> io::Result<TestRunOutput> {
-    /// More than a program may add to a packet.
-    const GROWTH: usize = 256;
-    let size = |length: usize| u32::try_from(length).map_err(io::Error::other);
-    let mut output = vec![0; run.packet.len() + GROWTH];
     let context = SkBuff {
         ifindex: run.ifindex,
         ingress_ifindex: run.ingress_ifindex,
         cb: [run.clock, run.random, 0, 0, 0],
         ..SkBuff::default()
     };
+    run_once(program, run.packet, run.repeat, &context)
+}
+
+/// The same for a program at XDP. Clock and random number come before the packet, for want of a better place.
+pub(crate) fn xdp_test_run(program: BorrowedFd<'_>, run: TestRun<'_>) -> io::Result<TestRunOutput> {
+    let mut input = [run.clock, run.random].map(u32::to_ne_bytes).concat();
+    let metadata = input.len();
+    input.extend(run.packet);
+    let context = XdpMd {
+        data: length(metadata)?,
+        data_end: length(input.len())?,
+        ingress_ifindex: run.ifindex,
+        ..XdpMd::default()
+    };
+    let mut output = run_once(program, &input, run.repeat, &context)?;
+    output.packet.drain(..metadata.min(output.packet.len()));
+    Ok(output)
+}
+
+fn length(length: usize) -> io::Result<u32> {
+    u32::try_from(length).map_err(io::Error::other)
+}
+
+/// `context` is the structure of the kind of program.
+fn run_once<C>(
+    program: BorrowedFd<'_>,
+    input: &[u8],
+    repeat: u32,
+    context: &C,
+) -> io::Result<TestRunOutput> {
+    /// More than a program may add to a packet.
+    const GROWTH: usize = 256;
+    let mut output = vec![0; input.len() + GROWTH];
     let mut attributes = TestRunAttributes {
         program_fd: program.as_raw_fd(),
         result: 0,
-        input_size: size(run.packet.len())?,
-        output_size: size(output.len())?,
-        input: address(run.packet.as_ptr()),
+        input_size: length(input.len())?,
+        output_size: length(output.len())?,
+        input: address(input.as_ptr()),
         output: address(output.as_mut_ptr()),
-        repeat: run.repeat,
+        repeat,
         duration: 0,
-        context_input_size: size(size_of::<SkBuff>())?,
+        context_input_size: length(size_of::<C>())?,
         context_output_size: 0,
-        context_input: address(&raw const context),
+        context_input: address(std::ptr::from_ref(context)),
         context_output: 0,
     };
     // SAFETY: every buffer has the size given with it; the output is writable.
