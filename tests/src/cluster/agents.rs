@@ -81,7 +81,7 @@ impl Cluster {
     pub fn agent_args(&self, node: &str) -> Vec<String> {
         let paths = self.topology.node(node).agent_paths();
         let path = |path: &Path| path.display().to_string();
-        [
+        let args: Vec<String> = [
             ("--manifests", path(self.manifests.path())),
             ("--node-name", node.to_owned()),
             ("--cgroup-root", path(&paths.cgroup)),
@@ -91,10 +91,9 @@ impl Cluster {
             ("--attach", self.attach.clone()),
         ]
         .into_iter()
-        .fold(vec!["run".to_owned()], |mut args, (flag, value)| {
-            args.extend([flag.to_owned(), value]);
-            args
-        })
+        .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .collect();
+        [vec!["run".to_owned()], args, self.options.clone()].concat()
     }
 
     /// Waits until `/readyz` of the agent of `node` says yes.

@@ -39,6 +39,8 @@ pub struct Cluster {
     manifests: Manifests,
     binary: PathBuf,
     attach: String,
+    /// More options of all agents.
+    options: Vec<String>,
     /// Pod objects to fill in a status, by pod; pods without get the topology's own.
     templates: BTreeMap<String, PodObject>,
     unready: BTreeSet<String>,
@@ -68,6 +70,7 @@ impl Cluster {
             manifests: Manifests::new()?,
             binary: weir_binary()?,
             attach: attach.to_owned(),
+            options: Vec::new(),
             templates,
             unready: BTreeSet::new(),
             applied: BTreeMap::new(),
@@ -77,6 +80,11 @@ impl Cluster {
         cluster.manifests.write_objects("10-nodes.yaml", &nodes)?;
         cluster.write_pods()?;
         Ok(cluster)
+    }
+
+    /// Gives every agent that is started from now on more options.
+    pub fn set_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|&option| option.to_owned()).collect();
     }
 
     /// The machines.

@@ -126,7 +126,7 @@ impl Lab {
         );
         build(spec)?;
         sweep()?;
-        let mut underlay = Underlay::new()?;
+        let mut underlay = Underlay::new(false)?;
         let host = underlay.control_plane_host()?;
         // It talks to pods too: to webhooks, and for `kubectl proxy`.
         cni::lead(host.namespace(), 1..=spec.nodes)?;

@@ -24,6 +24,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 pub use agent::{Agent, AgentPaths, least_privilege};
 pub use firewall::Drops;
 pub use node::{Host, Node, Pod, Transmitted};
+pub use offload::finish_frames;
 pub use overlay::{OVERLAY_MTU, TUNNEL_V4, TUNNEL_V6};
 pub use private::leftovers;
 pub(crate) use private::{Cgroup, own_cgroup};
@@ -66,7 +67,7 @@ impl Topology {
             pods: BTreeMap::new(),
             nodes: BTreeMap::new(),
             hosts: BTreeMap::new(),
-            underlay: Underlay::new()?,
+            underlay: Underlay::new(spec.wires)?,
             shape: spec.shape,
             overlay: spec.overlay,
             added: 0,

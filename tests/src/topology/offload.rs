@@ -1,4 +1,4 @@
-//! Uplinks that leave nothing to hardware.
+//! Devices that leave nothing to hardware.
 
 use std::ffi::c_char;
 use std::io;
@@ -25,22 +25,26 @@ impl Node {
     ///
     /// From veth to veth both are left undone all the way, and receivers trust what nobody has computed.
     pub fn finish_frames(&self) -> Result<()> {
-        let place: &Place = self.as_ref();
-        place
-            .run(|| without_tx_checksum(b"eth0"))
-            .with_context(|| format!("turn off checksum offload of eth0 on {}", self.name()))
+        finish_frames(self.as_ref(), "eth0")
     }
 }
 
+/// Has a device send finished frames, see [`Node::finish_frames`].
+pub fn finish_frames(place: &Place, device: &str) -> Result<()> {
+    place
+        .run(|| without_tx_checksum(device))
+        .with_context(|| format!("turn off checksum offload of {device} in {}", place.name()))
+}
+
 /// Acts on a device of the calling thread's namespace.
-fn without_tx_checksum(device: &[u8]) -> io::Result<()> {
+fn without_tx_checksum(device: &str) -> io::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     let mut value = EthtoolValue {
         cmd: SET_TX_CHECKSUM,
         data: 0,
     };
     let mut name = [0; libc::IFNAMSIZ];
-    for (to, from) in name.iter_mut().zip(device) {
+    for (to, from) in name.iter_mut().zip(device.as_bytes()) {
         *to = c_char::from_ne_bytes([*from]);
     }
     let mut request = libc::ifreq {

@@ -46,6 +46,9 @@ pub struct TopologySpec {
     /// Whether nodes drop forwarded packets that conntrack calls invalid, as kube-proxy and many firewalls do, and IPv6 packets
     /// from where no route leads back; for IPv4, all nodes have a strict `rp_filter`.
     pub drop_invalid: bool,
+    /// Whether frames between machines are as on a wire, which XDP in drivers needs: finished by their sender, and received from a
+    /// ring into which a driver can send.
+    pub wires: bool,
 }
 
 /// One node.
@@ -87,6 +90,7 @@ impl TopologySpec {
             shape,
             overlay: false,
             drop_invalid: false,
+            wires: false,
         }
     }
 

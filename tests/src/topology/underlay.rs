@@ -1,16 +1,19 @@
 //! The network that nodes, outside hosts and a control plane share: one bridge in a namespace of its own.
 
 use anyhow::Result;
+use nix::net::if_::if_nametoindex;
 
-use super::Host;
 use super::spec::{self, CONTROL_PLANE, DualStack, ROUTER};
-use crate::netns::Namespace;
+use super::{Host, offload};
+use crate::netns::{Namespace, Place};
+use crate::xdp::Constant;
 
 /// The bridge between nodes, and the router they send what they know no route for.
 #[derive(Debug)]
 pub(crate) struct Underlay {
     namespace: Namespace,
     ports: usize,
+    wires: Option<Vec<Constant>>,
 }
 
 /// The bridge's end of what is attached.
@@ -18,7 +21,8 @@ pub(crate) struct Underlay {
 pub(crate) struct Port(String);
 
 impl Underlay {
-    pub(crate) fn new() -> Result<Self> {
+    /// With `wires` as in [`super::TopologySpec::wires`].
+    pub(crate) fn new(wires: bool) -> Result<Self> {
         let namespace = Namespace::new("underlay")?;
         namespace.sysctl("net/ipv4/ip_forward", 1)?;
         namespace.sysctl("net/ipv6/conf/all/forwarding", 1)?;
@@ -32,6 +36,7 @@ impl Underlay {
         Ok(Self {
             namespace,
             ports: 0,
+            wires: wires.then(Vec::new),
         })
     }
 
@@ -44,6 +49,12 @@ impl Underlay {
              link set {port} master br0 up\n",
             namespace.name()
         ))?;
+        if let Some(receivers) = &mut self.wires {
+            offload::finish_frames(namespace.as_ref(), "eth0")?;
+            // What a veth's driver sends back arrives only where a program is, too.
+            let place: &Place = self.namespace.as_ref();
+            receivers.push(place.run(|| Constant::passing(if_nametoindex(port.as_str())?))?);
+        }
         let DualStack { v4, v6 } = address;
         namespace.ip(&format!(
             "addr add {v4}/24 dev eth0\n\

@@ -5,10 +5,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use weir_tests::probe::{EchoServer, Load, Mirror, Outcome, Probe, Protocol, connections};
-use weir_tests::topology::DualStack;
+use weir_tests::probe::{
+    EchoServer, Load, LoadReport, Mirror, Outcome, Probe, Protocol, connections,
+};
+use weir_tests::topology::{Drops, DualStack};
 
-use crate::fixture::{ALL, FEW, Fixture, OVERLAYS, PORT, Variant, cluster_ips, each, service};
+use crate::fixture::{ALL, FEW, Fixture, OVERLAYS, PORT, Variant, XDP, cluster_ips, each, service};
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 /// Addresses of the load balancer and of external IPs, which no machine has.
@@ -25,9 +27,16 @@ const MIRROR_FAR: u16 = 30016;
 /// Where servers listen that send back what they get.
 const MIRROR: u16 = 9000;
 
+/// What may go wrong where nothing can be done about it, out of some thousand packets.
+const FEW_PACKETS: u64 = 5;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A refusal takes a round trip; waiting for one would take a time-out.
 const AT_ONCE: Duration = Duration::from_millis(800);
+
+/// Variants, and those that differ in where packets from outside are forwarded.
+fn and_xdp<const N: usize>(variants: [Variant; N]) -> Vec<Variant> {
+    [&variants[..], &XDP].concat()
+}
 
 /// A Service of [`service`] that has a node port, and more.
 fn open(name: &str, label: &str, value: &str, end: u8, node_port: u16, more: &str) -> String {
@@ -138,7 +147,7 @@ fn ensure_seen(
 
 #[test]
 fn clients_outside_reach_services_at_all_their_addresses() -> Result<()> {
-    each(&ALL, |variant| {
+    each(&and_xdp(ALL), |variant| {
         let fixture = fixture(variant)?;
         let outside = fixture.cluster.topology().host("outside").addresses();
         let client = |ip| outside.like(ip);
@@ -170,8 +179,39 @@ fn clients_outside_reach_services_at_all_their_addresses() -> Result<()> {
         // What the nodes do for themselves goes on.
         fixture.ensure_reaches("client", Protocol::Tcp, fixture.server("far"), &["far"])?;
         fixture.ensure_reaches("node1", Protocol::Udp, fixture.server("far"), &["far"])?;
+        ensure_xdp(&fixture, variant)?;
         variant.ensure_nothing_dropped(fixture.cluster.topology())
     })
+}
+
+/// Fails unless XDP is where it can be, and has carried packets where it may.
+fn ensure_xdp(fixture: &Fixture, variant: Variant) -> Result<()> {
+    let carried = carried_by_xdp(fixture, "node1")?;
+    ensure!(
+        (carried > 0) == variant.has_fast_path(),
+        "XDP carried {carried} packets"
+    );
+    let status = fixture.cluster.status("node1")?;
+    let devices = status["devices"].as_array().into_iter().flatten();
+    for device in devices.filter(|device| device["uplink"] == true) {
+        let expected = match device["name"].as_str() {
+            _ if !variant.xdp => None,
+            Some("eth0") => Some("attached"),
+            _ => Some("not in this driver"),
+        };
+        ensure!(device["xdp"].as_str() == expected, "{device}");
+    }
+    Ok(())
+}
+
+/// Packets that went past a node's network stack.
+fn carried_by_xdp(fixture: &Fixture, node: &str) -> Result<u64> {
+    let metrics = fixture.cluster.metrics(node)?;
+    let counters = metrics
+        .lines()
+        .filter(|line| line.starts_with("weir_packets_total") && line.contains("\"fast_path\""));
+    let values = counters.filter_map(|line| line.split_whitespace().next_back());
+    Ok(values.map(str::parse::<u64>).sum::<Result<_, _>>()?)
 }
 
 fn refusals_come_at_once(fixture: &Fixture) -> Result<()> {
@@ -193,29 +233,32 @@ fn refusals_come_at_once(fixture: &Fixture) -> Result<()> {
 /// Segments of a whole window, datagrams in pieces, and checksums that the sender has left to its device.
 #[test]
 fn transfers_from_outside_arrive_whole() -> Result<()> {
-    each(&[ALL[0], ALL[4], OVERLAYS[0], OVERLAYS[1]], |variant| {
-        let fixture = fixture(variant)?;
-        let _near = Mirror::start(&fixture.place("near"), MIRROR)?;
-        let _far = Mirror::start(&fixture.place("far"), MIRROR)?;
-        let topology = fixture.cluster.topology();
-        for node in topology.nodes() {
-            node.finish_frames()?;
-        }
-        for port in [MIRROR_NEAR, MIRROR_FAR] {
-            for to in at(&fixture, "node1", port) {
-                let probe = Probe::tcp(to).timeout(Duration::from_secs(10));
-                probe.transfer(&fixture.place("outside"), 3_000_000)?;
-                for length in [1000, 4000] {
-                    let probe = probe.protocol(Protocol::Udp);
-                    let transfer = || probe.transfer(&fixture.place("outside"), length);
-                    // A router tells a sender of IPv6 that its pieces are too large, at the cost of these.
-                    transfer()
-                        .or_else(|error| if to.is_ipv6() { transfer() } else { Err(error) })?;
+    each(
+        &and_xdp([ALL[0], ALL[4], OVERLAYS[0], OVERLAYS[1]]),
+        |variant| {
+            let fixture = fixture(variant)?;
+            let _near = Mirror::start(&fixture.place("near"), MIRROR)?;
+            let _far = Mirror::start(&fixture.place("far"), MIRROR)?;
+            let topology = fixture.cluster.topology();
+            for node in topology.nodes() {
+                node.finish_frames()?;
+            }
+            for port in [MIRROR_NEAR, MIRROR_FAR] {
+                for to in at(&fixture, "node1", port) {
+                    let probe = Probe::tcp(to).timeout(Duration::from_secs(10));
+                    probe.transfer(&fixture.place("outside"), 3_000_000)?;
+                    for length in [1000, 4000] {
+                        let probe = probe.protocol(Protocol::Udp);
+                        let transfer = || probe.transfer(&fixture.place("outside"), length);
+                        // A router tells a sender of IPv6 that its pieces are too large, at the cost of these.
+                        transfer()
+                            .or_else(|error| if to.is_ipv6() { transfer() } else { Err(error) })?;
+                    }
                 }
             }
-        }
-        variant.ensure_nothing_dropped(topology)
-    })
+            variant.ensure_nothing_dropped(topology)
+        },
+    )
 }
 
 /// `near` and `far` may be reached from that address only.
@@ -229,7 +272,7 @@ fn only_from(source: IpAddr) -> String {
 
 #[test]
 fn policy_at_the_backend_judges_who_is_outside() -> Result<()> {
-    each(&ALL, |variant| {
+    each(&and_xdp(ALL), |variant| {
         let mut fixture = fixture(variant)?;
         let outside = fixture.cluster.topology().host("outside").addresses();
         let node1 = fixture.cluster.topology().node("node1").addresses();
@@ -258,7 +301,7 @@ fn policy_at_the_backend_judges_who_is_outside() -> Result<()> {
 
 #[test]
 fn clients_with_one_port_do_not_meet() -> Result<()> {
-    each(&[ALL[0], ALL[1], ALL[2]], |variant| {
+    each(&[ALL[0], ALL[1], ALL[2], XDP[0]], |variant| {
         let fixture = fixture(variant)?;
         let outside = fixture.cluster.topology().host("outside");
         let second = DualStack {
@@ -303,7 +346,7 @@ fn clients_with_one_port_do_not_meet() -> Result<()> {
 
 #[test]
 fn connections_from_outside_outlive_agents() -> Result<()> {
-    each(&FEW, |variant| {
+    each(&and_xdp(FEW), |variant| {
         let mut fixture = fixture(variant)?;
         let targets: Vec<(String, Probe)> = [NEAR, FAR]
             .into_iter()
@@ -332,10 +375,82 @@ fn connections_from_outside_outlive_agents() -> Result<()> {
     })
 }
 
+/// A connection goes on where it is, whoever carries it from now on; strict nodes find nothing out of order.
+#[test]
+fn connections_outlive_a_change_of_their_carrier() -> Result<()> {
+    each(&XDP[..1], |variant| {
+        let mut fixture = fixture(variant)?;
+        // So that nodes know their neighbours, without whom XDP carries nothing.
+        ensure_seen(&fixture, at(&fixture, "node1", FAR), "far", |ip| {
+            node1_there(&fixture, variant, ip)
+        })?;
+        let targets: Vec<(String, Probe)> = at(&fixture, "node1", FAR)
+            .into_iter()
+            .flat_map(|to| {
+                PROTOCOLS.map(|protocol| {
+                    (
+                        format!("{to} {protocol:?}"),
+                        Probe::tcp(to).protocol(protocol),
+                    )
+                })
+            })
+            .collect();
+        let targets: Vec<_> = targets
+            .iter()
+            .map(|(name, probe)| (name.as_str(), *probe))
+            .collect();
+        let mut load = Load::start(&fixture.place("outside"), &targets)?;
+        for mode in ["auto", "off", "auto", "off"] {
+            fixture.cluster.set_options(&[&format!("--xdp={mode}")]);
+            fixture.cluster.replace_agent("node1", &[])?;
+            // Those of one carrier meet the next.
+            load.add(&fixture.place("outside"), &targets)?;
+            let before = carried_by_xdp(&fixture, "node1")?;
+            thread::sleep(Duration::from_secs(1));
+            let carried = carried_by_xdp(&fixture, "node1")? - before;
+            ensure!((carried > 0) == (mode == "auto"), "{mode}: {carried}");
+        }
+        ensure_hardly_harmed(&load.finish()?)?;
+        // A connection that opens or ends in that moment may show conntrack a SYN's answer or a FIN before anything else.
+        let drops = fixture.cluster.topology().node("node1").drops()?;
+        let Drops { invalid, .. } = drops;
+        ensure!(
+            invalid < FEW_PACKETS
+                && drops
+                    == Drops {
+                        invalid,
+                        ..Drops::default()
+                    },
+            "{drops:?}"
+        );
+        Ok(())
+    })
+}
+
+/// A driver loses what is in its rings when its program comes or goes: TCP sends that again, and of UDP it is next to nothing.
+fn ensure_hardly_harmed(report: &LoadReport) -> Result<()> {
+    for (name, stream) in &report.streams {
+        let steady = stream.identities.len() == 1 && stream.sources.len() == 1;
+        ensure!(
+            steady && stream.error.is_none() && stream.answered > 0 && stream.lost < FEW_PACKETS,
+            "the stream to {name}: {stream:?}"
+        );
+    }
+    for (name, connections) in &report.connections {
+        let failed = connections.failed.len() as u64;
+        let lost = name.ends_with("Udp") && failed < FEW_PACKETS;
+        ensure!(
+            connections.made() > 0 && (failed == 0 || lost),
+            "new connections to {name}: {connections:?}"
+        );
+    }
+    Ok(())
+}
+
 /// Backends that are machines: the node itself, the other one, and the client.
 #[test]
 fn backends_may_be_machines() -> Result<()> {
-    each(&[ALL[0], ALL[3], OVERLAYS[1]], |variant| {
+    each(&and_xdp([ALL[0], ALL[3], OVERLAYS[1]]), |variant| {
         let mut fixture = fixture(variant)?;
         let topology = fixture.cluster.topology();
         let outside = topology.host("outside").addresses();

@@ -47,6 +47,7 @@ pub(crate) struct Variant {
     pub(crate) shape: Shape,
     pub(crate) overlay: bool,
     pub(crate) attach: &'static str,
+    pub(crate) xdp: bool,
 }
 
 impl Variant {
@@ -55,7 +56,13 @@ impl Variant {
         let mut spec = TopologySpec::new(self.shape, 2);
         spec.overlay = self.overlay;
         spec.drop_invalid = self.is_strict();
+        spec.wires = self.xdp;
         spec
+    }
+
+    /// Whether packets between clients outside and pods of other nodes go past the node's network stack.
+    pub(crate) fn has_fast_path(self) -> bool {
+        self.xdp && !self.overlay
     }
 
     /// Fails if a strict node's own filters found anything out of order.
@@ -86,6 +93,14 @@ const fn variant(shape: Shape, attach: &'static str) -> Variant {
         shape,
         overlay: false,
         attach,
+        xdp: false,
+    }
+}
+
+const fn with_xdp(variant: Variant) -> Variant {
+    Variant {
+        xdp: true,
+        ..variant
     }
 }
 
@@ -110,6 +125,9 @@ pub(crate) const ALL: [Variant; 8] = [
 
 /// Those behind an overlay.
 pub(crate) const OVERLAYS: [Variant; 2] = [ALL[6], ALL[7]];
+
+/// Those with the program in the drivers of uplinks: where it carries packets, and where it can carry none.
+pub(crate) const XDP: [Variant; 2] = [with_xdp(ALL[0]), with_xdp(ALL[6])];
 
 /// Two that differ in everything, for what takes long.
 pub(crate) const FEW: [Variant; 2] = [ALL[0], ALL[6]];
@@ -171,6 +189,9 @@ impl Fixture {
             spec = spec.pod(name, node, &labels);
         }
         let mut cluster = Cluster::build(&spec, attach)?;
+        if spec.wires {
+            cluster.set_options(&["--xdp=auto"]);
+        }
         cluster.apply("services.yaml", &services())?;
         let pods = cluster.topology().pods();
         let servers = pods
