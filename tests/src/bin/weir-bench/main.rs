@@ -19,6 +19,8 @@ struct Args {
 enum What {
     /// Nanoseconds per packet of the loaded programs
     Datapath(datapath::Args),
+    /// Packets per second that a node forwards from outside to another node, through its network stack and past it
+    Forward(datapath::forward::Args),
     /// Connections, changes, memory and start on real clusters, side by side with kube-proxy
     Services(services::Args),
     /// Be the first process of a node
@@ -32,6 +34,7 @@ enum What {
 fn main() -> Result<()> {
     match Args::parse().what {
         What::Datapath(args) => datapath::run(&args),
+        What::Forward(args) => datapath::forward::run(&args),
         What::Services(args) => services::run(&args),
         What::Init { file } => Init::begin(&file).map(|never| match never {}),
     }

@@ -1,7 +1,7 @@
 //! What the measured packets meet: a pod under policies, a Service, and flows.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, ensure};
 use weir::compile::compile;
@@ -26,6 +26,18 @@ pub(super) const SERVICE: [&str; 2] = ["10.96.0.10", "fd96::10"];
 pub(super) const PORT: u16 = 8080;
 
 const NODE: &str = "node1";
+/// Clients outside, each with a Service and a backend of its own, numbered from 1.
+pub(crate) const LANES: u8 = 2;
+
+/// Virtual address of a lane's Service.
+pub(crate) const fn lane_service(lane: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 96, 1, lane)
+}
+
+/// A lane's backend.
+pub(crate) const fn lane_backend(lane: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 3, lane)
+}
 
 /// Programs over filled maps.
 pub(super) struct World {
@@ -45,6 +57,7 @@ impl World {
         let device = veth("pod");
         let options = Options {
             flow_capacity: 1 << 18,
+            xdp: true,
             ..place.options(AttachMode::Auto)
         };
         let mut datapath = KernelDatapath::open(&options)?;
@@ -177,6 +190,38 @@ fn snapshot(device: u32) -> Snapshot {
     snapshot
         .services
         .insert(service.name.clone(), service.into());
+    for lane in 1..=LANES {
+        let name = ObjectName::new("shop", format!("lane{lane}"));
+        let service = Service {
+            name: name.clone(),
+            cluster_ips: vec![lane_service(lane).into()],
+            ports: vec![ServicePort {
+                protocol: Protocol::Udp,
+                port: 80,
+                target_port: PORT.to_string(),
+                ..ServicePort::default()
+            }],
+            ..Service::default()
+        };
+        let slice = EndpointSlice {
+            name: name.clone(),
+            service: name,
+            endpoints: vec![Endpoint {
+                node: Some("node2".to_owned()),
+                ..Endpoint::new(lane_backend(lane).into())
+            }],
+            ports: vec![SlicePort {
+                name: String::new(),
+                protocol: Protocol::Udp,
+                port: PORT,
+            }],
+            trigger: None,
+        };
+        snapshot
+            .services
+            .insert(service.name.clone(), service.into());
+        snapshot.slices.insert(slice.name.clone(), slice.into());
+    }
     let mut facts = DeviceFacts::default();
     for ip in POD.map(address) {
         let name = "pod".to_owned();
