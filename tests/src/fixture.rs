@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use imbl::OrdMap;
 use weir::model::{
     DeviceFacts, Endpoint, EndpointSlice, Namespace, Node, ObjectName, Operator, Peer, Pod,
     PodDevice, Policy, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector, Service,
@@ -11,6 +13,19 @@ use weir::model::{
 
 /// The node that the fixture is seen from.
 const NODE: &str = "node1";
+
+/// Changes every object of a kind.
+pub fn edit<K: Ord + Clone, V: Clone>(
+    objects: &mut OrdMap<K, Arc<V>>,
+    mut change: impl FnMut(&mut V),
+) {
+    let changed = objects.iter().map(|(name, object)| {
+        let mut object = V::clone(object);
+        change(&mut object);
+        (name.clone(), Arc::new(object))
+    });
+    *objects = changed.collect();
+}
 
 /// An address.
 ///

@@ -27,7 +27,7 @@ use weir::plan::MemoryMaps;
 use weir_common::abi::{Hook, Verdict};
 use weir_common::logic::HAIRPIN_V4;
 use weir_common::reason::Reason;
-use weir_tests::fixture::{address, policy, snapshot, to};
+use weir_tests::fixture::{address, edit, policy, snapshot, to};
 use weir_tests::packets::{Content, Packet, answer, tcp};
 use weir_tests::simulator::{Simulator, Step};
 
@@ -276,16 +276,12 @@ fn a_removed_backend_loses_its_udp_flows_and_keeps_its_connections() {
     node.leave(A, &tcp_packet((POD_A, 4001), (SERVICE_B, 80), tcp::SYN));
     // The Service moves from b to c.
     let mut moved = snapshot([A, B], vec![]);
-    for slice in moved
-        .slices
-        .values_mut()
-        .filter(|slice| slice.service.name == "b")
-    {
-        let mut changed = (**slice).clone();
-        let v4 = changed.endpoints[0].address.is_ipv4();
-        changed.endpoints[0].address = address(if v4 { REMOTE } else { "fd00:2::1" });
-        *slice = changed.into();
-    }
+    edit(&mut moved.slices, |slice| {
+        if slice.service.name == "b" {
+            let v4 = slice.endpoints[0].address.is_ipv4();
+            slice.endpoints[0].address = address(if v4 { REMOTE } else { "fd00:2::1" });
+        }
+    });
     node.apply(&moved);
     assert_eq!(
         ends(&node.leave(A, &datagram).1)[1],
@@ -316,17 +312,15 @@ fn an_idle_connection_keeps_its_backend_through_a_change_of_policy() {
     node.leave(A, &to_all(tcp::ACK));
     // The Service gets other backends, the connection is idle for an hour, a policy narrows.
     let mut moved = snapshot([A, B], vec![allow_egress_to_b(), deny_all("c")]);
-    for slice in moved.slices.values_mut() {
-        let mut changed = (**slice).clone();
-        for endpoint in &mut changed.endpoints {
+    edit(&mut moved.slices, |slice| {
+        for endpoint in &mut slice.endpoints {
             endpoint.address = address(if endpoint.address.is_ipv4() {
                 REMOTE
             } else {
                 "fd00:2::1"
             });
         }
-        *slice = changed.into();
-    }
+    });
     node.apply(&moved);
     node.clock += 3600 * SECOND;
     node.simulator

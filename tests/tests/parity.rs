@@ -17,7 +17,7 @@ use weir::model::{Policy, Protocol, Rule, Snapshot};
 use weir::plan::{MemoryMaps, Plan, Planner, Step as PlanStep};
 use weir_common::abi::{Counter, Event, Flow, FlowKey, Hook, Verdict, control};
 use weir_common::reason::Reason;
-use weir_tests::fixture::{address, block, policy, snapshot, to};
+use weir_tests::fixture::{address, block, edit, policy, snapshot, to};
 use weir_tests::kernel::{Place, veth};
 use weir_tests::packets::{Content, Packet, answer, checksum_error, set_tcp_flags, tcp};
 use weir_tests::random::Random;
@@ -68,16 +68,14 @@ fn families() -> Vec<Vec<Policy>> {
 
 /// The same with pod c in place of pod b in all Services.
 fn without_b(mut snapshot: Snapshot) -> Snapshot {
-    for slice in snapshot.slices.values_mut() {
-        let mut changed = (**slice).clone();
-        for endpoint in &mut changed.endpoints {
+    edit(&mut snapshot.slices, |slice| {
+        for endpoint in &mut slice.endpoints {
             if endpoint.address == own_address(false, endpoint.address.is_ipv6()) {
                 let v4 = endpoint.address.is_ipv4();
                 endpoint.address = address(if v4 { "10.0.2.1" } else { "fd00:2::1" });
             }
         }
-        *slice = changed.into();
-    }
+    });
     snapshot
 }
 

@@ -8,7 +8,7 @@ use weir::model::{ObjectName, Service, Snapshot, TrafficPolicy};
 use weir::plan::{MemoryMaps, Planner};
 use weir_common::logic::Answer::{self, Forbid, Refuse};
 use weir_common::logic::protocol::{SCTP, TCP, UDP};
-use weir_tests::fixture::snapshot;
+use weir_tests::fixture::{edit, snapshot};
 use weir_tests::simulator::{SimulatedSocket, Simulator, mapped};
 
 /// A node with the Services of the fixture, and its agent.
@@ -38,19 +38,15 @@ impl Node {
     fn set_ready(&mut self, service: &str, address: &str, ready: bool) {
         let address = weir_tests::fixture::address(address);
         let service = ObjectName::new("shop", service);
-        for slice in self.snapshot.slices.values_mut() {
-            let mut changed = (**slice).clone();
-            if changed.service != service {
-                continue;
-            }
-            for endpoint in &mut changed.endpoints {
-                if endpoint.address == address {
+        edit(&mut self.snapshot.slices, |slice| {
+            let endpoints = slice.endpoints.iter_mut();
+            for endpoint in endpoints.filter(|endpoint| endpoint.address == address) {
+                if slice.service == service {
                     endpoint.ready = ready;
                     endpoint.serving = ready;
                 }
             }
-            *slice = changed.into();
-        }
+        });
         self.sync();
     }
 

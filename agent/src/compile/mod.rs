@@ -20,7 +20,7 @@ pub(crate) mod testing;
 pub use judge::{Verdict, class_of, judge};
 pub use policies::policies;
 pub use services::{
-    HealthCheck, WithoutLocal, health_checks, reachable, services, untranslatable, without_local,
+    HealthCheck, ServiceCompiler, WithoutLocal, health_checks, reachable, services, without_local,
 };
 pub use tables::{
     Backend, ClassId, EndpointEntry, FrontendEntry, PolicyTables, RowEntry, RowId, RuleOrigin,
@@ -34,6 +34,6 @@ use crate::model::Snapshot;
 pub fn compile(snapshot: &Snapshot) -> Tables {
     Tables {
         services: services(snapshot),
-        policies: policies(snapshot),
+        policies: policies(snapshot).into(),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use weir_common::abi::{
     Address, BackendState, EndpointKey, FrontendKey, PrefixKey, Range, SourceKey,
 };
@@ -16,18 +17,20 @@ pub struct Tables {
     /// Load balancing.
     pub services: ServiceTables,
     /// Policy.
-    pub policies: PolicyTables,
+    pub policies: Arc<PolicyTables>,
 }
 
-/// Load balancing.
+/// Load balancing. A clone costs next to nothing, and what two versions differ in is found without looking at the rest.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServiceTables {
     /// Every virtual address and port, with the wildcard entry of each address.
-    pub frontends: BTreeMap<FrontendKey, FrontendEntry>,
+    pub frontends: OrdMap<FrontendKey, FrontendEntry>,
     /// Ranges of clients that frontends with `SOURCE_RANGES` let in, with the Service that each is of.
-    pub sources: BTreeMap<SourceKey, ObjectName>,
+    pub sources: OrdMap<SourceKey, ObjectName>,
     /// State of every backend by fingerprint, active or draining; one that is not here is gone.
-    pub backends: BTreeMap<u32, BackendState>,
+    pub backends: OrdMap<u32, BackendState>,
+    /// Backends of all frontends' sets together. Sets that are equal share their slots, so that fewer may be needed, never more.
+    pub slots: usize,
 }
 
 /// One frontend.

@@ -70,11 +70,24 @@ pub(crate) fn port(protocol: Protocol, port: PortMatch) -> PolicyPort {
     PolicyPort { protocol, port }
 }
 
+/// Changes every object of a kind.
+pub(crate) fn edit<K: Ord + Clone, V: Clone>(
+    objects: &mut imbl::OrdMap<K, Arc<V>>,
+    mut change: impl FnMut(&mut V),
+) {
+    let changed = objects.iter().map(|(name, object)| {
+        let mut object = V::clone(object);
+        change(&mut object);
+        (name.clone(), Arc::new(object))
+    });
+    *objects = changed.collect();
+}
+
 /// A snapshot with namespaces `a` and `b` (label `name`).
 pub(crate) fn snapshot(pods: Vec<Pod>, policies: Vec<Policy>) -> Snapshot {
     Snapshot {
         node_name: NODE.to_owned(),
-        namespaces: ["a", "b"].map(namespace).into(),
+        namespaces: ["a", "b"].map(namespace).into_iter().collect(),
         pods: pods
             .into_iter()
             .map(|pod| (pod.name.clone(), Arc::new(pod)))
@@ -388,10 +401,10 @@ pub(crate) fn snapshots() -> impl Strategy<Value = Snapshot> {
                 .map(|(host, ifindex)| (ip(&format!("10.0.0.{host}")), device(ifindex)))
                 .collect();
             Snapshot {
-                pods,
-                policies,
-                services,
-                slices,
+                pods: pods.into_iter().collect(),
+                policies: policies.into_iter().collect(),
+                services: services.into_iter().collect(),
+                slices: slices.into_iter().collect(),
                 ..snapshot
             }
         },

@@ -1,7 +1,7 @@
 //! Names for the numbers of events.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,22 +9,26 @@ use rustc_hash::FxHashMap;
 use weir_common::reason::Reason;
 
 use super::{AllowedBy, Decoded, Owner, Peer, Record};
-use crate::compile::{EndpointEntry, RowId, RuleOrigin, Tables};
+use crate::compile::{EndpointEntry, PolicyTables, RowId, Tables};
 use crate::model::{Direction, ObjectName, Snapshot};
 
-/// Names of what one version of the tables talks about.
+/// Names of what one version of the tables talks about, looked up when the first event of its time asks.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
+    snapshot: Snapshot,
+    policies: Arc<PolicyTables>,
+    names: OnceLock<Names>,
+}
+
+#[derive(Clone, Debug)]
+struct Names {
     owners: FxHashMap<IpAddr, Owner>,
     /// Policies that isolate each local pod, by endpoint id: for ingress and for egress.
     isolating: FxHashMap<u64, [Vec<ObjectName>; 2]>,
-    rules: BTreeMap<u32, RuleOrigin>,
 }
 
-impl Directory {
-    /// The directory of a snapshot and the tables compiled from it.
-    #[must_use]
-    pub fn new(snapshot: &Snapshot, tables: &Tables) -> Self {
+impl Names {
+    fn new(snapshot: &Snapshot, tables: &PolicyTables) -> Self {
         let mut owners = FxHashMap::default();
         for node in snapshot.nodes.values() {
             for address in &node.addresses {
@@ -49,7 +53,7 @@ impl Directory {
             }
         }
         let policies = |row: &RowId| {
-            let row = tables.policies.rows.get(row);
+            let row = tables.rows.get(row);
             row.map(|row| row.policies.clone()).unwrap_or_default()
         };
         let entry = |endpoint: &EndpointEntry| {
@@ -58,9 +62,25 @@ impl Directory {
         };
         Self {
             owners,
-            isolating: tables.policies.endpoints.values().map(entry).collect(),
-            rules: tables.policies.rules.clone(),
+            isolating: tables.endpoints.values().map(entry).collect(),
         }
+    }
+}
+
+impl Directory {
+    /// The directory of a snapshot and the tables compiled from it.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot, tables: &Tables) -> Self {
+        Self {
+            snapshot: snapshot.clone(),
+            policies: tables.policies.clone(),
+            names: OnceLock::new(),
+        }
+    }
+
+    fn names(&self) -> &Names {
+        self.names
+            .get_or_init(|| Names::new(&self.snapshot, &self.policies))
     }
 
     /// The record of an event that was made `age` before `now`.
@@ -68,10 +88,14 @@ impl Directory {
     pub fn record(&self, decoded: &Decoded, now: Timestamp, age: Duration) -> Record {
         let event = &decoded.event;
         let denied = decoded.reason == Reason::PolicyDenied;
-        let rule = self.rules.get(&event.rule).map(|origin| AllowedBy {
-            policy: origin.policy.clone(),
-            index: origin.index,
-        });
+        let rule = self
+            .policies
+            .rules
+            .get(&event.rule)
+            .map(|origin| AllowedBy {
+                policy: origin.policy.clone(),
+                index: origin.index,
+            });
         Record {
             time: now.checked_sub(age).unwrap_or(now),
             verdict: decoded.outcome,
@@ -98,7 +122,8 @@ impl Directory {
             Direction::Ingress => 0,
             Direction::Egress => 1,
         };
-        self.isolating
+        self.names()
+            .isolating
             .get(&endpoint)
             .map(|policies| policies[side].clone())
             .unwrap_or_default()
@@ -108,7 +133,7 @@ impl Directory {
         Peer {
             address,
             port,
-            owner: self.owners.get(&address).cloned(),
+            owner: self.names().owners.get(&address).cloned(),
         }
     }
 }

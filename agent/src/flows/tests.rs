@@ -7,7 +7,7 @@ use weir_common::reason::Reason;
 use zerocopy::IntoBytes;
 
 use super::*;
-use crate::compile::{EndpointEntry, RowEntry, RowId, RuleOrigin, Tables};
+use crate::compile::{EndpointEntry, PolicyTables, RowEntry, RowId, RuleOrigin, Tables};
 use crate::model::{Pod, Service, Snapshot};
 
 pub(crate) const RULE: u32 = 77;
@@ -66,14 +66,14 @@ fn directory() -> Directory {
     snapshot
         .services
         .insert(service.name.clone(), Arc::new(service));
-    let mut tables = Tables::default();
+    let mut policies = PolicyTables::default();
     let row = RowEntry {
         direction: Direction::Ingress,
         policies: vec![ObjectName::new("shop", "deny")],
         verdicts: BTreeMap::new(),
     };
-    tables.policies.rows.insert(RowId(1), row);
-    tables.policies.endpoints.insert(
+    policies.rows.insert(RowId(1), row);
+    policies.endpoints.insert(
         EndpointKey::address(address(2).into()),
         EndpointEntry {
             pod: server,
@@ -83,7 +83,7 @@ fn directory() -> Directory {
             egress: RowId::OPEN,
         },
     );
-    tables.policies.rules.insert(
+    policies.rules.insert(
         RULE,
         RuleOrigin {
             policy: ObjectName::new("shop", "allow"),
@@ -91,6 +91,10 @@ fn directory() -> Directory {
             index: 3,
         },
     );
+    let tables = Tables {
+        policies: Arc::new(policies),
+        ..Tables::default()
+    };
     Directory::new(&snapshot, &tables)
 }
 

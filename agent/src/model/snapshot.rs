@@ -4,32 +4,35 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
 use super::{
     DeviceFacts, EndpointSlice, ForeignService, Namespace, Node, NodePorts, ObjectName, Pod,
     Policy, Service, ServiceCidr,
 };
 
-/// All objects at one moment, seen from one node. Cheap to clone: objects are shared.
+/// All objects at one moment, seen from one node. A clone costs next to nothing, and what two snapshots differ in
+/// is found without looking at the rest: they share what is the same.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// Name of the node that the agent runs on.
     pub node_name: String,
     /// Services by name.
-    pub services: BTreeMap<ObjectName, Arc<Service>>,
+    pub services: OrdMap<ObjectName, Arc<Service>>,
     /// Services of other proxies by name.
-    pub foreign: BTreeMap<ObjectName, Arc<ForeignService>>,
+    pub foreign: OrdMap<ObjectName, Arc<ForeignService>>,
     /// EndpointSlices by name.
-    pub slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
+    pub slices: OrdMap<ObjectName, Arc<EndpointSlice>>,
     /// Policies by name.
-    pub policies: BTreeMap<ObjectName, Arc<Policy>>,
+    pub policies: OrdMap<ObjectName, Arc<Policy>>,
     /// Pods by name.
-    pub pods: BTreeMap<ObjectName, Arc<Pod>>,
+    pub pods: OrdMap<ObjectName, Arc<Pod>>,
     /// Namespaces by name.
-    pub namespaces: BTreeMap<String, Arc<Namespace>>,
+    pub namespaces: OrdMap<String, Arc<Namespace>>,
     /// Nodes by name.
-    pub nodes: BTreeMap<String, Arc<Node>>,
+    pub nodes: OrdMap<String, Arc<Node>>,
     /// ServiceCIDRs by name.
-    pub service_cidrs: BTreeMap<String, Arc<ServiceCidr>>,
+    pub service_cidrs: OrdMap<String, Arc<ServiceCidr>>,
     /// Devices of this node.
     pub devices: DeviceFacts,
     /// Which addresses of this node have node ports; none given means the primary ones.

@@ -1,7 +1,7 @@
 //! Ids of backends. They outlive generations and the agent, because flows refer to them.
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use imbl::ordmap::DiffItem;
+use imbl::{OrdMap, OrdSet, Vector};
 use weir_common::abi::{BACKEND_ACTIVE, BACKEND_GONE, BackendState};
 use zerocopy::IntoBytes;
 
@@ -11,12 +11,14 @@ use super::step::{Step, Table};
 /// What the array of backend states holds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Backends {
-    ids: BTreeMap<u32, u32>,
-    states: Vec<BackendState>,
+    ids: OrdMap<u32, u32>,
+    states: Vector<BackendState>,
+    /// What the last plan made of it; nothing while that is not known, since there was none, or it failed.
+    led: Option<OrdMap<u32, BackendState>>,
     /// Elements whose content is not known for sure, since a plan failed.
     doubtful: bool,
     /// Ids without a backend; the ones of the current plan rest until the next.
-    free: BTreeSet<u32>,
+    free: OrdSet<u32>,
     needs_wait: bool,
 }
 
@@ -27,14 +29,13 @@ impl Backends {
             if *state == BackendState::default() || *id >= BACKENDS {
                 continue;
             }
-            let needed = *id as usize + 1;
-            if self.states.len() < needed {
-                self.states.resize(needed, BackendState::default());
+            while self.states.len() <= *id as usize {
+                self.states.push_back(BackendState::default());
             }
-            self.states[*id as usize] = *state;
-            let holder = self.ids.entry(state.fingerprint).or_insert(*id);
-            if self.states[*holder as usize].state == BACKEND_GONE {
-                *holder = *id;
+            self.states.set(*id as usize, *state);
+            let holder = self.ids.get(&state.fingerprint);
+            if holder.is_none_or(|holder| self.states[*holder as usize].state == BACKEND_GONE) {
+                self.ids.insert(state.fingerprint, *id);
             }
         }
         self.rest();
@@ -42,6 +43,7 @@ impl Backends {
 
     /// Distrusts what the array is believed to hold; the next plan writes all of it.
     pub(super) fn distrust(&mut self) {
+        self.led = None;
         self.doubtful = true;
     }
 
@@ -58,10 +60,10 @@ impl Backends {
     /// Brings in what is new or active again, before anything leads there; `false` if there is no room.
     pub(super) fn arrive(
         &mut self,
-        desired: &BTreeMap<u32, BackendState>,
+        desired: &OrdMap<u32, BackendState>,
         steps: &mut Vec<Step>,
     ) -> bool {
-        for (&fingerprint, &state) in desired {
+        for (fingerprint, state) in self.arriving(desired) {
             let Some(id) = self.take(fingerprint, desired) else {
                 return false;
             };
@@ -77,8 +79,68 @@ impl Backends {
         true
     }
 
+    /// Desired backends that are not known to be there.
+    fn arriving(&self, desired: &OrdMap<u32, BackendState>) -> Vec<(u32, BackendState)> {
+        let Some(led) = &self.led else {
+            return desired.iter().map(|(key, state)| (*key, *state)).collect();
+        };
+        let differences = led.diff(desired);
+        let arriving = differences.filter_map(|item| match item {
+            DiffItem::Add(fingerprint, state)
+            | DiffItem::Update {
+                new: (fingerprint, state),
+                ..
+            } => Some((*fingerprint, *state)),
+            DiffItem::Remove(..) => None,
+        });
+        arriving.collect()
+    }
+
     /// Drains or ends what nothing leads to any more.
-    pub(super) fn leave(&mut self, desired: &BTreeMap<u32, BackendState>, steps: &mut Vec<Step>) {
+    pub(super) fn leave(&mut self, desired: &OrdMap<u32, BackendState>, steps: &mut Vec<Step>) {
+        match self.led.take() {
+            Some(led) => self.leave_from(&led, desired, steps),
+            None => self.leave_all(desired, steps),
+        }
+        self.led = Some(desired.clone());
+        self.doubtful = false;
+        self.needs_wait = false;
+    }
+
+    /// Where all elements are as the last plan left them.
+    fn leave_from(
+        &mut self,
+        led: &OrdMap<u32, BackendState>,
+        desired: &OrdMap<u32, BackendState>,
+        steps: &mut Vec<Step>,
+    ) {
+        for item in led.diff(desired) {
+            let (fingerprint, state) = match item {
+                DiffItem::Add(fingerprint, state)
+                | DiffItem::Update {
+                    new: (fingerprint, state),
+                    ..
+                } => (*fingerprint, *state),
+                DiffItem::Remove(&fingerprint, _) => (
+                    fingerprint,
+                    BackendState {
+                        fingerprint,
+                        ..BackendState::default()
+                    },
+                ),
+            };
+            let id = self.id(fingerprint);
+            if self.states[id as usize] != state {
+                self.write(id, state, steps);
+            }
+            if state.state == BACKEND_GONE {
+                self.free.insert(id);
+            }
+        }
+    }
+
+    /// Where nothing is known of an element but what was read.
+    fn leave_all(&mut self, desired: &OrdMap<u32, BackendState>, steps: &mut Vec<Step>) {
         for id in 0..self.states.len() as u32 {
             let held = self.states[id as usize];
             let fingerprint = held.fingerprint;
@@ -94,19 +156,17 @@ impl Backends {
                 self.write(id, state, steps);
             }
         }
-        self.doubtful = false;
-        self.needs_wait = false;
         self.rest();
     }
 
     /// An id for a fingerprint: its old one even when it was gone, else an unused one, else that of a backend long gone.
-    fn take(&mut self, fingerprint: u32, desired: &BTreeMap<u32, BackendState>) -> Option<u32> {
+    fn take(&mut self, fingerprint: u32, desired: &OrdMap<u32, BackendState>) -> Option<u32> {
         if let Some(&id) = self.ids.get(&fingerprint) {
             self.free.remove(&id);
             return Some(id);
         }
         let id = if self.states.len() < BACKENDS as usize {
-            self.states.push(BackendState::default());
+            self.states.push_back(BackendState::default());
             self.states.len() as u32 - 1
         } else {
             let gone = |id: &u32| !desired.contains_key(&self.states[*id as usize].fingerprint);
@@ -124,13 +184,13 @@ impl Backends {
     }
 
     fn rest(&mut self) {
-        let gone = self.states.iter().zip(0..);
+        let gone = self.states.iter().zip(0_u32..);
         let gone = gone.filter(|(held, _)| held.state == BACKEND_GONE);
         self.free = gone.map(|(_, id)| id).collect();
     }
 
     fn write(&mut self, id: u32, state: BackendState, steps: &mut Vec<Step>) {
-        self.states[id as usize] = state;
+        self.states.set(id as usize, state);
         steps.push(Step::Write {
             table: Table::Backend,
             key: id.as_bytes().to_vec(),
@@ -143,7 +203,7 @@ impl Backends {
 mod tests {
     use super::*;
 
-    fn active(fingerprints: impl IntoIterator<Item = u32>) -> BTreeMap<u32, BackendState> {
+    fn active(fingerprints: impl IntoIterator<Item = u32>) -> OrdMap<u32, BackendState> {
         let all = fingerprints.into_iter();
         all.map(|fingerprint| {
             let state = BackendState {
@@ -157,7 +217,7 @@ mod tests {
     }
 
     /// One plan's worth of changes; whether there was room, and whether it must wait.
-    fn plan(backends: &mut Backends, desired: &BTreeMap<u32, BackendState>) -> (bool, bool) {
+    fn plan(backends: &mut Backends, desired: &OrdMap<u32, BackendState>) -> (bool, bool) {
         let mut steps = Vec::new();
         let room = backends.arrive(desired, &mut steps);
         let waits = backends.needs_wait();

@@ -20,10 +20,10 @@ pub(super) struct Full;
 #[derive(Clone, Debug)]
 struct Live {
     services: Services,
-    policies: Policies,
+    policies: Arc<Policies>,
 }
 
-/// Makes plans. Believes that each plan it hands out is carried out in full; when one was not, [`Planner::invalidate`] says so.
+/// Makes plans, each at the cost of what changes. Believes that each plan it hands out is carried out in full; when one was not, [`Planner::invalidate`] says so.
 #[derive(Clone, Debug, Default)]
 pub struct Planner {
     version: u64,
@@ -68,10 +68,7 @@ impl Planner {
     /// # Errors
     /// [`PlanError::TooLarge`] if no generation can hold `desired`. The planner then still knows what the maps hold.
     pub fn plan(&mut self, desired: &Tables) -> Result<Plan, PlanError> {
-        if self.live.is_some() && self.tables.as_deref() == Some(desired) {
-            return Ok(Plan::default());
-        }
-        // Each attempt works on a copy: one that turns out not to fit leaves no trace.
+        // Each attempt works on a copy, which costs next to nothing: one that turns out not to fit leaves no trace.
         let mut next = self.clone();
         let steps = match next.incremental(desired) {
             Ok(steps) => steps,
@@ -103,12 +100,12 @@ impl Planner {
     fn incremental(&mut self, desired: &Tables) -> Result<Vec<Step>, Full> {
         let live = self.live.as_mut().ok_or(Full)?;
         let old = self.tables.as_deref().ok_or(Full)?;
-        live.services.slots.space.begin();
-        live.policies.ranges.space.begin();
-
         let mut steps = Vec::new();
+        // Those in which room was taken.
+        let mut spaces = Vec::new();
         let mut waits = false;
         if old.services != desired.services {
+            live.services.slots.space.begin();
             let backends = &desired.services.backends;
             if !self.backends.arrive(backends, &mut steps) {
                 return Err(Full);
@@ -117,18 +114,18 @@ impl Planner {
             live.services
                 .update(&desired.services, &self.backends, &mut steps)?;
             self.backends.leave(backends, &mut steps);
+            spaces.push(&mut live.services.slots.space);
         }
-        if old.policies != desired.policies {
+        let same_policies =
+            Arc::ptr_eq(&old.policies, &desired.policies) || old.policies == desired.policies;
+        if !same_policies {
+            let policies = Arc::make_mut(&mut live.policies);
+            policies.ranges.space.begin();
             let narrows = || narrows(&old.policies, &desired.policies);
             let version = &mut self.version;
-            live.policies
-                .update(&desired.policies, version, narrows, &mut steps)?;
+            policies.update(&desired.policies, version, narrows, &mut steps)?;
+            spaces.push(&mut policies.ranges.space);
         }
-
-        let spaces = [
-            &mut live.services.slots.space,
-            &mut live.policies.ranges.space,
-        ];
         waits |= spaces.iter().any(|space| space.needs_wait());
         if waits {
             for space in spaces {
@@ -140,10 +137,8 @@ impl Planner {
     }
 
     fn whole(&mut self, desired: &Tables, sizes: &super::Sizes) -> Result<Vec<Step>, Full> {
-        let mut live = Live {
-            services: Services::new(sizes),
-            policies: Policies::new(sizes),
-        };
+        let mut services = Services::new(sizes);
+        let mut policies = Policies::new(sizes);
         let mut steps = vec![Step::Begin(sizes.clone())];
         let backends = &desired.services.backends;
         if !self.backends.arrive(backends, &mut steps) {
@@ -152,9 +147,8 @@ impl Planner {
         if self.backends.needs_wait() {
             steps.insert(0, Step::Wait);
         }
-        live.services
-            .update(&desired.services, &self.backends, &mut steps)?;
-        live.policies.fill(&desired.policies, &mut steps)?;
+        services.update(&desired.services, &self.backends, &mut steps)?;
+        policies.fill(&desired.policies, &mut steps)?;
         steps.push(Step::Select);
         let old = self.tables.as_deref();
         // Without knowledge of the past it may have allowed more.
@@ -164,7 +158,10 @@ impl Planner {
         // Programs that read the old generation still choose among its backends.
         steps.push(Step::Wait);
         self.backends.leave(backends, &mut steps);
-        self.live = Some(live);
+        self.live = Some(Live {
+            services,
+            policies: Arc::new(policies),
+        });
         Ok(steps)
     }
 }

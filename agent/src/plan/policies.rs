@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use rustc_hash::FxHashSet;
 use weir_common::abi::{
     Address, CLASS_UNSET, CLASS_WORLD, Class, Endpoint, EndpointKey, PrefixKey, ROW_ABSENT,
-    ROW_OPEN, Range, Rows, Segment, VerdictKey, control,
+    ROW_OPEN, Range, Rows, VerdictKey, control,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -31,7 +30,7 @@ pub(super) struct Policies {
     endpoints: BTreeMap<EndpointKey, Endpoint>,
     addresses: BTreeMap<Address, Class>,
     prefixes: BTreeMap<PrefixKey, Class>,
-    verdicts: BTreeMap<VerdictKey, Segment>,
+    verdicts: BTreeMap<VerdictKey, Arc<[Range]>>,
     pub(super) ranges: Segments<Range>,
 }
 
@@ -209,10 +208,10 @@ impl Policies {
             }
             let write = |index: u32, range| steps.push(Step::write(Table::Range, &index, &range));
             let segment = self.ranges.place(ranges, write).ok_or(Full)?;
+            self.verdicts.insert(*key, ranges.clone());
             entries.push((*key, segment));
         }
         for (key, segment) in entries {
-            self.verdicts.insert(key, segment);
             steps.push(Step::write(Table::Verdict, &key, &segment));
         }
         self.fits(Table::Verdict, self.verdicts.len())
@@ -317,9 +316,12 @@ impl Policies {
         );
         sweep(&mut self.addresses, &target.addresses, Table::Class, steps);
         sweep(&mut self.prefixes, &target.prefixes, Table::Prefix, steps);
+        for (key, ranges) in &self.verdicts {
+            if !target.verdicts.contains_key(key) {
+                self.ranges.release(ranges);
+            }
+        }
         sweep(&mut self.verdicts, &target.verdicts, Table::Verdict, steps);
-        let used: FxHashSet<Arc<[Range]>> = target.verdicts.values().cloned().collect();
-        self.ranges.retain(&used);
         self.rows
             .known
             .retain(|row, _| *row == RowId::OPEN || desired.rows.contains_key(row));

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::step::{Sizes, Table};
-use crate::compile::Tables;
+use crate::compile::{ServiceTables, Tables};
 
-/// Elements of the array of backend states, which all generations share: about what 5000 nodes' worth of pods need.
-pub const BACKENDS: u32 = 1 << 17;
+/// Elements of the array of backend states, which all generations share: twice what 10,000 Services of 25 endpoints need.
+pub const BACKENDS: u32 = 1 << 19;
 
 /// Most ranges that one row may have for one class: the kernel programs' search is bounded by it.
 pub(super) const RANGES_PER_VERDICT: usize = u16::MAX as usize;
@@ -54,16 +54,11 @@ pub enum PlanError {
 pub fn entries(tables: &Tables) -> BTreeMap<Table, usize> {
     let services = &tables.services;
     let policies = &tables.policies;
-    let slots: BTreeSet<_> = services
-        .frontends
-        .values()
-        .flat_map(|entry| [&entry.internal, &entry.external])
-        .collect();
     let verdicts = || policies.rows.values().flat_map(|row| row.verdicts.values());
     let ranges: BTreeSet<_> = verdicts().collect();
     BTreeMap::from([
         (Table::Frontend, services.frontends.len()),
-        (Table::Slot, slots.iter().map(|set| set.len()).sum()),
+        (Table::Slot, slots(services)),
         (Table::Source, services.sources.len()),
         (Table::Endpoint, policies.endpoints.len()),
         (Table::Class, policies.addresses.len()),
@@ -72,6 +67,16 @@ pub fn entries(tables: &Tables) -> BTreeMap<Table, usize> {
         (Table::Range, ranges.iter().map(|ranges| ranges.len()).sum()),
         (Table::Backend, services.backends.len()),
     ])
+}
+
+/// Slots that the sets of all frontends need.
+pub(super) fn slots(services: &ServiceTables) -> usize {
+    let sets: BTreeSet<_> = services
+        .frontends
+        .values()
+        .flat_map(|entry| [&entry.internal, &entry.external])
+        .collect();
+    sets.iter().map(|set| set.len()).sum()
 }
 
 /// Capacities with head-room for a fresh generation.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use imbl::GenericHashMap;
+use imbl::shared_ptr::DefaultSharedPtr;
+use rustc_hash::FxBuildHasher;
 use weir_common::abi::Segment;
 
 /// Allocator of runs of array elements.
@@ -96,18 +98,25 @@ impl Space {
 #[derive(Clone, Debug)]
 pub(super) struct Segments<T> {
     pub(super) space: Space,
-    bases: FxHashMap<Arc<[T]>, u32>,
+    runs: GenericHashMap<Arc<[T]>, Run, FxBuildHasher, DefaultSharedPtr>,
+}
+
+/// Where content is, and how many use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    base: u32,
+    users: u32,
 }
 
 impl<T: Copy + Eq + Hash> Segments<T> {
     pub(super) fn new(capacity: u32) -> Self {
         Self {
             space: Space::new(capacity),
-            bases: FxHashMap::default(),
+            runs: GenericHashMap::default(),
         }
     }
 
-    /// The run with this content. A new one is handed to `write` element by element; `None` if there is no room.
+    /// The run with this content, for one more user. A new one is handed to `write` element by element; `None` if there is no room.
     pub(super) fn place(
         &mut self,
         content: &Arc<[T]>,
@@ -117,27 +126,32 @@ impl<T: Copy + Eq + Hash> Segments<T> {
         if count == 0 {
             return Some(Segment::default());
         }
-        if let Some(&base) = self.bases.get(content) {
+        if let Some(&Run { base, users }) = self.runs.get(content) {
+            let users = users + 1;
+            self.runs.insert(content.clone(), Run { base, users });
             return Some(Segment { base, count });
         }
         let base = self.space.take(count)?;
         for (index, element) in (base..).zip(content.iter()) {
             write(index, *element);
         }
-        self.bases.insert(content.clone(), base);
+        self.runs.insert(content.clone(), Run { base, users: 1 });
         Some(Segment { base, count })
     }
 
-    /// Gives back the runs that are not in use.
-    pub(super) fn retain(&mut self, used: &FxHashSet<Arc<[T]>>) {
-        let space = &mut self.space;
-        self.bases.retain(|content, base| {
-            let keep = used.contains(content);
-            if !keep {
-                space.given_back.push((*base, content.len() as u32));
-            }
-            keep
-        });
+    /// One user less of the run with this content: the last one gives it back.
+    pub(super) fn release(&mut self, content: &Arc<[T]>) {
+        let Some(&Run { base, users }) = self.runs.get(content) else {
+            // Nothing takes no room.
+            return;
+        };
+        if users > 1 {
+            let users = users - 1;
+            self.runs.insert(content.clone(), Run { base, users });
+        } else {
+            self.runs.remove(content);
+            self.space.given_back.push((base, content.len() as u32));
+        }
     }
 }
 
@@ -151,9 +165,8 @@ mod tests {
             .map(|segment| segment.base)
     }
 
-    fn keep(segments: &mut Segments<u32>, contents: &[&[u32]]) {
-        let used = contents.iter().map(|content| Arc::from(*content)).collect();
-        segments.retain(&used);
+    fn release(segments: &mut Segments<u32>, content: &[u32]) {
+        segments.release(&content.into());
     }
 
     #[test]
@@ -166,7 +179,10 @@ mod tests {
             Some(0),
             "equal content, one run"
         );
-        keep(&mut segments, &[&[3]]);
+        release(&mut segments, &[1, 2]);
+        segments.space.begin();
+        assert_eq!(place(&mut segments, &[4, 5]), None, "still in use");
+        release(&mut segments, &[1, 2]);
         assert_eq!(place(&mut segments, &[4, 5]), None, "still read");
 
         segments.space.begin();
@@ -182,7 +198,9 @@ mod tests {
         for content in [[1], [2], [3]] {
             place(&mut segments, &content);
         }
-        keep(&mut segments, &[]);
+        for content in [[2], [1], [3]] {
+            release(&mut segments, &content);
+        }
         segments.space.begin();
         assert_eq!(place(&mut segments, &[4, 5, 6]), Some(0));
     }

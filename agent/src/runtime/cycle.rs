@@ -97,8 +97,10 @@ pub(super) async fn cycle(
                 if engine.synced() {
                     let wanted = engine.local();
                     local.send_if_modified(|local| {
-                        let differs = *local != wanted;
-                        *local = wanted;
+                        let differs = local != wanted;
+                        if differs {
+                            local.clone_from(wanted);
+                        }
                         differs
                     });
                 }

@@ -36,10 +36,13 @@ impl Devices {
 }
 
 /// Devices that lead to one of `pods`.
-pub(super) fn leading(facts: &DeviceFacts, pods: &BTreeSet<IpAddr>) -> impl Iterator<Item = u32> {
+pub(super) fn leading(
+    facts: &DeviceFacts,
+    is_pod: impl Fn(&IpAddr) -> bool,
+) -> impl Iterator<Item = u32> {
     let leading = facts.devices.iter();
     leading
-        .filter(|(address, _)| pods.contains(address))
+        .filter(move |(address, _)| is_pod(address))
         .map(|(_, device)| device.ifindex)
 }
 
@@ -66,8 +69,9 @@ mod tests {
         }
     }
 
-    fn pods(last: &[u8]) -> BTreeSet<IpAddr> {
-        last.iter().copied().map(address).collect()
+    fn pods(lasts: &[u8]) -> impl Fn(&IpAddr) -> bool + use<> {
+        let pods: BTreeSet<IpAddr> = lasts.iter().map(|last| address(*last)).collect();
+        move |address| pods.contains(address)
     }
 
     #[test]
@@ -75,21 +79,21 @@ mod tests {
         let mut devices = Devices::default();
         let (none, seven) = (BTreeSet::new(), BTreeSet::from([7]));
         let one = facts(&[(1, 7)]);
-        assert_eq!(devices.wanting(&none, leading(&one, &pods(&[]))), none);
-        assert_eq!(devices.wanting(&none, leading(&one, &pods(&[1]))), seven);
+        assert_eq!(devices.wanting(&none, leading(&one, pods(&[]))), none);
+        assert_eq!(devices.wanting(&none, leading(&one, pods(&[1]))), seven);
         // An attempt that failed is made again.
-        assert_eq!(devices.wanting(&none, leading(&one, &pods(&[1]))), seven);
+        assert_eq!(devices.wanting(&none, leading(&one, pods(&[1]))), seven);
         devices.attached(7);
-        assert_eq!(devices.wanting(&seven, leading(&one, &pods(&[1]))), none);
+        assert_eq!(devices.wanting(&seven, leading(&one, pods(&[1]))), none);
         // The index comes back with another device.
-        assert_eq!(devices.wanting(&none, leading(&one, &pods(&[1]))), seven);
+        assert_eq!(devices.wanting(&none, leading(&one, pods(&[1]))), seven);
     }
 
     #[test]
     fn programs_of_an_earlier_agent_are_replaced() {
         let mut devices = Devices::default();
         let left = BTreeSet::from([7, 8]);
-        let wanted = devices.wanting(&left, leading(&facts(&[(1, 7)]), &pods(&[1, 2])));
+        let wanted = devices.wanting(&left, leading(&facts(&[(1, 7)]), pods(&[1, 2])));
         assert_eq!(wanted, BTreeSet::from([7]));
     }
 }

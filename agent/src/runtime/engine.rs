@@ -15,11 +15,11 @@ use super::health_checks::HealthChecks;
 use super::nets;
 use super::shared::{Moment, Shared};
 use super::xdp;
-use crate::compile::{self, Tables};
+use crate::compile::{self, ServiceCompiler, Tables};
 use crate::datapath;
 use crate::flows::Directory;
 use crate::metrics::Stage;
-use crate::model::{Change, DeviceFacts, Event, Kind, NodePorts, ObjectName, Pod, Snapshot};
+use crate::model::{Change, DeviceFacts, Event, Kind, NodePorts, ObjectName, Snapshot};
 use crate::netlink::Local;
 use crate::plan::{Plan, PlanError, Planner, Refused, refuse_excess};
 use crate::state::{Rejected, State};
@@ -44,6 +44,7 @@ pub(super) enum SyncError {
 /// State and knowledge of the kernel.
 pub(super) struct Engine {
     state: State,
+    services: ServiceCompiler,
     tables: Tables,
     planner: Planner,
     devices: Devices,
@@ -51,6 +52,8 @@ pub(super) struct Engine {
     nets: Devices,
     shared: Arc<Shared>,
     health_checks: watch::Sender<HealthChecks>,
+    /// What of the state is on this node.
+    local: Local,
     /// What differs since the tables were compiled. Programs are put onto devices with every sync.
     change: Change,
     /// What is queued, for metrics.
@@ -79,12 +82,14 @@ impl Engine {
         }
         Ok(Self {
             state: State::with_node_ports(shared.node.clone(), node_ports),
+            services: ServiceCompiler::default(),
             tables: Tables::default(),
             planner,
             devices: Devices::default(),
             nets: Devices::default(),
             shared,
             health_checks,
+            local: Local::default(),
             // Nothing has been compiled yet.
             change: Change {
                 services: true,
@@ -100,6 +105,7 @@ impl Engine {
     /// Takes in events; whether there is anything to do for them.
     pub(super) fn apply(&mut self, events: Vec<Event>) -> bool {
         let mut any = false;
+        let mut pods = false;
         let mut listed = BTreeSet::new();
         for event in events {
             if let Event::Replaced(kind, _) = &event {
@@ -110,7 +116,11 @@ impl Engine {
             let tally = &self.shared.tally;
             tally.proxy(|proxy| self.changes.seen(&event, snapshot, proxy));
             let change = self.state.apply(event);
+            pods |= change.policies;
             any |= self.note(change);
+        }
+        if pods {
+            self.local = local(self.state.snapshot());
         }
         self.shared.publish(|published| {
             published.listed.extend(listed);
@@ -149,25 +159,15 @@ impl Engine {
     }
 
     /// Addresses whose devices are to be found.
-    pub(super) fn local(&self) -> Local {
-        let snapshot = self.state.snapshot();
-        let node = snapshot.nodes.get(&snapshot.node_name);
-        Local {
-            pods: local_owners(snapshot)
-                .map(|(address, pod)| (address, pod.uid.clone()))
-                .collect(),
-            node: node
-                .map(|node| node.addresses.iter().copied().collect())
-                .unwrap_or_default(),
-        }
+    pub(super) fn local(&self) -> &Local {
+        &self.local
     }
 
     /// Whether a local pod's device is still to be found.
     pub(super) fn lacks_devices(&self) -> bool {
         let facts = &self.state.snapshot().devices;
-        let pods = local_pods(self.state.snapshot());
-        pods.iter()
-            .any(|address| !facts.devices.contains_key(address))
+        let mut pods = self.local.pods.keys();
+        pods.any(|address| !facts.devices.contains_key(address))
     }
 
     /// Brings the kernel in line. After an error it has what it had, and calling again is right.
@@ -282,9 +282,9 @@ impl Engine {
         let start = Instant::now();
         let snapshot = self.state.snapshot();
         if change.services {
-            self.tables.services = compile::services(snapshot);
+            self.tables.services = self.services.compile(snapshot).clone();
             let refused = refuse_excess(&mut self.tables.services);
-            let sctp = compile::untranslatable(&self.tables.services);
+            let sctp = self.services.untranslatable();
             let refused = refused.iter().map(|it| (&it.service, too_large(it)));
             let sctp = sctp
                 .iter()
@@ -298,7 +298,7 @@ impl Engine {
                 .send_replace(Arc::new(compile::health_checks(snapshot)));
         }
         if change.policies {
-            self.tables.policies = compile::policies(snapshot);
+            self.tables.policies = compile::policies(snapshot).into();
         }
         self.shared.tally.took(Stage::Compile, start.elapsed());
         let directory = Arc::new(Directory::new(snapshot, &self.tables));
@@ -325,8 +325,8 @@ impl Engine {
             .chain(nets.map(|(ifindex, net)| (*ifindex, net.name.as_str())))
             .collect();
         let mut datapath = self.shared.datapath_mut();
-        let pods = local_pods(snapshot);
-        let needed = leading(&snapshot.devices, &pods);
+        let is_pod = |address: &IpAddr| self.local.pods.contains_key(address);
+        let needed = leading(&snapshot.devices, is_pod);
         let wanted = self.devices.wanting(&datapath.attached()?, needed);
         let needed = snapshot.devices.nets.keys().copied();
         let wanted_nets = self.nets.wanting(&datapath.attached_nets()?, needed);
@@ -420,13 +420,17 @@ fn needs_same_ports(frontends: &[String]) -> (&'static str, String) {
     ("UsedInPart", message)
 }
 
-/// This node's pods by their addresses.
-fn local_owners(snapshot: &Snapshot) -> impl Iterator<Item = (IpAddr, &Arc<Pod>)> {
+/// This node's pods by their addresses, and the node's own addresses.
+fn local(snapshot: &Snapshot) -> Local {
     let owners = snapshot.address_owners().into_iter();
-    owners.filter(|(_, pod)| pod.node == snapshot.node_name)
-}
-
-/// Addresses of this node's pods.
-fn local_pods(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
-    local_owners(snapshot).map(|(address, _)| address).collect()
+    let node = snapshot.own_node();
+    Local {
+        pods: owners
+            .filter(|(_, pod)| pod.node == snapshot.node_name)
+            .map(|(address, pod)| (address, pod.uid.clone()))
+            .collect(),
+        node: node
+            .map(|node| node.addresses.iter().copied().collect())
+            .unwrap_or_default(),
+    }
 }

@@ -6,6 +6,7 @@ mod store;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 use serde::Serialize;
 
@@ -18,6 +19,8 @@ pub struct State {
     synced: BTreeSet<Kind>,
     objects: BTreeMap<(Kind, ObjectName), Flaw>,
     files: BTreeMap<String, String>,
+    /// Pods whose address is another's, found when somebody asks after a change of pods.
+    conflicts: OnceLock<Vec<Rejected>>,
 }
 
 /// Something that is skipped, wholly or in part, until somebody mends it.
@@ -67,6 +70,9 @@ impl State {
     pub fn apply(&mut self, event: Event) -> Change {
         let node = self.snapshot.own_node().cloned();
         let mut change = self.take(event);
+        if change.policies {
+            self.conflicts = OnceLock::new();
+        }
         // Which endpoints are near, and which addresses have node ports, hangs on this one node.
         change.services |= self.snapshot.own_node() != node.as_ref();
         change
@@ -174,7 +180,8 @@ impl State {
             message: flaw.message.clone(),
         });
         let mut all: Vec<_> = files.chain(objects).collect();
-        all.extend(self.address_conflicts());
+        let conflicts = self.conflicts.get_or_init(|| self.address_conflicts());
+        all.extend(conflicts.iter().cloned());
         all
     }
 

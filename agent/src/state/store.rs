@@ -1,7 +1,8 @@
 //! Writing to a snapshot. Each call says whether anything differs afterwards, and keeps the shared object where nothing does.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use imbl::OrdMap;
 
 use crate::model::{Kind, Object, ObjectName, Snapshot};
 
@@ -59,7 +60,7 @@ impl Snapshot {
     }
 }
 
-fn put<K: Ord, V: PartialEq>(objects: &mut BTreeMap<K, Arc<V>>, name: K, new: V) -> bool {
+fn put<K: Ord + Clone, V: PartialEq>(objects: &mut OrdMap<K, Arc<V>>, name: K, new: V) -> bool {
     let differs = objects.get(&name).is_none_or(|old| **old != new);
     if differs {
         objects.insert(name, Arc::new(new));
@@ -67,17 +68,21 @@ fn put<K: Ord, V: PartialEq>(objects: &mut BTreeMap<K, Arc<V>>, name: K, new: V)
     differs
 }
 
-fn swap<K: Ord, V: PartialEq>(
-    objects: &mut BTreeMap<K, Arc<V>>,
-    mut new: BTreeMap<K, Arc<V>>,
+fn swap<K: Ord + Clone, V: PartialEq>(
+    objects: &mut OrdMap<K, Arc<V>>,
+    new: OrdMap<K, Arc<V>>,
 ) -> bool {
-    let mut differs = objects.len() != new.len();
-    for (name, object) in &mut new {
-        match objects.get(name) {
-            Some(old) if old == object => *object = Arc::clone(old),
-            _ => differs = true,
+    let mut kept = objects.clone();
+    for name in objects.keys().filter(|name| !new.contains_key(*name)) {
+        kept.remove(name);
+    }
+    let mut differs = kept.len() != objects.len();
+    for (name, object) in new {
+        if kept.get(&name) != Some(&object) {
+            kept.insert(name, object);
+            differs = true;
         }
     }
-    *objects = new;
+    *objects = kept;
     differs
 }

@@ -70,15 +70,12 @@ fn traffic_policies_do_not_keep_pods_from_other_addresses() {
         service.internal_traffic_policy = TrafficPolicy::Local;
         service.external_traffic_policy = TrafficPolicy::Local;
     });
-    for slice in snapshot.slices.values_mut() {
-        let mut remote = (**slice).clone();
-        let remote_pod =
-            |address: &IpAddr| [REMOTE, "fd00:2::1"].map(super::address).contains(address);
-        remote
+    let remote_pod = |address: &IpAddr| [REMOTE, "fd00:2::1"].map(super::address).contains(address);
+    edit(&mut snapshot.slices, |slice| {
+        slice
             .endpoints
             .retain(|endpoint| remote_pod(&endpoint.address));
-        *slice = remote.into();
-    }
+    });
     node.apply(&snapshot);
     for (index, to) in (0..).zip(OPEN) {
         let (reason, sent) = node.leave(A, &tcp_packet((POD_A, 4000 + index), to, tcp::SYN));
@@ -90,11 +87,7 @@ fn traffic_policies_do_not_keep_pods_from_other_addresses() {
         }
     }
     // Nothing left anywhere.
-    for slice in snapshot.slices.values_mut() {
-        let mut empty = (**slice).clone();
-        empty.endpoints.clear();
-        *slice = empty.into();
-    }
+    edit(&mut snapshot.slices, |slice| slice.endpoints.clear());
     node.apply(&snapshot);
     for (index, to) in (0..).zip(OPEN) {
         let packet = tcp_packet((POD_A, 5000 + index), to, tcp::SYN);
@@ -117,11 +110,7 @@ fn a_load_balancer_asks_where_a_pod_comes_from() {
     assert!(!node.leave(B, &cluster_ip).0.is_drop());
     // Without endpoints it is the same: who is not let in learns nothing.
     let mut snapshot = snapshot([A, B], vec![]);
-    for slice in snapshot.slices.values_mut() {
-        let mut empty = (**slice).clone();
-        empty.endpoints.clear();
-        *slice = empty.into();
-    }
+    edit(&mut snapshot.slices, |slice| slice.endpoints.clear());
     node.apply(&snapshot);
     assert_eq!(node.leave(B, &outside).0, Reason::SourceRange);
     let another = tcp_packet((POD_A, 4001), BALANCER, tcp::SYN);

@@ -70,13 +70,11 @@ fn changed(change: impl FnOnce(&mut Service), ready: impl Fn(IpAddr) -> bool) ->
     let mut service = (*snapshot.services[&name]).clone();
     change(&mut service);
     snapshot.services.insert(name, service.into());
-    for slice in snapshot.slices.values_mut() {
-        let mut changed = (**slice).clone();
-        for endpoint in &mut changed.endpoints {
+    edit(&mut snapshot.slices, |slice| {
+        for endpoint in &mut slice.endpoints {
             endpoint.ready = ready(endpoint.address);
         }
-        *slice = changed.into();
-    }
+    });
     snapshot
 }
 

@@ -4,7 +4,7 @@ use weir::model::{Endpoint, Snapshot};
 use weir::plan::{Plan, Step};
 use weir_common::abi::{Hook, Verdict, control};
 use weir_common::reason::Reason;
-use weir_tests::fixture::{address, snapshot};
+use weir_tests::fixture::{address, edit, snapshot};
 use weir_tests::packets::{answer, tcp};
 
 use super::external::{CLIENT, depart, outside};
@@ -20,12 +20,11 @@ const TCP: [usize; 2] = [34, 54];
 /// The cluster after a change to the endpoints of Service `b`.
 fn changed(change: impl Fn(&mut Endpoint)) -> Snapshot {
     let mut snapshot = snapshot([A, B], vec![]);
-    let slices = snapshot.slices.values_mut();
-    for slice in slices.filter(|slice| slice.service.name == "b") {
-        let mut new = (**slice).clone();
-        new.endpoints.iter_mut().for_each(&change);
-        *slice = new.into();
-    }
+    edit(&mut snapshot.slices, |slice| {
+        if slice.service.name == "b" {
+            slice.endpoints.iter_mut().for_each(&change);
+        }
+    });
     snapshot
 }
 

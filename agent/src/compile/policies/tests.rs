@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::super::testing::{
-    PEERS, PORTS, ip, labels, pod, policy, port, selector, snapshot, snapshots,
+    PEERS, PORTS, edit, ip, labels, pod, policy, port, selector, snapshot, snapshots,
 };
 use super::super::{Verdict, judge};
 use super::*;
@@ -529,8 +529,7 @@ proptest! {
     #[test]
     fn the_order_of_peers_ports_and_requirements_does_not_matter(snapshot in snapshots()) {
         let mut turned = snapshot.clone();
-        for policy in turned.policies.values_mut() {
-            let policy = Arc::make_mut(policy);
+        edit(&mut turned.policies, |policy| {
             for rule in policy.ingress.iter_mut().chain(&mut policy.egress).flatten() {
                 rule.peers.reverse();
                 rule.ports.reverse();
@@ -540,10 +539,8 @@ proptest! {
                     }
                 }
             }
-        }
-        for pod in turned.pods.values_mut() {
-            Arc::make_mut(pod).ips.reverse();
-        }
+        });
+        edit(&mut turned.pods, |pod| pod.ips.reverse());
         let (one, other) = (policies(&snapshot), policies(&turned));
         prop_assert_eq!(one.rows, other.rows);
         prop_assert_eq!(one.addresses, other.addresses);

@@ -8,8 +8,9 @@ use weir_common::abi::{SERVICES_ONLY, SourceKey};
 
 use crate::model::{ObjectName, Snapshot};
 
-/// Adds the ranges, without the addresses that another proxy serves.
-pub(super) fn add(sources: &mut BTreeMap<SourceKey, ObjectName>, snapshot: &Snapshot) {
+/// The ranges, without the addresses that another proxy serves.
+pub(super) fn ranges(snapshot: &Snapshot) -> BTreeMap<SourceKey, ObjectName> {
+    let mut ranges = BTreeMap::new();
     let foreign = snapshot.foreign.values();
     let foreign = foreign.flat_map(|service| &service.cluster_ips);
     let foreign: BTreeSet<IpAddr> = foreign.map(IpAddr::to_canonical).collect();
@@ -18,10 +19,11 @@ pub(super) fn add(sources: &mut BTreeMap<SourceKey, ObjectName>, snapshot: &Snap
             for part in without(*cidr, &foreign) {
                 let (address, v4) = (part.network().into(), part.is_ipv4());
                 let key = SourceKey::prefix(SERVICES_ONLY, address, part.prefix(), v4);
-                sources.insert(key, ObjectName::cluster(&range.name));
+                ranges.insert(key, ObjectName::cluster(&range.name));
             }
         }
     }
+    ranges
 }
 
 /// The largest ranges that make up a range but for some of its addresses.

@@ -1,6 +1,6 @@
 //! Every address and port at which a Service port is met.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,47 +10,48 @@ use weir_common::abi::{
 
 use super::choice::Choice;
 use super::ranges;
-use crate::compile::{Backend, FrontendEntry, ServiceTables};
-use crate::model::{ObjectName, Service, ServicePort, TrafficPolicy, fingerprint, service_port_id};
+use crate::compile::{Backend, FrontendEntry};
+use crate::model::{Service, ServicePort, TrafficPolicy, fingerprint, service_port_id};
 
 /// By what a frontend has its address, strongest claim first: who may write a Service must not take an address away from one
 /// that was given it by the cluster (as CVE-2020-8554 does by externalIPs).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Claim {
+pub(super) enum Claim {
     ClusterIp,
     LoadBalancer,
     ExternalIp,
     NodePort,
 }
 
-/// The frontends so far. Of two claims of one kind the Service with the smaller name has the stronger one: the other is being
-/// deleted, or was given the address since.
-#[derive(Default)]
+/// What one Service is met at.
+#[derive(Debug, Default)]
 pub(super) struct Frontends {
-    entries: BTreeMap<FrontendKey, (Claim, FrontendEntry)>,
-    sources: BTreeMap<SourceKey, ObjectName>,
+    /// Of two claims of the Service itself the stronger one.
+    pub(super) entries: BTreeMap<FrontendKey, (Claim, FrontendEntry)>,
+    pub(super) sources: BTreeSet<SourceKey>,
 }
 
 /// Addresses of this node.
-pub(super) struct Home<'s> {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Home {
     /// Where it has node ports.
     pub(super) node_ports: Vec<IpAddr>,
     /// Where its own packets come from.
-    pub(super) primary: &'s [IpAddr],
+    pub(super) primary: Vec<IpAddr>,
 }
 
 impl Frontends {
-    /// Adds what a Service port is met at in one family. Services come by name.
+    /// Adds what a Service port is met at in one family.
     pub(super) fn add(
         &mut self,
         service: &Service,
         port: &ServicePort,
         v4: bool,
         choice: &Choice,
-        home: &Home<'_>,
+        home: &Home,
     ) {
         let mut sets = Sets::new(service, port, choice);
-        sets.admission = ranges::add(&mut self.sources, service, sets.id, v4, home.primary);
+        sets.admission = ranges::add(&mut self.sources, service, sets.id, v4, &home.primary);
         let virtual_addresses = [
             (Claim::ClusterIp, &service.cluster_ips),
             (Claim::LoadBalancer, &service.load_balancer_ips),
@@ -87,16 +88,6 @@ impl Frontends {
         let held = self.entries.get(&key);
         if held.is_none_or(|(holder, _)| claim < *holder) {
             self.entries.insert(key, (claim, entry()));
-        }
-    }
-
-    /// All of them, for tables that have no backends yet.
-    pub(super) fn finish(self) -> ServiceTables {
-        let entries = self.entries.into_iter();
-        ServiceTables {
-            frontends: entries.map(|(key, (_, entry))| (key, entry)).collect(),
-            sources: self.sources,
-            ..ServiceTables::default()
         }
     }
 }

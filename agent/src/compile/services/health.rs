@@ -33,7 +33,9 @@ pub fn health_checks(snapshot: &Snapshot) -> BTreeMap<u16, HealthCheck> {
         return checks;
     }
     let mut local: BTreeMap<&ObjectName, BTreeSet<IpAddr>> = BTreeMap::new();
-    for slice in snapshot.slices.values() {
+    let asked: BTreeSet<ObjectName> = checks.values().map(|check| check.service.clone()).collect();
+    let slices = snapshot.slices.values();
+    for slice in slices.filter(|slice| asked.contains(&slice.service)) {
         let endpoints = slice.endpoints.iter().filter(|endpoint| {
             endpoint.ready && endpoint.node.as_deref() == Some(&snapshot.node_name)
         });

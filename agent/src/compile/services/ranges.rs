@@ -1,12 +1,12 @@
 //! loadBalancerSourceRanges: who may use the addresses of a load balancer.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use weir_common::abi::{NODE_OUTSIDE, SOURCE_RANGES, SourceKey};
 
-use crate::model::{ObjectName, Service};
+use crate::model::Service;
 
 /// The ranges of one family that narrow anything. Without any in a family its addresses are open, as kube-proxy has it, also where
 /// there are ranges in the other; and so they are if one range is everything.
@@ -22,7 +22,7 @@ fn of_family(service: &Service, v4: bool) -> Vec<IpNetwork> {
 
 /// Adds the ranges of a Service port in one family; gives the flags of its load balancers' frontends.
 pub(super) fn add(
-    sources: &mut BTreeMap<SourceKey, ObjectName>,
+    sources: &mut BTreeSet<SourceKey>,
     service: &Service,
     id: u64,
     v4: bool,
@@ -34,7 +34,7 @@ pub(super) fn add(
     }
     for range in &ranges {
         let key = SourceKey::prefix(id, range.network().into(), range.prefix(), v4);
-        sources.insert(key, service.name.clone());
+        sources.insert(key);
     }
     // What the node itself sends comes from its own address.
     let holds_node = ranges

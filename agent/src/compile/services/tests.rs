@@ -3,12 +3,12 @@ use proptest::prelude::*;
 use super::super::testing::{NODE, ip, snapshots};
 use super::*;
 use crate::compile::Backend;
-use crate::model::{Endpoint, Node};
+use crate::model::{Endpoint, Node, ObjectName, fingerprint, service_port_id};
 use crate::model::{Protocol, SlicePort};
 use std::sync::Arc;
 use weir_common::abi::{
-    DROP_EXTERNAL, DROP_INTERNAL, FrontendKey, NODE_OUTSIDE, NODE_PORT, SOURCE_RANGES, SourceKey,
-    WILDCARD,
+    BACKEND_ACTIVE, BACKEND_DRAINING, DROP_EXTERNAL, DROP_INTERNAL, FrontendKey, NODE_OUTSIDE,
+    NODE_PORT, SOURCE_RANGES, SourceKey, WILDCARD,
 };
 
 fn name(name: &str) -> ObjectName {
@@ -70,15 +70,19 @@ fn local(addresses: &[&str]) -> Service {
 }
 
 fn compile(service: Service, slices: Vec<EndpointSlice>) -> ServiceTables {
-    services(&Snapshot {
+    services(&of(service, slices))
+}
+
+fn of(service: Service, slices: Vec<EndpointSlice>) -> Snapshot {
+    Snapshot {
         node_name: NODE.to_owned(),
-        services: [(service.name.clone(), Arc::new(service))].into(),
+        services: imbl::OrdMap::unit(service.name.clone(), Arc::new(service)),
         slices: slices
             .into_iter()
             .map(|slice| (slice.name.clone(), Arc::new(slice)))
             .collect(),
         ..Snapshot::default()
-    })
+    }
 }
 
 fn key(address: &str, port: u16) -> FrontendKey {
@@ -222,7 +226,9 @@ fn sctp_cannot_change_its_port() {
         service.ports[0].port = port;
         let mut slice = slice("s", "http", 8080, vec![endpoint("10.0.0.1", "ready")]);
         slice.ports[0].protocol = protocol;
-        untranslatable(&compile(service, vec![slice]))
+        let mut compiler = ServiceCompiler::default();
+        compiler.compile(&of(service, vec![slice]));
+        compiler.untranslatable().clone()
     };
     let dropped = vec!["172.20.0.1:80".to_owned()];
     assert_eq!(found(Protocol::Sctp, 80), [(name("web"), dropped)].into());
@@ -389,7 +395,7 @@ fn on_node(services: Vec<Service>, slices: Vec<EndpointSlice>) -> Snapshot {
     };
     Snapshot {
         node_name: NODE.to_owned(),
-        nodes: [(node.name.clone(), Arc::new(node))].into(),
+        nodes: imbl::OrdMap::unit(node.name.clone(), Arc::new(node)),
         services: services
             .into_iter()
             .map(|service| (service.name.clone(), Arc::new(service)))

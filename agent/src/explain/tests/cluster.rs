@@ -8,6 +8,7 @@ use k8s_openapi::api::networking::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::compile::testing::edit;
 use crate::explain::{Explanation, Question, explain};
 use crate::model::{
     ContainerPort, Endpoint, EndpointSlice, Labels, Namespace, Node, ObjectName, Operator, Peer,
@@ -188,10 +189,8 @@ impl Cluster {
         self
     }
 
-    pub(super) fn edit_slices(mut self, mut edit: impl FnMut(&mut EndpointSlice)) -> Self {
-        for slice in self.0.slices.values_mut() {
-            edit(Arc::make_mut(slice));
-        }
+    pub(super) fn edit_slices(mut self, change: impl FnMut(&mut EndpointSlice)) -> Self {
+        edit(&mut self.0.slices, change);
         self
     }
 

@@ -7,7 +7,7 @@ use weir_common::abi::{BACKEND_GONE, FrontendKey, control};
 
 use super::super::{MemoryMaps, Plan, PlanError, Planner, Step, Table};
 use super::watch::{Watch, fresh};
-use crate::compile::testing::{NODE, ip, pod, policy, port, selector, snapshot};
+use crate::compile::testing::{NODE, edit, ip, pod, policy, port, selector, snapshot};
 use crate::compile::{Tables, compile};
 use crate::model::{
     Endpoint, EndpointSlice, ObjectName, Peer, Policy, PortMatch, Protocol, Rule, Selector,
@@ -282,23 +282,29 @@ fn what_is_too_large_is_refused_by_name_and_changes_nothing() {
     let mut planner = Planner::new();
     planner.plan(&old).unwrap();
     let mut objects = snapshot(vec![], vec![]);
-    for service in 0..3 {
-        serve(&mut objects, service, 0..50_000 + u16::from(service));
+    for service in 0..5 {
+        serve(&mut objects, service, 0..1);
     }
-    let error = planner.plan(&compile(&objects)).unwrap_err();
+    edit(&mut objects.services, |service| {
+        let ports = 1..60_000 + u16::from(service.name.name == "s2");
+        let port = |port| ServicePort {
+            port,
+            ..ServicePort::default()
+        };
+        service.ports = ports.map(port).collect();
+    });
+    let Err(error) = planner.plan(&compile(&objects)) else {
+        panic!("there is a plan");
+    };
     let PlanError::TooLarge {
         table,
         need,
         limit,
         largest,
     } = &error;
-    assert_eq!(
-        (*table, *limit),
-        (Table::Backend, super::super::BACKENDS as usize)
-    );
-    // Three in 150003 fingerprints are expected to collide.
-    assert!((149_900..=150_003).contains(need), "{need}");
-    assert_eq!(largest[0], "Service a/s2 (100004)");
+    // Each address has an entry for its other ports.
+    assert_eq!((*table, *need, *limit), (Table::Frontend, 300_001, 1 << 18));
+    assert_eq!(largest[0], "Service a/s2 (60001)");
     assert!(
         error.to_string().contains("keeps its former state"),
         "{error}"

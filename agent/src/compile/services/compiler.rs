@@ -1,0 +1,297 @@
+//! Compiles Services, and of a later snapshot only what is different.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+use weir_common::abi::{BACKEND_ACTIVE, BackendState, FrontendKey, SourceKey};
+
+use super::choice::Site;
+use super::frontends::{Claim, Home};
+use super::part::Part;
+use super::{cidrs, sctp};
+use crate::compile::{FrontendEntry, ServiceTables};
+use crate::model::{EndpointSlice, ForeignService, ObjectName, Service, ServiceCidr, Snapshot};
+
+/// Compiles Services, and of a later snapshot only what is different: the cost of a change is that of the Services that it is
+/// about, however many there are.
+#[derive(Debug, Default)]
+pub struct ServiceCompiler {
+    place: Place,
+    services: OrdMap<ObjectName, Arc<Service>>,
+    slices: OrdMap<ObjectName, Arc<EndpointSlice>>,
+    slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    foreign: OrdMap<ObjectName, Arc<ForeignService>>,
+    service_cidrs: OrdMap<String, Arc<ServiceCidr>>,
+    /// What the last two add to the sources.
+    ranges: BTreeMap<SourceKey, ObjectName>,
+    parts: BTreeMap<ObjectName, Compiled>,
+    /// Frontends that lead nowhere because of their protocol.
+    untranslatable: BTreeMap<ObjectName, Vec<String>>,
+    /// Who claims each frontend, the strongest first. Of two claims of one kind the Service with the smaller name has the stronger
+    /// one: the other is being deleted, or was given the address since.
+    claims: BTreeSet<(FrontendKey, Claim, ObjectName)>,
+    /// What each Service, by its number, says of each backend. Fingerprints are hashes: two may have one.
+    stakes: BTreeMap<(u32, u32), BackendState>,
+    last_number: u32,
+    tables: ServiceTables,
+}
+
+/// What all Services hang on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Place {
+    node: String,
+    zone: String,
+    home: Home,
+}
+
+/// A Service's part, and what it has in the tables.
+#[derive(Debug)]
+struct Compiled {
+    number: u32,
+    part: Part,
+    backends: BTreeMap<u32, BackendState>,
+}
+
+impl Place {
+    fn of(snapshot: &Snapshot) -> Self {
+        let node = snapshot.own_node();
+        Self {
+            node: snapshot.node_name.clone(),
+            zone: Site::of(snapshot, &snapshot.node_name).zone.to_owned(),
+            home: Home {
+                node_ports: snapshot.node_port_addresses().into_iter().collect(),
+                primary: node.map_or(Vec::new(), |node| node.primary.clone()),
+            },
+        }
+    }
+}
+
+impl ServiceCompiler {
+    /// The tables of a snapshot.
+    pub fn compile(&mut self, snapshot: &Snapshot) -> &ServiceTables {
+        let place = Place::of(snapshot);
+        if self.place != place {
+            *self = Self {
+                place,
+                ..Self::default()
+            };
+        }
+        let changed = self.take(snapshot);
+        let mut keys = BTreeSet::new();
+        for name in &changed {
+            let former = self.withdraw(name, &mut keys);
+            self.enter(name, former, &mut keys);
+        }
+        let mut restated = changed;
+        for key in keys {
+            self.settle(key, &mut restated);
+        }
+        for name in &restated {
+            self.restate(name);
+        }
+        self.reserve(snapshot);
+        &self.tables
+    }
+
+    /// Frontends of SCTP whose packets are dropped, since they lead to another port number, by Service.
+    #[must_use]
+    pub fn untranslatable(&self) -> &BTreeMap<ObjectName, Vec<String>> {
+        &self.untranslatable
+    }
+
+    /// Notes the objects of a snapshot; the Services that something about is different.
+    fn take(&mut self, snapshot: &Snapshot) -> BTreeSet<ObjectName> {
+        let mut changed = BTreeSet::new();
+        for item in self.services.diff(&snapshot.services) {
+            let (DiffItem::Add(name, _)
+            | DiffItem::Remove(name, _)
+            | DiffItem::Update { new: (name, _), .. }) = item;
+            changed.insert(name.clone());
+        }
+        for item in self.slices.diff(&snapshot.slices) {
+            let (old, new) = match item {
+                DiffItem::Add(name, new) => (None, Some((name, new))),
+                DiffItem::Update { old, new } => (Some(old), Some(new)),
+                DiffItem::Remove(name, old) => (Some((name, old)), None),
+            };
+            if let Some((name, slice)) = old {
+                if let Some(slices) = self.slices_of.get_mut(&slice.service) {
+                    slices.remove(name);
+                    if slices.is_empty() {
+                        self.slices_of.remove(&slice.service);
+                    }
+                }
+                changed.insert(slice.service.clone());
+            }
+            if let Some((name, slice)) = new {
+                let slices = self.slices_of.entry(slice.service.clone()).or_default();
+                slices.insert(name.clone());
+                changed.insert(slice.service.clone());
+            }
+        }
+        self.services = snapshot.services.clone();
+        self.slices = snapshot.slices.clone();
+        changed
+    }
+
+    /// Takes in which addresses are Services' only.
+    fn reserve(&mut self, snapshot: &Snapshot) {
+        if self.foreign == snapshot.foreign && self.service_cidrs == snapshot.service_cidrs {
+            return;
+        }
+        self.foreign = snapshot.foreign.clone();
+        self.service_cidrs = snapshot.service_cidrs.clone();
+        let old = std::mem::replace(&mut self.ranges, cidrs::ranges(snapshot));
+        for key in old.keys().filter(|key| !self.ranges.contains_key(key)) {
+            self.tables.sources.remove(key);
+        }
+        for (key, name) in &self.ranges {
+            if self.tables.sources.get(key) != Some(name) {
+                self.tables.sources.insert(*key, name.clone());
+            }
+        }
+    }
+
+    /// Takes a Service's claims back; what it said of its backends stands.
+    fn withdraw(
+        &mut self,
+        name: &ObjectName,
+        keys: &mut BTreeSet<FrontendKey>,
+    ) -> Option<Compiled> {
+        let former = self.parts.remove(name)?;
+        self.untranslatable.remove(name);
+        for (key, (claim, _)) in &former.part.frontends {
+            self.claims.remove(&(*key, *claim, name.clone()));
+            keys.insert(*key);
+        }
+        for source in &former.part.sources {
+            self.tables.sources.remove(source);
+        }
+        Some(former)
+    }
+
+    /// Compiles a Service and enters its claims; if it is gone, so are its backends.
+    fn enter(
+        &mut self,
+        name: &ObjectName,
+        former: Option<Compiled>,
+        keys: &mut BTreeSet<FrontendKey>,
+    ) {
+        let (number, backends) = former.map_or_else(
+            || {
+                self.last_number += 1;
+                (self.last_number, BTreeMap::new())
+            },
+            |former| (former.number, former.backends),
+        );
+        let Some(service) = self.services.get(name) else {
+            for fingerprint in backends.into_keys() {
+                self.stakes.remove(&(fingerprint, number));
+                self.decide(fingerprint);
+            }
+            return;
+        };
+        let slices = self.slices_of.get(name).into_iter().flatten();
+        let slices: Vec<&EndpointSlice> = slices
+            .filter_map(|slice| self.slices.get(slice))
+            .map(AsRef::as_ref)
+            .collect();
+        let site = Site {
+            node: &self.place.node,
+            zone: &self.place.zone,
+        };
+        let part = Part::new(service, &slices, site, &self.place.home);
+        for (key, (claim, _)) in &part.frontends {
+            self.claims.insert((*key, *claim, name.clone()));
+            keys.insert(*key);
+        }
+        for source in &part.sources {
+            self.tables.sources.insert(*source, name.clone());
+        }
+        let entries = part.frontends.iter().map(|(key, (_, entry))| (key, entry));
+        let untranslatable = sctp::untranslatable(entries);
+        if !untranslatable.is_empty() {
+            self.untranslatable.insert(name.clone(), untranslatable);
+        }
+        let compiled = Compiled {
+            number,
+            part,
+            backends,
+        };
+        self.parts.insert(name.clone(), compiled);
+    }
+
+    /// Gives a frontend to the strongest claim; whose backends hang on that is added to `restated`.
+    fn settle(&mut self, key: FrontendKey, restated: &mut BTreeSet<ObjectName>) {
+        let first = (key, Claim::ClusterIp, ObjectName::default());
+        let strongest = self.claims.range(first..).next();
+        let holder = strongest.filter(|(claimed, ..)| *claimed == key);
+        let entry = holder.and_then(|(.., name)| self.parts.get(name)?.part.frontends.get(&key));
+        let new = entry.map(|(_, entry)| entry);
+        let old = self.tables.frontends.get(&key);
+        if old == new {
+            return;
+        }
+        let size = |entry: &FrontendEntry| entry.internal.len() + entry.external.len();
+        self.tables.slots += new.map_or(0, size);
+        self.tables.slots -= old.map_or(0, size);
+        let owners = [old, new].into_iter().flatten();
+        restated.extend(owners.map(|entry| entry.origin.clone()));
+        match new {
+            Some(entry) => self.tables.frontends.insert(key, entry.clone()),
+            None => self.tables.frontends.remove(&key),
+        };
+    }
+
+    /// Says anew what is to become of a Service's backends.
+    fn restate(&mut self, name: &ObjectName) {
+        let Some(compiled) = self.parts.get_mut(name) else {
+            return;
+        };
+        let frontends = &self.tables.frontends;
+        let holds = |key: &FrontendKey| frontends.get(key).is_some_and(|it| it.origin == *name);
+        let new = compiled.part.backends(holds);
+        let old = std::mem::replace(&mut compiled.backends, new.clone());
+        let number = compiled.number;
+        for &fingerprint in old.keys().filter(|it| !new.contains_key(it)) {
+            self.stakes.remove(&(fingerprint, number));
+            self.decide(fingerprint);
+        }
+        for (fingerprint, state) in new {
+            if self.stakes.insert((fingerprint, number), state) != Some(state) {
+                self.decide(fingerprint);
+            }
+        }
+    }
+
+    /// Active wins, also between two backends that have one fingerprint.
+    fn decide(&mut self, fingerprint: u32) {
+        let stakes = self
+            .stakes
+            .range((fingerprint, 0)..=(fingerprint, u32::MAX));
+        let state = stakes
+            .map(|(_, state)| *state)
+            .reduce(|one, other| BackendState {
+                state: if one.state == BACKEND_ACTIVE {
+                    one.state
+                } else {
+                    other.state
+                },
+                sets: one.sets | other.sets,
+                ..one
+            });
+        let held = self.tables.backends.get(&fingerprint);
+        if held == state.as_ref() {
+            return;
+        }
+        match state {
+            Some(state) => self.tables.backends.insert(fingerprint, state),
+            None => self.tables.backends.remove(&fingerprint),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests;

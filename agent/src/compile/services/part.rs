@@ -1,0 +1,114 @@
+//! What one Service adds to the tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use weir_common::abi::{
+    BACKEND_ACTIVE, BACKEND_DRAINING, BackendState, DROP_EXTERNAL, DROP_INTERNAL, FrontendKey,
+    IN_CLUSTER_SET, IN_LOCAL_SET, SourceKey,
+};
+
+use super::choice::{Candidates, Families, Site, choose};
+use super::frontends::{Claim, Frontends, Home};
+use crate::compile::{Backend, FrontendEntry};
+use crate::model::{EndpointSlice, Service, ServicePort, fingerprint, service_port_id};
+
+/// What one Service adds to the tables, if no other has a stronger claim.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    pub(super) frontends: BTreeMap<FrontendKey, (Claim, FrontendEntry)>,
+    pub(super) sources: BTreeSet<SourceKey>,
+    /// Fingerprints of all listed endpoints: those that are not led to keep the connections that they have.
+    listed: BTreeSet<u32>,
+}
+
+impl Part {
+    /// Compiles a Service with its slices.
+    pub(super) fn new(
+        service: &Service,
+        slices: &[&EndpointSlice],
+        site: Site<'_>,
+        home: &Home,
+    ) -> Self {
+        let mut frontends = Frontends::default();
+        let mut listed = BTreeSet::new();
+        for port in &service.ports {
+            let endpoints = Families::of(port, slices, site);
+            for v4 in families(service) {
+                let endpoints = endpoints.of_family(v4);
+                let choice = choose(endpoints, site);
+                frontends.add(service, port, v4, &choice, home);
+                listed.extend(fingerprints(service, port, endpoints));
+            }
+        }
+        frontends.add_wildcards(service);
+        Self {
+            frontends: frontends.entries,
+            sources: frontends.sources,
+            listed,
+        }
+    }
+
+    /// The state of each of its backends: those that the frontends which it holds lead to are active, the others drain.
+    pub(super) fn backends(
+        &self,
+        holds: impl Fn(&FrontendKey) -> bool,
+    ) -> BTreeMap<u32, BackendState> {
+        let draining = |&fingerprint: &u32| {
+            let state = BackendState {
+                fingerprint,
+                state: BACKEND_DRAINING,
+                sets: 0,
+            };
+            (fingerprint, state)
+        };
+        let mut states: BTreeMap<_, _> = self.listed.iter().map(draining).collect();
+        for (key, (_, entry)) in &self.frontends {
+            if !holds(key) {
+                continue;
+            }
+            for (set, is_local) in sets(entry) {
+                let flag = if entry.flags & is_local == 0 {
+                    IN_CLUSTER_SET
+                } else {
+                    IN_LOCAL_SET
+                };
+                for &Backend { fingerprint, .. } in &**set {
+                    let state = states.entry(fingerprint).or_default();
+                    state.fingerprint = fingerprint;
+                    state.state = BACKEND_ACTIVE;
+                    state.sets |= flag;
+                }
+            }
+        }
+        states
+    }
+}
+
+/// The sets of a frontend, each with the flag that says that it is the local one.
+fn sets(entry: &FrontendEntry) -> [(&Arc<[Backend]>, u32); 2] {
+    [
+        (&entry.internal, DROP_INTERNAL),
+        (&entry.external, DROP_EXTERNAL),
+    ]
+}
+
+/// Families of a Service: those of its cluster IPs. Whether each is IPv4.
+fn families(service: &Service) -> impl Iterator<Item = bool> {
+    [true, false].into_iter().filter(|v4| {
+        let mut addresses = service.cluster_ips.iter().map(IpAddr::to_canonical);
+        addresses.any(|address| address.is_ipv4() == *v4)
+    })
+}
+
+fn fingerprints(
+    service: &Service,
+    port: &ServicePort,
+    endpoints: &Candidates<'_>,
+) -> impl Iterator<Item = u32> {
+    let id = service_port_id(&service.name, &port.name, port.protocol);
+    endpoints
+        .keys()
+        .map(move |&(address, port)| fingerprint(id, address, port))
+}
