@@ -54,7 +54,7 @@ pub(super) struct Engine {
     health_checks: watch::Sender<HealthChecks>,
     /// What of the state is on this node.
     local: Local,
-    /// What differs since the tables were compiled. Programs are put onto devices with every sync.
+    /// What differs since the tables were compiled and the state was published. Programs are put onto devices with every sync.
     change: Change,
     /// What is queued, for metrics.
     changes: Changes,
@@ -146,6 +146,7 @@ impl Engine {
     fn note(&mut self, change: Change) -> bool {
         self.change.services |= change.services;
         self.change.policies |= change.policies;
+        self.change.devices |= change.devices;
         if change.services {
             let tally = &self.shared.tally;
             tally.proxy(|proxy| self.changes.queue(SystemTime::now(), proxy));
