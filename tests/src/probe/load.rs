@@ -132,10 +132,8 @@ impl Load {
             self.streams.push(((*name).to_owned(), stream));
             let (stop, probe) = (Arc::clone(&self.stop), probe.timeout(LIMIT));
             let thread = place.as_ref().spawn(move || {
-                Connections::make(probe, |made| {
-                    if made.made() > 0 {
-                        thread::sleep(PAUSE);
-                    }
+                Connections::make(probe, |_| {
+                    thread::sleep(PAUSE);
                     !stop.load(Ordering::Relaxed)
                 })
             })?;

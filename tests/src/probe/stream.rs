@@ -28,8 +28,7 @@ impl Default for StreamOptions {
     fn default() -> Self {
         Self {
             interval: Duration::from_millis(5),
-            // Long for a network, but not for a machine with more to do than it can.
-            stall: Duration::from_secs(5),
+            stall: Duration::from_secs(1),
         }
     }
 }
