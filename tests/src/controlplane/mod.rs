@@ -46,9 +46,8 @@ pub enum Nodes {
 /// A running control plane; its processes, files and namespace end with this value.
 pub struct ControlPlane {
     // Fields drop in this order.
-    // The API server's clients may end when it goes away: a scheduler that missed a change does, on purpose.
-    _scheduler: Option<Supervised>,
-    _controller_manager: Supervised,
+    scheduler: Option<Supervised>,
+    controller_manager: Supervised,
     apiserver: Process,
     etcd: Process,
     apiserver_program: PathBuf,
@@ -110,8 +109,8 @@ impl ControlPlane {
         };
         let kubectl = programs.kubectl;
         let mut this = Self {
-            _scheduler: scheduler.map(Supervised::new),
-            _controller_manager: Supervised::new(controller_manager),
+            scheduler: scheduler.map(Supervised::new),
+            controller_manager: Supervised::new(controller_manager),
             apiserver,
             etcd,
             apiserver_program: programs.apiserver,
@@ -177,18 +176,20 @@ impl ControlPlane {
 
     /// Ends the API server as a crash does. (An orderly end takes a minute.)
     pub fn stop_apiserver(&mut self) -> Result<()> {
+        self.clients().for_each(Supervised::server_leaves);
         self.apiserver.kill()
     }
 
     /// Starts the API server again, killing it first where it still runs, and waits until it is ready.
     pub fn restart_apiserver(&mut self) -> Result<()> {
+        self.stop_apiserver()?;
         self.apiserver.restart()?;
         self.wait_ready()
     }
 
     /// The same, with further arguments from now on.
     pub fn restart_apiserver_with(&mut self, arguments: &[&str]) -> Result<()> {
-        self.apiserver.kill()?;
+        self.stop_apiserver()?;
         let more = arguments.iter().map(|&argument| argument.to_owned());
         self.apiserver_args.extend(more);
         self.apiserver = launch(
@@ -213,10 +214,16 @@ impl ControlPlane {
         self.dir.path().join(arguments::AUDIT_LOG)
     }
 
-    /// Checks that neither the API server nor its store has ended by itself.
+    /// Checks that nothing has ended by itself, but for clients of the API server that missed something in its absence.
     pub fn ensure_running(&mut self) -> Result<()> {
         self.etcd.ensure_running()?;
-        self.apiserver.ensure_running()
+        self.apiserver.ensure_running()?;
+        self.clients().try_for_each(Supervised::ensure_running)
+    }
+
+    /// What may end when the API server goes away: a scheduler that missed a change does, on purpose.
+    fn clients(&self) -> impl Iterator<Item = &Supervised> {
+        self.scheduler.iter().chain([&self.controller_manager])
     }
 
     /// What signs for users and servers of this control plane.
@@ -230,6 +237,7 @@ impl ControlPlane {
         self.apiserver.wait_until(START_LIMIT, || {
             block_on(place, kubeconfig, is_ready).is_ok()
         })?;
+        self.clients().for_each(Supervised::server_is_back);
         self.ensure_running()
     }
 }
