@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{ExplainError, Place, PlaceKind, Subject};
+use crate::compile::services_only;
 use crate::model::{Labels, ObjectName, Pod, Policy, Protocol, Service, Snapshot};
 
 /// An address with its owner.
@@ -115,12 +116,7 @@ impl<'a> World<'a> {
 
     /// Whether an address is for Services, and neither Weir nor another proxy serves one there.
     pub(super) fn is_nobodys(&self, address: IpAddr) -> bool {
-        let ranges = self.snapshot.service_cidrs.values();
-        let mut cidrs = ranges.flat_map(|range| &range.cidrs);
-        let mut foreign = self.snapshot.foreign.values();
-        self.virtual_ip(address).is_none()
-            && cidrs.any(|cidr| cidr.contains(address))
-            && !foreign.any(|service| service.cluster_ips.contains(&address))
+        self.virtual_ip(address).is_none() && services_only(self.snapshot, address)
     }
 
     /// Every address that the source of a question stands for. A Service stands for the pods behind it.

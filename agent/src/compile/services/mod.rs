@@ -12,6 +12,7 @@ mod sctp;
 
 use std::net::IpAddr;
 
+pub use self::cidrs::services_only;
 pub use self::compiler::ServiceCompiler;
 pub use self::health::{HealthCheck, health_checks};
 pub use self::local::{WithoutLocal, without_local};

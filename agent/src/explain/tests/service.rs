@@ -1,9 +1,11 @@
 //! What Services make of a connection.
 
-use crate::explain::{Note, Verdict};
-use crate::model::{Hints, TrafficPolicy};
+use std::sync::Arc;
 
-use super::cluster::{Cluster, shop};
+use crate::explain::{Note, Verdict};
+use crate::model::{ForeignService, Hints, ServiceCidr, TrafficPolicy};
+
+use super::cluster::{Cluster, name, shop};
 
 fn problem(cluster: &Cluster) -> String {
     let answer = cluster.ask("web/frontend", "shop/svc/backend");
@@ -154,6 +156,53 @@ fn a_port_that_the_service_lacks_is_refused() {
     );
     let answer = shop().ask("web/frontend", "shop/svc/backend:80/UDP");
     assert_eq!(answer.verdict, Verdict::NoServicePort);
+}
+
+#[test]
+fn an_address_of_services_that_none_has_is_dropped() {
+    let mut cluster = shop();
+    let range = ServiceCidr {
+        name: "kubernetes".to_owned(),
+        cidrs: ["10.96.0.0/16", "fd96::/112"]
+            .map(|cidr| cidr.parse().unwrap())
+            .into(),
+    };
+    let ranges = &mut cluster.0.service_cidrs;
+    ranges.insert(range.name.clone(), Arc::new(range));
+    let other = ForeignService {
+        name: name("shop/other"),
+        cluster_ips: ["10.96.0.77", "fd96::77"]
+            .map(|ip| ip.parse().unwrap())
+            .into(),
+    };
+    cluster
+        .0
+        .foreign
+        .insert(other.name.clone(), Arc::new(other));
+    let verdict = |to: &str| {
+        let answer = cluster.ask("web/frontend", to);
+        let dropped = answer.verdict == Verdict::NoService;
+        assert_eq!(dropped, answer.flows.is_empty(), "{to}");
+        answer.verdict
+    };
+    // Within the ranges, and no Service's.
+    for nobodys in ["10.96.0.99:80", "[fd96::99]:80", "[::ffff:10.96.0.99]:80"] {
+        assert_eq!(verdict(nobodys), Verdict::NoService, "{nobodys}");
+    }
+    // Of a Service, of one that another proxy serves, and outside.
+    for other in [
+        "10.96.0.10:80",
+        "[fd96::10]:80",
+        "10.96.0.77:80",
+        "[fd96::77]:80",
+        "10.97.0.99:80",
+        "[fd97::99]:80",
+    ] {
+        assert_eq!(verdict(other), Verdict::Allowed, "{other}");
+    }
+    // Without ranges nothing is known of an address that no Service has.
+    let answer = shop().ask("web/frontend", "10.96.0.99:80");
+    assert_eq!(answer.verdict, Verdict::Allowed);
 }
 
 #[test]
