@@ -158,3 +158,29 @@ impl Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_is_listed_once_and_has_its_own_name() {
+        // From the source: what a list forgets, the list cannot tell.
+        let numbers = include_str!("reason.rs").lines().filter(|line| {
+            let number = line.split_once(" = ").map(|(_, number)| number);
+            let number = number.and_then(|number| number.strip_suffix(','));
+            number.is_some_and(|number| number.parse::<u8>().is_ok())
+        });
+        assert_eq!(numbers.count(), Reason::ALL.len());
+        let numbers = Reason::ALL.map(|reason| reason as u8);
+        assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+        assert!(u32::from(numbers[numbers.len() - 1]) < Reason::SLOTS);
+        let names: BTreeSet<_> = Reason::ALL.map(Reason::name).into();
+        assert_eq!(names.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_u8(reason as u8), Some(reason));
+        }
+    }
+}

@@ -11,6 +11,8 @@ mod event;
 mod policy;
 mod service;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 pub use address::{Address, PrefixKey};
 pub use conntrack::{
