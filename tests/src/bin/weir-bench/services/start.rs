@@ -46,7 +46,7 @@ pub(super) fn measure(subject: &mut Subject) -> Result<Duration> {
         Ok(())
     })?;
     let new = subject.daemon()?;
-    if new == old {
+    if new.pid() == old.pid() {
         bail!("{program} was not restarted");
     }
     new.age()
