@@ -10,7 +10,10 @@ use weir_tests::probe::{
 };
 use weir_tests::topology::{Drops, DualStack};
 
-use crate::fixture::{ALL, FEW, Fixture, OVERLAYS, PORT, Variant, XDP, cluster_ips, each, service};
+use crate::fixture::{
+    ALL, FEW, Fixture, MIRROR, OVERLAYS, PORT, Variant, XDP, cluster_ips, each, service, to_mirror,
+    with_node_port,
+};
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 /// Addresses of the load balancer and of external IPs, which no machine has.
@@ -24,8 +27,6 @@ const EMPTY: u16 = 30013;
 const BOTH: u16 = 30014;
 const MIRROR_NEAR: u16 = 30015;
 const MIRROR_FAR: u16 = 30016;
-/// Where servers listen that send back what they get.
-const MIRROR: u16 = 9000;
 
 /// What may go wrong where nothing can be done about it, out of some thousand packets.
 const FEW_PACKETS: u64 = 5;
@@ -40,15 +41,11 @@ fn and_xdp<const N: usize>(variants: [Variant; N]) -> Vec<Variant> {
 
 /// A Service of [`service`] that has a node port, and more.
 fn open(name: &str, label: &str, value: &str, end: u8, node_port: u16, more: &str) -> String {
-    let kind = if more.contains("loadBalancer") {
-        "LoadBalancer"
-    } else {
-        "NodePort"
-    };
-    service(name, label, value, end)
-        .replace("spec:\n", &format!("spec:\n  type: {kind}\n"))
-        .replace("port: 80, ", &format!("port: 80, nodePort: {node_port}, "))
-        + more
+    let mut service = with_node_port(&service(name, label, value, end), node_port);
+    if more.contains("loadBalancer") {
+        service = service.replace("type: NodePort", "type: LoadBalancer");
+    }
+    service + more
 }
 
 fn services() -> String {
@@ -59,10 +56,7 @@ fn services() -> String {
         list(EXTERNAL)
     );
     let mirror = |name: &str, value: &str, end, node_port| {
-        open(name, "app", value, end, node_port, "").replace(
-            &format!("targetPort: {PORT}"),
-            &format!("targetPort: {MIRROR}"),
-        )
+        to_mirror(&open(name, "app", value, end, node_port, ""))
     };
     [
         open("np-near", "app", "near", 50, NEAR, ""),

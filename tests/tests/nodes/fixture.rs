@@ -14,6 +14,8 @@ use weir_tests::topology::{Drops, Shape, Topology, TopologySpec};
 
 /// Where servers listen, with TCP and UDP.
 pub(crate) const PORT: u16 = 8080;
+/// Where servers listen that send back what they get.
+pub(crate) const MIRROR: u16 = 9000;
 
 /// Enough for an answer on a busy machine, and for a SYN that an unrelated loss delays.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -320,6 +322,19 @@ pub(crate) fn service(name: &str, label: &str, value: &str, end: u8) -> String {
          spec:\n  clusterIP: {v4}\n  clusterIPs: [{v4}, \"{v6}\"]\n  ipFamilyPolicy: RequireDualStack\n  selector: {{{label}: {value}}}\n\
          \x20 ports:\n  - {{name: tcp, port: 80, targetPort: {PORT}, protocol: TCP}}\n  - {{name: udp, port: 80, targetPort: {PORT}, protocol: UDP}}\n"
     )
+}
+
+/// The same [`service`] at a port of the nodes, too.
+pub(crate) fn with_node_port(service: &str, port: u16) -> String {
+    service
+        .replace("spec:\n", "spec:\n  type: NodePort\n")
+        .replace("port: 80, ", &format!("port: 80, nodePort: {port}, "))
+}
+
+/// The same [`service`], but it leads to [`MIRROR`].
+pub(crate) fn to_mirror(service: &str) -> String {
+    let [from, to] = [PORT, MIRROR].map(|port| format!("targetPort: {port}"));
+    service.replace(&from, &to)
 }
 
 /// The cluster IPs that end so.

@@ -10,10 +10,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use weir_tests::packets::{Content, Packet};
 use weir_tests::probe::Mirror;
 
-use crate::fixture::{ALL, Fixture, OVERLAYS, PORT, cluster_ips, each, service};
+use crate::fixture::{
+    ALL, Fixture, MIRROR, OVERLAYS, cluster_ips, each, service, to_mirror, with_node_port,
+};
 
-/// Where servers listen that send back what they get.
-const MIRROR: u16 = 9000;
 const NODE_PORT: u16 = 30025;
 
 /// Bytes in a datagram, and in each of its pieces but the last: three pieces.
@@ -24,8 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const SILENCE: Duration = Duration::from_millis(300);
 
 const ETHERNET: usize = 14;
-/// `IPV6_HDRINCL` (linux/in6.h): the process makes the IP header itself.
-const IPV6_HDRINCL: i32 = 36;
 
 /// A client outside that cuts datagrams itself.
 struct Cutter<'a> {
@@ -47,7 +45,7 @@ impl<'a> Cutter<'a> {
             let raw = Protocol::from(libc::IPPROTO_RAW);
             let raw = Socket::new(Domain::for_address(to), Type::RAW, Some(raw))?;
             if to.is_ipv6() {
-                include_header(&raw)?;
+                raw.set_header_included_v6(true)?;
             }
             Ok((socket, raw))
         })?;
@@ -111,23 +109,6 @@ impl<'a> Cutter<'a> {
     }
 }
 
-fn include_header(socket: &Socket) -> Result<()> {
-    use std::os::fd::AsRawFd as _;
-    let on: libc::c_int = 1;
-    // SAFETY: the option takes an integer, which lives until the call returns.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IPV6,
-            IPV6_HDRINCL,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    ensure!(done == 0, "{}", std::io::Error::last_os_error());
-    Ok(())
-}
-
 /// The fragments of an IP packet without options.
 fn cut(packet: &[u8], id: u32) -> [Vec<u8>; 3] {
     let v6 = packet[0] >> 4 == 6;
@@ -175,13 +156,8 @@ fn pieces_find_their_way_behind_their_first() -> Result<()> {
             "route add 10.96.0.0/16 via {}\nroute add fd10:96::/112 via {}\n",
             node1.v4, node1.v6
         ))?;
-        let mirror = service("mirror", "pair", "both", 62)
-            .replace("spec:\n", "spec:\n  type: NodePort\n")
-            .replace("port: 80, ", &format!("port: 80, nodePort: {NODE_PORT}, "))
-            .replace(
-                &format!("targetPort: {PORT}"),
-                &format!("targetPort: {MIRROR}"),
-            );
+        let mirror = service("mirror", "pair", "both", 62);
+        let mirror = to_mirror(&with_node_port(&mirror, NODE_PORT));
         fixture.apply("mirror.yaml", &mirror)?;
         let all = |ips: [IpAddr; 2], port| ips.map(|ip| SocketAddr::new(ip, port));
         // At an address of Services only, pieces that nobody knows are lost; at the node's own they may be anybody's.

@@ -8,10 +8,7 @@ use anyhow::{Result, ensure};
 use weir_tests::probe::{EchoServer, Mirror, Probe, Protocol};
 use weir_tests::topology::{DualStack, OVERLAY_MTU, TUNNEL_V4, TUNNEL_V6, Transmitted};
 
-use crate::fixture::{Fixture, OVERLAYS, PORT, cluster_ips, each, service};
-
-/// Where servers listen that send back what they get.
-const MIRROR: u16 = 9000;
+use crate::fixture::{Fixture, MIRROR, OVERLAYS, PORT, cluster_ips, each, service, to_mirror};
 
 /// A transfer takes well under a second on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,13 +24,7 @@ fn transfers_through_services_cross_the_overlay_whole() -> Result<()> {
         let mut fixture = Fixture::new(variant)?;
         let _mirror = Mirror::start(&fixture.place("far"), MIRROR)?;
         let mirror = service("mirror", "app", "far", 30);
-        fixture.apply(
-            "mirror.yaml",
-            &mirror.replace(
-                &format!("targetPort: {PORT}"),
-                &format!("targetPort: {MIRROR}"),
-            ),
-        )?;
+        fixture.apply("mirror.yaml", &to_mirror(&mirror))?;
         let topology = fixture.cluster.topology();
         for ip in cluster_ips(30) {
             let sent = transfers(&fixture, ip)?;

@@ -9,12 +9,12 @@ use weir_tests::netns::Namespace;
 use weir_tests::probe::{Mirror, Probe};
 use weir_tests::topology::DualStack;
 
-use crate::fixture::{ALL, Fixture, OVERLAYS, PORT, Variant, cluster_ips, each, service};
+use crate::fixture::{
+    ALL, Fixture, MIRROR, OVERLAYS, Variant, cluster_ips, each, service, to_mirror, with_node_port,
+};
 
 /// The longest packet that the hop forwards.
 const HOP_MTU: u64 = 1300;
-/// Where servers listen that send back what they get.
-const MIRROR: u16 = 9000;
 /// Node ports.
 const NEAR: u16 = 30020;
 const FAR: u16 = 30021;
@@ -34,13 +34,10 @@ fn fixture(variant: Variant) -> Result<Fixture> {
     let outside = fixture.cluster.topology().host("outside").namespace();
     outside.sysctl("net/ipv6/conf/eth0/accept_redirects", 0)?;
     let mirror = |name: &str, value: &str, end, node_port: u16| {
-        service(name, "app", value, end)
-            .replace("spec:\n", "spec:\n  type: NodePort\n")
-            .replace("port: 80, ", &format!("port: 80, nodePort: {node_port}, "))
-            .replace(
-                &format!("targetPort: {PORT}"),
-                &format!("targetPort: {MIRROR}"),
-            )
+        to_mirror(&with_node_port(
+            &service(name, "app", value, end),
+            node_port,
+        ))
     };
     let services = mirror("near", "near", 60, NEAR) + &mirror("far", "far", 61, FAR);
     fixture.apply("mirrors.yaml", &services)?;

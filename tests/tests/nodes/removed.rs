@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use weir_tests::probe::{Probe, Report, Stream, StreamOptions};
 
-use crate::fixture::{FEW, Fixture, cluster_ips, each, service};
+use crate::fixture::{FEW, Fixture, cluster_ips, each, service, with_node_port};
 
 const NODE_PORT: u16 = 30030;
 /// How long streams go on after the change; each sends every few milliseconds.
@@ -16,9 +16,7 @@ const MEANWHILE: Duration = Duration::from_millis(500);
 
 /// The Service, with that pod as its endpoint.
 fn services(pod: &str) -> String {
-    service("moving", "app", pod, 63)
-        .replace("spec:\n", "spec:\n  type: NodePort\n")
-        .replace("port: 80, ", &format!("port: 80, nodePort: {NODE_PORT}, "))
+    with_node_port(&service("moving", "app", pod, 63), NODE_PORT)
 }
 
 /// Who is connected to what by TCP while the Service loses pod `from`, and what came of it.
