@@ -35,6 +35,7 @@ pub use images::AGNHOST;
 pub use init::Init;
 pub use machine::Entrance;
 pub use node::Node;
+pub use pods::pod;
 pub use spec::{Cni, LabSpec, MAX_NODES, Proxy};
 
 use crate::controlplane::{self, ControlPlane, Nodes};

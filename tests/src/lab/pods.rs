@@ -5,8 +5,25 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Lab, Node, objects};
+use super::{AGNHOST, Lab, Node, objects};
 use crate::netns::{Place, run};
+
+/// The YAML document of a pod of namespace `default`, with its name as label `app`, that does nothing but be there, or what `more` (fields of its container, in one line) says.
+#[must_use]
+pub fn pod(name: &str, node: &str, more: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{app: {name}}}}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 0
+  containers:
+    - {{name: main, image: '{AGNHOST}'{more}}}
+---
+"
+    )
+}
 
 impl Lab {
     /// Runs `kubectl` as the administrator to its end and gives its standard output, trimmed.
@@ -36,6 +53,17 @@ impl Lab {
     /// The API server refuses one.
     pub fn apply(&self, text: &str) -> Result<()> {
         objects::apply_text(&self.control, text)
+    }
+
+    /// Applies objects and waits until these pods of namespace `default` are ready.
+    ///
+    /// # Errors
+    /// The API server refuses an object, or a pod takes longer than a busy machine needs.
+    pub fn start_pods(&self, objects: &str, pods: &[&str]) -> Result<()> {
+        self.apply(objects)?;
+        let mut wait = vec!["wait", "--for=condition=Ready", "--timeout=90s", "pod"];
+        wait.extend(pods);
+        self.kubectl(&wait).map(drop)
     }
 
     /// The node with a name.

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use weir_tests::cluster::http;
-use weir_tests::lab::{Lab, agent};
+use weir_tests::lab::{Lab, agent, pod};
 use weir_tests::random::Random;
 
-use crate::fixture::{agent_on, cluster, eventually, eventually_within, pod};
+use crate::fixture::{agent_on, cluster, eventually, eventually_within};
 use crate::traffic::Traffic;
 
 /// How long each of both rounds takes; after the first, memory has been used as much as it ever will.

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use weir_tests::lab::{AGNHOST, Cni, Lab, LabSpec, Proxy, agent};
+use weir_tests::lab::{Cni, Lab, LabSpec, Proxy, agent};
 
 /// The program that begins each node.
 const INIT: &str = env!("CARGO_BIN_EXE_weir-cluster");
@@ -29,30 +29,6 @@ pub(crate) fn cluster(environment: &[&str]) -> Result<Option<Lab>> {
     // The controller that makes it is not asked to hurry.
     eventually(|| lab.kubectl(&["get", "serviceaccount", "default"]).map(drop))?;
     Ok(Some(lab))
-}
-
-/// A pod that does nothing but be there, or what `more` (fields of its container, in one line) says.
-pub(crate) fn pod(name: &str, node: &str, more: &str) -> String {
-    format!(
-        "apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, labels: {{app: {name}}}}}
-spec:
-  nodeName: {node}
-  terminationGracePeriodSeconds: 0
-  containers:
-    - {{name: main, image: '{AGNHOST}'{more}}}
----
-"
-    )
-}
-
-/// Applies objects and waits until these pods are ready.
-pub(crate) fn start(lab: &Lab, objects: &str, pods: &[&str]) -> Result<()> {
-    lab.apply(objects)?;
-    let mut wait = vec!["wait", "--for=condition=Ready", "--timeout=90s", "pod"];
-    wait.extend(pods);
-    lab.kubectl(&wait).map(drop)
 }
 
 /// Tries until it works.

@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use weir_tests::lab::{AGNHOST, Lab, Node};
+use weir_tests::lab::{AGNHOST, Lab, Node, pod};
 
-use crate::fixture::{cluster, eventually, pod, start};
+use crate::fixture::{cluster, eventually};
 use crate::requests::{Kind, Requests};
 
 const REPLICAS: usize = 3;
@@ -92,7 +92,7 @@ fn rolling_updates_lose_no_request() -> Result<()> {
         .map(|ip| SocketAddr::new(ip, 80))
         .collect();
     let clients = asking("node1", &services) + &pod("client", "node2", "");
-    start(&lab, &clients, &["asking", "client"])?;
+    lab.start_pods(&clients, &["asking", "client"])?;
     let requests = clients_of(&lab, &services)?;
     let rounds = if weir_tests::soaks() {
         SOAK_ROUNDS

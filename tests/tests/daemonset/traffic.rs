@@ -4,11 +4,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use weir_tests::lab::Lab;
+use weir_tests::lab::{Lab, pod};
 use weir_tests::netns::Place;
 use weir_tests::probe::{EchoServer, Load, Outcome, Probe};
 
-use crate::fixture::{eventually, pod, start};
+use crate::fixture::eventually;
 
 /// The port of the servers.
 const PORT: u16 = 8080;
@@ -60,7 +60,7 @@ impl Traffic {
             "client-node2",
             "intruder",
         ];
-        start(lab, &objects, &pods)?;
+        lab.start_pods(&objects, &pods)?;
         let place = |name: &str| lab.place("default", name);
         let server =
             |node: &&str| EchoServer::start(&place(&format!("server-{node}"))?, node, PORT);

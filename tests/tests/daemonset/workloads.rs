@@ -6,9 +6,9 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 use weir_tests::cluster::http;
-use weir_tests::lab::{self, Lab};
+use weir_tests::lab::{self, Lab, pod};
 
-use crate::fixture::{cluster, eventually, pod, start};
+use crate::fixture::{cluster, eventually};
 
 /// Where the kubelet looks, and others too.
 const HTTP: &str = ", args: [netexec, --http-port=8080], readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}, \
@@ -84,7 +84,7 @@ fn works(environment: &[&str], nodes_reach_services: bool) -> Result<()> {
         "published",
     ];
     // Ready: the kubelet's probes reach pods, one that policy closes to everybody else included.
-    start(&lab, &objects, &pods)?;
+    lab.start_pods(&objects, &pods)?;
     for client in ["client-node1", "client-node2"] {
         names(&lab, client)?;
         fetch(&lab, client, "http://on-host.default/hostname", "node2")?;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result};
-use weir_tests::lab::{AGNHOST, Cni, Daemon, Lab, LabSpec, Node, Proxy};
+use weir_tests::lab::{Cni, Daemon, Lab, LabSpec, Node, Proxy, pod};
 use weir_tests::netns::Place;
 use weir_tests::probe::EchoServer;
 
@@ -20,19 +20,6 @@ const NODE: &str = "node1";
 
 /// Pods, and a Service for each of the servers.
 fn objects() -> String {
-    let pod = |name: &str, node: &str| {
-        format!(
-            "apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, labels: {{app: {name}}}}}
-spec:
-  nodeName: {node}
-  terminationGracePeriodSeconds: 0
-  containers: [{{name: main, image: '{AGNHOST}'}}]
----
-"
-        )
-    };
     let [_, by_ip, by_node] = PORTS;
     let service = |name: &str| {
         format!(
@@ -48,7 +35,7 @@ spec:
         )
     };
     let pods = [("client", NODE), ("near", NODE), ("far", "node2")];
-    let pods = pods.map(|(name, node)| pod(name, node)).concat();
+    let pods = pods.map(|(name, node)| pod(name, node, "")).concat();
     pods + &["near", "far"].map(service).concat()
 }
 
@@ -102,16 +89,7 @@ impl Subject {
             "--timeout=60s",
             "serviceaccount/default",
         ])?;
-        lab.apply(&objects())?;
-        lab.kubectl(&[
-            "wait",
-            "--for=condition=Ready",
-            "--timeout=90s",
-            "pod",
-            "client",
-            "near",
-            "far",
-        ])?;
+        lab.start_pods(&objects(), &["client", "near", "far"])?;
         let mut this = Self {
             _servers: Vec::new(),
             _named: Vec::new(),
