@@ -20,7 +20,7 @@ const NAME: &str = "moving";
 /// The longest that one change may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// How long the API server may take to start a new change.
+/// The pause between changes, so that what is left to do after one is not in the time of the next.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Moves the endpoint to and fro, at most `changes` times, and no more once `patience` is over. Gives the time of each from the

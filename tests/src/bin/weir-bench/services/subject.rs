@@ -51,6 +51,20 @@ pub(super) struct Spot {
 }
 
 impl Spot {
+    /// The server of a pod, and of the Service of the same name.
+    fn find(lab: &Lab, pod: &str, name: &'static str) -> Result<Self> {
+        let get = |kind: &str, path: &str| {
+            lab.kubectl(&["get", kind, pod, &format!("-o=jsonpath={{{path}}}")])
+        };
+        Ok(Self {
+            name,
+            direct: get("pod", ".status.podIP")?.parse()?,
+            cluster_ip: get("service", ".spec.clusterIP")?.parse()?,
+            node: lab.node(NODE)?.addresses().v4.into(),
+            node_port: get("service", ".spec.ports[1].nodePort")?.parse()?,
+        })
+    }
+
     /// Directly, by the cluster IP, by the node port of the client's node.
     pub(super) fn ways(&self) -> [SocketAddr; 3] {
         [
@@ -90,36 +104,21 @@ impl Subject {
             "serviceaccount/default",
         ])?;
         lab.start_pods(&objects(), &["client", "near", "far"])?;
-        let mut this = Self {
-            _servers: Vec::new(),
-            _named: Vec::new(),
-            client: lab.place("default", "client")?,
-            spots: Vec::new(),
-            lab,
-        };
+        let (mut servers, mut named, mut spots) = (Vec::new(), Vec::new(), Vec::new());
         for (pod, name) in [("near", "this node"), ("far", "another node")] {
-            let place = this.lab.place("default", pod)?;
+            let place = lab.place("default", pod)?;
             for port in PORTS {
-                this._servers.push(Server::start(&place, port)?);
+                servers.push(Server::start(&place, port)?);
             }
-            this._named.push(EchoServer::start(&place, pod, NAMED)?);
-            let spot = this.spot(pod, name)?;
-            this.spots.push(spot);
+            named.push(EchoServer::start(&place, pod, NAMED)?);
+            spots.push(Spot::find(&lab, pod, name)?);
         }
-        Ok(this)
-    }
-
-    fn spot(&self, pod: &str, name: &'static str) -> Result<Spot> {
-        let get = |kind: &str, path: &str| {
-            self.lab
-                .kubectl(&["get", kind, pod, &format!("-o=jsonpath={{{path}}}")])
-        };
-        Ok(Spot {
-            name,
-            direct: get("pod", ".status.podIP")?.parse()?,
-            cluster_ip: get("service", ".spec.clusterIP")?.parse()?,
-            node: self.node()?.addresses().v4.into(),
-            node_port: get("service", ".spec.ports[1].nodePort")?.parse()?,
+        Ok(Self {
+            _servers: servers,
+            _named: named,
+            client: lab.place("default", "client")?,
+            spots,
+            lab,
         })
     }
 
