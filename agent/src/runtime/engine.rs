@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use weir_common::abi::control;
 
 use super::adopt;
-use super::changes::Changes;
 use super::devices::{Devices, leading};
 use super::health_checks::HealthChecks;
 use super::nets;
+use super::queue::Queue;
 use super::shared::{Moment, Shared};
 use super::xdp;
 use crate::compile::{self, ServiceCompiler, Tables};
@@ -57,7 +57,7 @@ pub(super) struct Engine {
     /// What differs since the tables were compiled and the state was published. Programs are put onto devices with every sync.
     change: Change,
     /// What is queued, for metrics.
-    changes: Changes,
+    queue: Queue,
     /// Services that no map can hold, or that no packet can carry.
     refused: Vec<Rejected>,
     /// Whether connections of before may have to be entered when programs are attached: none were when this agent began, and it
@@ -96,7 +96,7 @@ impl Engine {
                 policies: true,
                 devices: false,
             },
-            changes: Changes::since(SystemTime::now()),
+            queue: Queue::since(SystemTime::now()),
             refused: Vec::new(),
             adopts,
         })
@@ -114,7 +114,7 @@ impl Engine {
             }
             let snapshot = self.state.snapshot();
             let tally = &self.shared.tally;
-            tally.proxy(|proxy| self.changes.seen(&event, snapshot, proxy));
+            tally.proxy(|proxy| self.queue.seen(&event, snapshot, proxy));
             let change = self.state.apply(event);
             pods |= change.policies;
             any |= self.note(change);
@@ -149,7 +149,7 @@ impl Engine {
         self.change.devices |= change.devices;
         if change.services {
             let tally = &self.shared.tally;
-            tally.proxy(|proxy| self.changes.queue(SystemTime::now(), proxy));
+            tally.proxy(|proxy| self.queue.add(SystemTime::now(), proxy));
         }
         change != Change::default()
     }
@@ -251,7 +251,7 @@ impl Engine {
 
     /// Counts as kube-proxy does what a sync that took so long did for Services, if it was for them.
     fn count(&mut self, whole: bool, took: Duration) {
-        if !self.changes.queued() {
+        if self.queue.is_empty() {
             return;
         }
         let held = self.planner.held();
@@ -259,7 +259,7 @@ impl Engine {
         self.shared.tally.proxy(|proxy| {
             proxy.took(whole, took);
             if done {
-                self.changes.done(SystemTime::now(), proxy);
+                self.queue.done(SystemTime::now(), proxy);
             }
         });
     }

@@ -3,7 +3,6 @@
 //! Every task ends when the token is cancelled; none touches the kernel on its way out, so that the data plane goes on as it is.
 
 mod adopt;
-mod changes;
 mod cycle;
 mod devices;
 mod engine;
@@ -13,6 +12,7 @@ mod health_checks;
 mod nets;
 mod process;
 mod provider;
+mod queue;
 mod reports;
 mod shared;
 mod tasks;

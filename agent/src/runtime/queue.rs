@@ -8,20 +8,20 @@ use crate::model::{Event, Kind, Object, ObjectName, Snapshot, Trigger};
 
 /// What is queued.
 #[derive(Debug)]
-pub(super) struct Changes {
+pub(super) struct Queue {
     /// Slices of before this were there already: how long they took says nothing about this agent.
     since: SystemTime,
-    queued: bool,
+    empty: bool,
     /// What changed endpoints of a Service.
     triggers: BTreeMap<ObjectName, Vec<Trigger>>,
 }
 
-impl Changes {
+impl Queue {
     /// Nothing is queued.
     pub(super) fn since(since: SystemTime) -> Self {
         Self {
             since,
-            queued: false,
+            empty: true,
             triggers: BTreeMap::new(),
         }
     }
@@ -90,19 +90,19 @@ impl Changes {
     }
 
     /// Something is to be carried out.
-    pub(super) fn queue(&mut self, now: SystemTime, proxy: &mut Proxy) {
-        self.queued = true;
+    pub(super) fn add(&mut self, now: SystemTime, proxy: &mut Proxy) {
+        self.empty = false;
         proxy.queued(now);
     }
 
-    /// Whether anything is.
-    pub(super) fn queued(&self) -> bool {
-        self.queued
+    /// Whether nothing is.
+    pub(super) fn is_empty(&self) -> bool {
+        self.empty
     }
 
     /// The kernel's maps hold everything.
     pub(super) fn done(&mut self, now: SystemTime, proxy: &mut Proxy) {
-        self.queued = false;
+        self.empty = true;
         proxy.synced(now);
         for trigger in std::mem::take(&mut self.triggers).into_values().flatten() {
             // Clocks of the control plane and this node may differ.
@@ -140,7 +140,7 @@ mod tests {
     /// An agent without a kernel.
     struct Agent {
         state: State,
-        changes: Changes,
+        queue: Queue,
         tally: Arc<Tally>,
     }
 
@@ -148,7 +148,7 @@ mod tests {
         fn new() -> Self {
             Self {
                 state: State::new("node-a"),
-                changes: Changes::since(at(0.0)),
+                queue: Queue::since(at(0.0)),
                 tally: Arc::default(),
             }
         }
@@ -156,14 +156,14 @@ mod tests {
         fn told(&mut self, now: f64, event: Event) {
             let snapshot = self.state.snapshot();
             self.tally
-                .proxy(|proxy| self.changes.seen(&event, snapshot, proxy));
+                .proxy(|proxy| self.queue.seen(&event, snapshot, proxy));
             if self.state.apply(event).services {
-                self.tally.proxy(|proxy| self.changes.queue(at(now), proxy));
+                self.tally.proxy(|proxy| self.queue.add(at(now), proxy));
             }
         }
 
         fn wrote(&mut self, now: f64) {
-            self.tally.proxy(|proxy| self.changes.done(at(now), proxy));
+            self.tally.proxy(|proxy| self.queue.done(at(now), proxy));
         }
 
         /// Values by metric without its `kubeproxy_` and with its labels.
@@ -271,12 +271,12 @@ mod tests {
         };
         let event = |name| Event::Applied(Object::Service(service(name)));
         agent.told(1.0, event("web"));
-        assert!(agent.changes.queued());
+        assert!(!agent.queue.is_empty());
         agent.wrote(2.0);
-        assert!(!agent.changes.queued());
+        assert!(agent.queue.is_empty());
         // The same once more is nothing new.
         agent.told(3.0, event("web"));
-        assert!(!agent.changes.queued());
+        assert!(agent.queue.is_empty());
         agent.told(4.0, event("db"));
         assert_eq!(agent.metric(QUEUED), "1700000004.0");
         assert_eq!(agent.metric(WRITTEN), "1700000002.0");
