@@ -18,6 +18,8 @@ mod netfilter;
 mod node;
 #[path = "logic/removed.rs"]
 mod removed;
+#[path = "logic/shared_port.rs"]
+mod shared_port;
 
 use std::net::IpAddr;
 
@@ -481,26 +483,6 @@ fn a_rule_without_ports_allows_every_protocol_and_one_with_ports_only_its_own() 
         assert_eq!(everything.leave(A, &packet).0, Reason::PolicyAllowed);
         assert_eq!(ports.leave(A, &packet).0, Reason::PolicyDenied);
     }
-}
-
-#[test]
-fn two_services_with_one_backend_do_not_share_a_tuple() {
-    let node = Node::new(vec![]);
-    assert_eq!(
-        node.leave(A, &tcp_packet((POD_A, 4000), (SERVICE_B, 80), tcp::SYN))
-            .0,
-        Reason::NotIsolated
-    );
-    assert_eq!(
-        node.leave(A, &tcp_packet((POD_A, 4000), ("10.96.0.14", 80), tcp::SYN))
-            .0,
-        Reason::TupleClash
-    );
-    assert_eq!(
-        node.leave(A, &tcp_packet((POD_A, 4001), ("10.96.0.14", 80), tcp::SYN))
-            .0,
-        Reason::NotIsolated
-    );
 }
 
 #[test]

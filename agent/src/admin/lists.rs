@@ -145,7 +145,7 @@ fn flow_row(key: &FlowKey, flow: &Flow) -> FlowRow {
     FlowRow {
         protocol: key.protocol,
         source: key.addresses[opener].into(),
-        source_port: key.ports[opener],
+        source_port: flow.other_client_port().unwrap_or(key.ports[opener]),
         destination: key.addresses[other].into(),
         destination_port: key.ports[other],
         service: (flow.flags & NAT != 0).then(|| (flow.nat_address.into(), flow.nat_port)),

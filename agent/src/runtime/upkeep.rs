@@ -130,9 +130,10 @@ fn behind(key: &FlowKey, front: &Flow) -> FlowKey {
     } else {
         HAIRPIN_V6
     };
+    let port = front.other_client_port().unwrap_or(key.ports[opener]);
     FlowKey::new(
         &client,
-        key.ports[opener],
+        port,
         &front.nat_address,
         front.nat_port,
         key.protocol,

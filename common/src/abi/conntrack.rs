@@ -185,7 +185,8 @@ pub struct Flow {
     pub tcp_flags: [u8; 2],
     /// See `NAT`.
     pub nat_port: u16,
-    /// See `source_address`.
+    /// With `source_address`, see there. Else, unless 0: frontend side, the port that the backend sees as the client's; backend
+    /// side, the client's own.
     pub source_port: u16,
     /// See `NAT`.
     pub nat_address: Address,
@@ -215,6 +216,13 @@ impl Flow {
         } else {
             Side::High
         }
+    }
+
+    /// The client's port as the other entry of the connection has it, where that differs.
+    #[must_use]
+    pub fn other_client_port(&self) -> Option<u16> {
+        let differs = self.flags & (EXTERNAL | NETFILTER) == 0 && self.source_port != 0;
+        differs.then_some(self.source_port)
     }
 }
 
@@ -327,6 +335,14 @@ impl FlowRef {
                 self.get(|flow| &raw mut (*flow).source_port),
             )
         }
+    }
+
+    /// See [`Flow::source_port`].
+    #[inline(always)]
+    #[must_use]
+    pub fn source_port(self) -> u16 {
+        // SAFETY: projection to a field of a valid entry.
+        self.get(|flow| unsafe { &raw mut (*flow).source_port })
     }
 
     /// Sets the client's stand-in.

@@ -249,6 +249,9 @@ pub struct Scratch {
     pub judged: Tuple,
     /// Where the packet goes instead of to a frontend.
     pub slot: Slot,
+    /// The port that the backend sees there as the client's. In an ICMP error about such a connection: the port of the client that the
+    /// error's reader knows, 0 where it is the quoted one.
+    pub source_port: u16,
     /// How it gets there. Here and not in an argument: of a constant that reaches a function called, Linux 6.1's verifier
     /// (measured on 6.1.192) lost the paths of the other constants.
     pub translation: Translation,

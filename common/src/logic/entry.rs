@@ -1,7 +1,7 @@
 //! New conntrack entries.
 
 use super::context::{Context, Scratch, Translation};
-use super::service::external_flag;
+use super::service::{external_flag, own_port};
 use crate::abi::{
     BACKEND_SIDE, End, FRONTEND_SIDE, Flow, HAIRPIN, NAT, OPENER_HIGH, ROLE_OPENER, Side, control,
 };
@@ -40,6 +40,9 @@ pub(super) fn insert<C: Context>(ctx: C, s: &mut Scratch, local: Side, role: u32
     s.flow.flags |= NAT | hairpin_flag(s.translation);
     s.flow.nat_address = s.headers.destination;
     s.flow.nat_port = s.headers.destination_port;
+    if s.external == 0 {
+        s.flow.source_port = own_port(s);
+    }
     set_backend(s);
     ctx.insert_flow(&s.judged.key, &s.flow) && insert_frontend_side(ctx, s)
 }
@@ -55,6 +58,9 @@ pub(super) fn insert_frontend_side<C: Context>(ctx: C, s: &mut Scratch) -> bool 
     s.flow.flags |= FRONTEND_SIDE | NAT | hairpin_flag(s.translation) | external_flag(s);
     if s.external == 0 {
         s.flow.ends[source as usize & 1] = approval(ctx, s, ROLE_OPENER);
+        if own_port(s) != 0 {
+            s.flow.source_port = s.source_port;
+        }
     }
     s.flow.nat_address = s.slot.address;
     s.flow.nat_port = s.slot.port;

@@ -13,7 +13,8 @@ use super::receive::{receive, unjudged};
 use super::reject::refuse;
 use super::rewrite::{Which, rewrite, swap_ethernet};
 use super::service::{
-    NOT_A_SERVICE, TO_ITSELF, TRANSLATED, hairpin_address, is_ours, is_served, translate,
+    NOT_A_SERVICE, TO_ITSELF, TRANSLATED, client_port, hairpin_address, is_ours, is_served,
+    own_port, translate,
 };
 use super::wire::protocol;
 use crate::abi::{
@@ -98,7 +99,9 @@ fn established_to_service<C: Context>(
     } else {
         h.source
     };
-    s.judged = Tuple::new(&source, h.source_port, &address, port, h.protocol);
+    s.external = 0;
+    s.source_port = client_port(s, front);
+    s.judged = Tuple::new(&source, s.source_port, &address, port, h.protocol);
     let Some(flow) = ctx.flow(&s.judged.key) else {
         return Outcome::UNDECIDED;
     };
@@ -107,6 +110,7 @@ fn established_to_service<C: Context>(
     if flow.flags() & NAT == 0
         || service_address != h.destination
         || service_port != h.destination_port
+        || flow.source_port() != own_port(s)
     {
         return Outcome::UNDECIDED;
     }
@@ -127,10 +131,27 @@ fn established_to_service<C: Context>(
     if hairpin {
         return hairpin_forward(ctx, s, &address, port);
     }
-    if !rewrite(ctx, h, Which::Destination, &address, port) {
+    if !rewrite(ctx, h, Which::Destination, &address, port) || !stand_in(ctx, s) {
         return unjudged(s, Reason::RewriteFailed);
     }
     Outcome::pass(Reason::Established)
+}
+
+/// Gives the packet the port that the backend sees as the client's, if it is not the client's own.
+#[inline(always)]
+fn stand_in<C: Context>(ctx: C, s: &Scratch) -> bool {
+    own_port(s) == 0 || change_source_port(ctx, s)
+}
+
+#[inline(never)]
+fn change_source_port<C: Context>(ctx: C, s: &Scratch) -> bool {
+    rewrite(
+        ctx,
+        &s.headers,
+        Which::Source,
+        &s.headers.source,
+        s.source_port,
+    )
 }
 
 /// A later packet to a Service in a connection that netfilter translates.
@@ -261,7 +282,7 @@ fn open<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
         return Outcome::drop(Reason::FlowTableFull);
     }
     if s.translation == Translation::ToBackend
-        && !rewrite(ctx, &s.headers, Which::Destination, &peer, port)
+        && (!rewrite(ctx, &s.headers, Which::Destination, &peer, port) || !stand_in(ctx, s))
     {
         return Outcome::drop(Reason::RewriteFailed);
     }
@@ -321,14 +342,7 @@ fn open_to_itself<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
 #[inline(never)]
 fn hairpin_forward<C: Context>(ctx: C, s: &mut Scratch, address: &Address, port: u16) -> Outcome {
     let stand_in = hairpin_address(s.headers.v6 == 1);
-    turn_around(
-        ctx,
-        &s.headers,
-        &stand_in,
-        s.headers.source_port,
-        address,
-        port,
-    )
+    turn_around(ctx, &s.headers, &stand_in, s.source_port, address, port)
 }
 
 /// Turns the answer around: it comes from the Service, to the pod's own address.
@@ -336,14 +350,11 @@ fn hairpin_forward<C: Context>(ctx: C, s: &mut Scratch, address: &Address, port:
 fn hairpin_reply<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef) -> Outcome {
     let (address, port) = flow.nat();
     let own = s.headers.source;
-    turn_around(
-        ctx,
-        &s.headers,
-        &address,
-        port,
-        &own,
-        s.headers.destination_port,
-    )
+    let own_port = match flow.source_port() {
+        0 => s.headers.destination_port,
+        own_port => own_port,
+    };
+    turn_around(ctx, &s.headers, &address, port, &own, own_port)
 }
 
 #[inline(always)]

@@ -53,6 +53,7 @@ fn relate<C: Context>(ctx: C, s: &mut Scratch, hook: Hook) -> u32 {
         inner.destination_port,
         inner.protocol,
     );
+    s.source_port = 0;
     match hook {
         Hook::FromPod => relate_from_pod(ctx, s),
         Hook::ToPod => relate_to_pod(ctx, s),
@@ -77,14 +78,20 @@ fn relate_from_pod<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
         }
         pod = s.judged.source().other();
     } else if flow.flags() & (FRONTEND_SIDE | HAIRPIN) == FRONTEND_SIDE {
-        // The pod saw its Service where the network has the backend.
+        // The pod saw its Service where the network has the backend, and maybe its own port where that has another.
         let (address, port) = flow.nat();
+        s.source_port = flow.source_port();
         let inner = &s.inner;
+        let client_port = if s.source_port == 0 {
+            inner.destination_port
+        } else {
+            s.source_port
+        };
         s.judged = Tuple::new(
             &address,
             port,
             &inner.destination,
-            inner.destination_port,
+            client_port,
             inner.protocol,
         );
         match ctx.flow(&s.judged.key) {
@@ -124,6 +131,7 @@ fn relate_to_pod<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
         return RELATED;
     }
     (s.slot.address, s.slot.port) = flow.nat();
+    s.source_port = flow.source_port();
     translate(ctx, s, Which::Destination, Which::Source)
 }
 
@@ -177,7 +185,8 @@ fn may_pass<C: Context>(
     holds(ctx, &flow.end(pod)) && is_live(ctx, flow, s.inner.protocol, ctx.now())
 }
 
-/// Makes the peer in the quoted packet, and in the error itself where it stands there too, the one in `s.slot`.
+/// Makes the peer in the quoted packet, and in the error itself where it stands there too, the one in `s.slot`; and gives the client
+/// its port back where it had another.
 #[inline(never)]
 fn translate<C: Context>(ctx: C, s: &Scratch, in_quoted: Which, in_error: Which) -> u32 {
     let (address, port) = (&s.slot.address, s.slot.port);
@@ -195,6 +204,15 @@ fn translate<C: Context>(ctx: C, s: &Scratch, in_quoted: Which, in_error: Which)
     };
     if inner.has_ports() && port != old_port {
         if !ctx.store(inner.transport + port_offset(in_quoted), port.to_be()) {
+            return FAILED;
+        }
+        changed = add(changed, difference16(old_port.to_be(), port.to_be()));
+    }
+    if s.source_port != 0 {
+        // The client is the other end.
+        let (_, old_port) = end_of(inner, in_error);
+        let port = s.source_port;
+        if !ctx.store(inner.transport + port_offset(in_error), port.to_be()) {
             return FAILED;
         }
         changed = add(changed, difference16(old_port.to_be(), port.to_be()));

@@ -22,8 +22,10 @@ pub const HAIRPIN_V6: Address = Address::from_bytes([
     0xfd, 0x57, 0x65, 0x69, 0x72, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
 ]);
 
-/// Backends tried before giving up on one whose tuple is free.
+/// Backends, and then ports, tried before giving up on one whose tuple is free.
 const TRIES: u32 = 4;
+/// Ports that stand in for a client's own. Kernels give none of them to a connection by themselves (`ip_local_port_range`).
+const STAND_INS: [u32; 2] = [61_000, 65_535];
 
 /// Not addressed to a Service.
 pub(super) const NOT_A_SERVICE: u32 = 0;
@@ -31,6 +33,8 @@ pub(super) const NOT_A_SERVICE: u32 = 0;
 pub(super) const TRANSLATED: u32 = 1;
 /// `s.slot` holds the backend, which is the client itself.
 pub(super) const TO_ITSELF: u32 = 2;
+/// `s.slot` holds the backend that it should be, but the client's port is taken there.
+const TAKEN: u32 = 3;
 // Any other result is the number of the reason to drop or reject.
 
 /// Address that stands for the client in a hairpin.
@@ -47,17 +51,22 @@ pub(super) fn translate<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     if kept != NOT_A_SERVICE {
         return kept;
     }
+    s.source_port = s.headers.source_port;
     let found = seek(ctx, s);
     if found != TRANSLATED {
         return found;
     }
+    let mut result = NOT_A_SERVICE;
     if s.frontend.flags & AFFINITY != 0 {
-        let again = select_again(ctx, s);
-        if again != NOT_A_SERVICE {
-            return again;
-        }
+        result = select_again(ctx, s);
     }
-    select(ctx, s)
+    if result == NOT_A_SERVICE {
+        result = select(ctx, s);
+    }
+    if result == TAKEN {
+        result = stand_in(ctx, s);
+    }
+    result
 }
 
 /// Finds the frontend that the packet is addressed to: `TRANSLATED` if `s.frontend` has backends for it.
@@ -208,6 +217,7 @@ fn keep<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
         fingerprint,
         reserved: 0,
     };
+    s.source_port = client_port(s, flow);
     aim(s, address, port);
     // The entry behind has seen both directions: it knows whether the connection lives. Where it was evicted, what the client
     // sent must do.
@@ -231,6 +241,28 @@ fn keep<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
 pub(super) fn is_ours(flow: FlowRef, s: &Scratch) -> bool {
     flow.flags() & (NAT | EXTERNAL) == NAT | external_flag(s)
         && flow.nat() == (s.headers.destination, s.headers.destination_port)
+        && (s.external != 0 || flow.source_port() == own_port(s))
+}
+
+/// The port that the backend of a frontend-side entry sees as its client's, whose packet is in `s.headers`.
+#[inline(always)]
+pub(super) fn client_port(s: &Scratch, front: FlowRef) -> u16 {
+    let stand_in = front.source_port();
+    if s.external != 0 || stand_in == 0 {
+        s.headers.source_port
+    } else {
+        stand_in
+    }
+}
+
+/// The client's own port if `s.source_port` stands in for it, else 0.
+#[inline(always)]
+pub(super) const fn own_port(s: &Scratch) -> u16 {
+    if s.source_port == s.headers.source_port {
+        0
+    } else {
+        s.headers.source_port
+    }
 }
 
 /// The flag that entries of the packet's kind of client have.
@@ -296,12 +328,12 @@ fn select_again<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     s.slot = known.slot;
     aim(s, known.slot.address, known.slot.port);
     if clashes(ctx, s) {
-        return NOT_A_SERVICE;
+        return TAKEN;
     }
     selected(ctx, s)
 }
 
-/// A backend at random, or the next whose tuple is free.
+/// A backend at random, or the next whose tuple is free; `TAKEN` if none is.
 #[inline(never)]
 fn select<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     let (base, count) = set_of(&s.frontend, s.external != 0);
@@ -319,6 +351,29 @@ fn select<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
         }
         index = if index + 1 < count { index + 1 } else { 0 };
     }
+    TAKEN
+}
+
+/// Finds another port for the client at the backend in `s.slot`: its own is taken there by a connection through another frontend. A
+/// client outside has its port from the node where it needs one, and SCTP's checksum covers the ports.
+#[inline(never)]
+fn stand_in<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
+    if s.external != 0 || s.headers.protocol == protocol::SCTP {
+        return Reason::TupleClash as u32;
+    }
+    let (address, port) = (s.slot.address, s.slot.port);
+    let [low, high] = STAND_INS;
+    let mut candidate = low + pick(ctx.random(), high - low + 1);
+    let mut tries = 0;
+    while tries < TRIES {
+        tries += 1;
+        s.source_port = candidate as u16;
+        aim(s, address, port);
+        if !clashes(ctx, s) {
+            return selected(ctx, s);
+        }
+        candidate = if candidate < high { candidate + 1 } else { low };
+    }
     Reason::TupleClash as u32
 }
 
@@ -333,7 +388,8 @@ fn selected<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     leads_where(s)
 }
 
-/// Sets the judged tuple to one with this destination; a hairpin has the stand-in for the client as its source.
+/// Sets the judged tuple to one with this destination and the client's port in `s.source_port`; a hairpin has the stand-in for the
+/// client's address.
 #[inline(always)]
 fn aim(s: &mut Scratch, address: Address, port: u16) {
     let h = &s.headers;
@@ -342,10 +398,10 @@ fn aim(s: &mut Scratch, address: Address, port: u16) {
     } else {
         h.source
     };
-    s.judged = Tuple::new(&source, h.source_port, &address, port, h.protocol);
+    s.judged = Tuple::new(&source, s.source_port, &address, port, h.protocol);
 }
 
-/// Whether the judged tuple is that of a live flow to another frontend (or to none).
+/// Whether the judged tuple is that of a live flow to another frontend (or to none), or of another port of the client.
 #[inline(always)]
 fn clashes<C: Context>(ctx: C, s: &Scratch) -> bool {
     let Some(flow) = ctx.flow(&s.judged.key) else {

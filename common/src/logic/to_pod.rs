@@ -78,7 +78,7 @@ fn left_to_netfilter<C: Context>(ctx: C, s: &mut Scratch, front: FlowRef, now: u
     Outcome::pass(passing(HOOK, end.role))
 }
 
-/// Lets a packet of a known flow in. The opener of a translated flow believes to talk to the frontend.
+/// Lets a packet of a known flow in. The opener of a translated flow believes to talk to the frontend, from a port of its own.
 #[inline(always)]
 fn deliver<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef, reason: Reason) -> Outcome {
     if flow.flags() & NAT != 0
@@ -93,7 +93,15 @@ fn deliver<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef, reason: Reason) -
 #[inline(never)]
 fn put_frontend_back<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef) -> bool {
     let (address, port) = flow.nat();
+    let own_port = flow.source_port();
     rewrite(ctx, &s.headers, Which::Source, &address, port)
+        && (own_port == 0 || give_port_back(ctx, s, own_port))
+}
+
+#[inline(never)]
+fn give_port_back<C: Context>(ctx: C, s: &Scratch, own_port: u16) -> bool {
+    let own = &s.headers.destination;
+    rewrite(ctx, &s.headers, Which::Destination, own, own_port)
 }
 
 /// First packet of a flow, or one whose approval no longer counts.

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use weir_tests::probe::{Outcome, Probe, Protocol, connections};
+use anyhow::{Context as _, Result, ensure};
+use weir_tests::probe::{Outcome, Probe, Protocol, Stream, StreamOptions, connections};
 
-use crate::fixture::{ALL, Fixture, cluster_ips, each, vip};
+use crate::fixture::{ALL, FEW, Fixture, cluster_ips, each, service, vip};
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::UdpUnconnected];
 
@@ -78,6 +79,42 @@ fn new_connections_spread(fixture: &Fixture) -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[test]
+fn a_client_has_connections_to_several_services_from_one_port() -> Result<()> {
+    each(&FEW, |variant| {
+        let mut fixture = Fixture::new(variant)?;
+        // Two Services for each pod, so that the pod would see its client's port twice.
+        let again = [("near", 40), ("far", 41), ("client", 42)];
+        let services = again.map(|(pod, end)| service(&format!("{pod}-again"), "app", pod, end));
+        fixture.apply("again.yaml", &services.concat())?;
+        let client = fixture.cluster.topology().pod("client");
+        for ((pod, end), port) in again.into_iter().zip(5000..) {
+            for (first, second) in vip(pod, 80).into_iter().zip(cluster_ips(end)) {
+                let own = SocketAddr::new(client.addresses().like(second), port);
+                for protocol in [Protocol::Tcp, Protocol::Udp] {
+                    let start = |to| {
+                        let probe = Probe::tcp(to).protocol(protocol).from(own);
+                        Stream::start(client, probe, StreamOptions::default())
+                    };
+                    let streams = [start(first)?, start(SocketAddr::new(second, 80))?];
+                    // Some messages each way.
+                    thread::sleep(Duration::from_millis(50));
+                    let [first, second] = streams.map(Stream::finish);
+                    let (first, second) = (first?, second?);
+                    for report in [&first, &second] {
+                        report
+                            .ensure_unharmed()
+                            .with_context(|| format!("{own} {pod}"))?;
+                        ensure!(report.identities.contains(pod), "{report:?}");
+                    }
+                    ensure!(first.sources.is_disjoint(&second.sources));
+                }
+            }
+        }
+        variant.ensure_nothing_dropped(fixture.cluster.topology())
+    })
 }
 
 /// The subnets that the cluster's Services are of.

@@ -1,0 +1,245 @@
+//! A client whose kernel uses one port for connections to several Services: they are different connections to it, and stay so where
+//! the Services have one backend.
+
+use std::net::IpAddr;
+
+use weir::model::{Protocol, Snapshot};
+use weir_common::logic::HAIRPIN_V4;
+use weir_common::reason::Reason;
+use weir_tests::fixture::{address, edit, snapshot};
+use weir_tests::packets::{Content, Packet, answer, tcp};
+
+use super::node::{
+    A, B, Node, POD_A, POD_B, SECOND, SERVICE_B, SERVICE_SELF, UPLINK, ends, tcp_packet, udp_packet,
+};
+
+/// Another Service with the backend of [`SERVICE_B`].
+const ALSO_B: &str = "10.96.0.14";
+/// The first of the ports that stand in for a client's own.
+const STAND_IN: u16 = 61_000;
+
+/// A cluster with other endpoints of Service `also-b`.
+fn also(endpoints: &[&str]) -> Snapshot {
+    let mut cluster = snapshot([A, B], vec![]);
+    let pods = cluster.pods.clone();
+    edit(&mut cluster.slices, |slice| {
+        if slice.service.name != "also-b" {
+            return;
+        }
+        let first = slice.endpoints[0].clone();
+        let family = usize::from(first.address.is_ipv6());
+        let named = |name: &&str| pods.values().find(|pod| pod.name.name == **name);
+        slice.endpoints = endpoints
+            .iter()
+            .map(|name| {
+                let mut endpoint = first.clone();
+                endpoint.address = named(name).expect("pod").ips[family];
+                endpoint
+            })
+            .collect();
+    });
+    cluster
+}
+
+#[test]
+fn each_gets_its_answers() {
+    let services = [(SERVICE_B, ALSO_B), ("fd96::11", "fd96::14")];
+    let pods = [POD_A, "fd00:1::1"];
+    for (pod, (first, second)) in pods.into_iter().zip(services) {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let node = Node::new(vec![]);
+            let packet = |service, flags| match protocol {
+                Protocol::Tcp => tcp_packet((pod, 4000), (service, 80), flags),
+                _ => udp_packet((pod, 4000), (service, 80)),
+            };
+            for flags in [tcp::SYN, tcp::ACK, tcp::ACK] {
+                for service in [first, second] {
+                    let asked = packet(service, flags);
+                    let (reason, sent) = node.leave(A, &asked);
+                    assert!(!reason.is_drop(), "{service} {protocol}: {reason:?}");
+                    assert!(!node.enter(B, A, &sent).0.is_drop());
+                    let (reason, back) = node.leave(B, &answer(&sent).expect("answer"));
+                    assert_eq!(reason, Reason::Reply);
+                    let (reason, back) = node.enter(A, B, &back);
+                    assert_eq!(reason, Reason::Reply);
+                    assert_eq!(back, answer(&asked).expect("answer"), "{service}");
+                }
+            }
+            // What is listed bears the client's own port.
+            let flows: Vec<_> = node.simulator.flows().into_iter().collect();
+            let rows = weir::admin::flow_rows(&flows);
+            assert_eq!(rows.len(), 2);
+            assert!(rows.iter().all(|row| row.source_port == 4000), "{rows:?}");
+        }
+    }
+}
+
+#[test]
+fn the_second_has_another_port_as_long_as_it_lives() {
+    let mut node = Node::new(vec![]);
+    let open = |node: &Node, service| {
+        let (_, sent) = node.leave(A, &tcp_packet((POD_A, 4000), (service, 80), tcp::SYN));
+        ends(&sent)[0].1
+    };
+    assert_eq!(open(&node, SERVICE_B), 4000);
+    assert_eq!(open(&node, ALSO_B), STAND_IN);
+    // The client has that port itself, too.
+    let own = |flags| tcp_packet((POD_A, STAND_IN), (ALSO_B, 80), flags);
+    let (_, sent) = node.leave(A, &own(tcp::SYN));
+    assert_eq!(ends(&sent)[0].1, STAND_IN + 1);
+    node.leave(A, &own(tcp::RST));
+    // The first is over; the second goes on as before, and a new one needs no other port.
+    node.leave(A, &tcp_packet((POD_A, 4000), (SERVICE_B, 80), tcp::RST));
+    let (reason, sent) = node.leave(A, &tcp_packet((POD_A, 4000), (ALSO_B, 80), tcp::ACK));
+    assert_eq!((reason, ends(&sent)[0].1), (Reason::Established, STAND_IN));
+    node.leave(A, &tcp_packet((POD_A, 4000), (ALSO_B, 80), tcp::RST));
+    node.clock += 200 * SECOND;
+    assert_eq!(open(&node, ALSO_B), 4000);
+}
+
+#[test]
+fn a_port_that_stood_in_is_given_to_the_next_alone() {
+    let node = Node::new(vec![]);
+    let second = |flags| tcp_packet((POD_A, 4000), (ALSO_B, 80), flags);
+    node.leave(A, &tcp_packet((POD_A, 4000), (SERVICE_B, 80), tcp::SYN));
+    node.leave(A, &second(tcp::SYN));
+    node.leave(A, &second(tcp::RST));
+    // Its port at the backend is free, and taken by who has it himself.
+    let own = tcp_packet((POD_A, STAND_IN), (ALSO_B, 80), tcp::SYN);
+    assert_eq!(ends(&node.leave(A, &own).1)[0].1, STAND_IN);
+    let (_, sent) = node.leave(A, &second(tcp::ACK));
+    assert_ne!(ends(&sent)[0].1, STAND_IN);
+}
+
+#[test]
+fn errors_speak_of_the_port_that_their_reader_knows() {
+    let node = Node::new(vec![]);
+    node.leave(A, &udp_packet((POD_A, 4000), (SERVICE_B, 80)));
+    let (_, sent) = node.leave(A, &udp_packet((POD_A, 4000), (ALSO_B, 80)));
+    node.enter(B, A, &sent);
+    // A router on the way, to the client.
+    let about_sent = error("172.30.0.9", POD_A, &sent);
+    let (reason, read) = node.enter(A, UPLINK, &about_sent);
+    assert_eq!(reason, Reason::Related);
+    assert_eq!(
+        quoted(&read),
+        [(address(POD_A), 4000), (address(ALSO_B), 80)]
+    );
+    // The client, to its backend.
+    let (_, back) = node.leave(B, &answer(&sent).expect("answer"));
+    let (_, back) = node.enter(A, B, &back);
+    let (reason, read) = node.leave(A, &error(POD_A, ALSO_B, &back));
+    assert_eq!(reason, Reason::Related);
+    assert_eq!(
+        quoted(&read),
+        [(address(POD_B), 8080), (address(POD_A), STAND_IN)]
+    );
+}
+
+#[test]
+fn a_pod_that_is_its_own_backend_may_do_it_too() {
+    let mut node = Node::new(vec![]);
+    node.apply(&also(&["a"]));
+    let stand_in = IpAddr::from(HAIRPIN_V4);
+    for (service, port) in [(SERVICE_SELF, 4000), (ALSO_B, STAND_IN)] {
+        let asked = tcp_packet((POD_A, 4000), (service, 80), tcp::SYN);
+        let (reason, turned) = node.leave(A, &asked);
+        assert_eq!(reason, Reason::Hairpin);
+        assert_eq!(ends(&turned)[0], (stand_in, port));
+        let (reason, back) = node.leave(A, &answer(&turned).expect("answer"));
+        assert_eq!(reason, Reason::Hairpin);
+        assert_eq!(
+            ends(&back),
+            [(address(service), 80), (address(POD_A), 4000)]
+        );
+    }
+}
+
+#[test]
+fn a_client_that_is_to_keep_its_backend_keeps_it() {
+    let mut cluster = also(&["b", "c"]);
+    edit(&mut cluster.services, |service| {
+        if service.name.name == "also-b" {
+            service.affinity_seconds = Some(60);
+        }
+    });
+    let mut node = Node::new(vec![]);
+    node.apply(&cluster);
+    for (port, service, seen) in [
+        (5000, ALSO_B, 5000),
+        (4000, SERVICE_B, 4000),
+        (4000, ALSO_B, STAND_IN),
+    ] {
+        let (_, sent) = node.leave(A, &tcp_packet((POD_A, port), (service, 80), tcp::SYN));
+        assert_eq!(
+            ends(&sent),
+            [(address(POD_A), seen), (address(POD_B), 8080)],
+            "{service} from {port}"
+        );
+    }
+}
+
+#[test]
+fn where_another_backend_is_free_no_port_changes() {
+    let mut node = Node::new(vec![]);
+    node.apply(&also(&["b", "c"]));
+    for (service, backend) in [(SERVICE_B, POD_B), (ALSO_B, super::node::REMOTE)] {
+        let (_, sent) = node.leave(A, &tcp_packet((POD_A, 4000), (service, 80), tcp::SYN));
+        assert_eq!(
+            ends(&sent),
+            [(address(POD_A), 4000), (address(backend), 8080)]
+        );
+    }
+}
+
+/// SCTP's checksum covers the ports.
+#[test]
+fn sctp_keeps_its_port_or_does_not_pass() {
+    let mut cluster = snapshot([A, B], vec![]);
+    edit(&mut cluster.services, |service| {
+        for port in &mut service.ports {
+            port.port = 8080;
+            if port.protocol == Protocol::Udp {
+                port.protocol = Protocol::Sctp;
+            }
+        }
+    });
+    edit(&mut cluster.slices, |slice| {
+        for port in &mut slice.ports {
+            if port.protocol == Protocol::Udp {
+                port.protocol = Protocol::Sctp;
+            }
+        }
+    });
+    let mut node = Node::new(vec![]);
+    node.apply(&cluster);
+    for (service, reason) in [
+        (SERVICE_B, Reason::NotIsolated),
+        (ALSO_B, Reason::TupleClash),
+    ] {
+        let content = Content::Sctp {
+            source: 4000,
+            destination: 8080,
+            payload: 4,
+        };
+        let packet = Packet::new(address(POD_A), address(service), content).bytes();
+        assert_eq!(node.leave(A, &packet).0, reason, "{service}");
+    }
+}
+
+/// "Port unreachable" about a packet.
+fn error(from: &str, to: &str, about: &[u8]) -> Vec<u8> {
+    let content = Content::Icmp {
+        kind: 3,
+        code: 3,
+        rest: 0,
+        payload: about[14..42].to_vec(),
+    };
+    Packet::new(address(from), address(to), content).bytes()
+}
+
+/// Ends of the packet that an error is about.
+fn quoted(error: &[u8]) -> [(IpAddr, u16); 2] {
+    // Behind the IPv4 header of the error and its own header; the Ethernet header does not matter.
+    ends(&error[28..])
+}
