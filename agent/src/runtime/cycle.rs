@@ -25,6 +25,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(30);
 /// Longest wait for a changed state after a failure: the change may be the remedy.
 const RETRY_CHANGED: Duration = Duration::from_secs(1);
+/// Longest time from one sync to the next: somebody may have taken programs away, which nothing tells.
+const CHECK: Duration = Duration::from_secs(10);
 /// Time that netlink gets to find the devices of local pods before the first sync.
 const FIRST_DEVICES: Duration = Duration::from_millis(500);
 
@@ -56,7 +58,10 @@ impl Schedule {
             self.due = Some(now + pause);
             self.not_before = Some(now + pause.min(RETRY_CHANGED));
         } else {
-            *self = Self::default();
+            *self = Self {
+                due: Some(now + CHECK),
+                ..Self::default()
+            };
         }
         self.last = Some(now);
     }
@@ -159,7 +164,7 @@ mod tests {
         changes(&mut schedule);
         assert_eq!(schedule.due, Some(start + GATHER));
         schedule.synced(start, false);
-        assert_eq!(schedule.due, None);
+        assert_eq!(schedule.due, Some(start + CHECK));
         changes(&mut schedule);
         assert_eq!(schedule.due, Some(start + REST));
         let later = start + REST * 2;

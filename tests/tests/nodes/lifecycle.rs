@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use weir_tests::cluster::devices;
@@ -9,7 +10,10 @@ use weir_tests::probe::Protocol::Tcp;
 use weir_tests::probe::{Outcome, Probe};
 use weir_tests::topology::PodSpec;
 
-use crate::fixture::{ALL, DENY, Fixture, each, vip};
+use crate::fixture::{ALL, DENY, FEW, Fixture, each, vip};
+
+/// More than an agent lets pass before it looks again.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn programs_follow_pods_and_leave_with_cleanup() -> Result<()> {
@@ -20,6 +24,38 @@ fn programs_follow_pods_and_leave_with_cleanup() -> Result<()> {
         other_devices_are_left_alone(&mut fixture)?;
         a_pod_without_an_object_stays_guarded(&mut fixture)?;
         cleanup_leaves_nothing(&mut fixture)
+    })
+}
+
+/// By an operator, or by another agent that clears a device for itself.
+#[test]
+fn programs_that_are_taken_away_come_back() -> Result<()> {
+    each(&FEW, |variant| {
+        let mut fixture = Fixture::new(variant)?;
+        fixture.apply("deny.yaml", DENY)?;
+        let near = fixture.server("near");
+        fixture.ensure_silence("client", Tcp, near)?;
+        let node = fixture.cluster.topology().node("node1");
+        let veth = fixture.cluster.topology().pod("near").veth();
+        if variant.attach == "tcx" {
+            let shown = node
+                .namespace()
+                .ip_output(&["-o", "link", "show", "dev", veth])?;
+            let (ifindex, _) = shown.split_once(':').context("an index")?;
+            let versions: Vec<_> =
+                fs::read_dir(node.agent_paths().bpffs)?.collect::<Result<_, _>>()?;
+            let mut links = versions.iter().map(|version| version.path().join("links"));
+            let links = links.find(|links| links.exists()).context("links")?;
+            fs::remove_file(links.join(format!("{ifindex}_to_pod")))?;
+        } else {
+            fixture.tc("node1", &["qdisc", "del", "dev", veth, "clsact"])?;
+        }
+        fixture.ensure_reaches("client", Tcp, near, &["near"])?;
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = fixture.ensure_silence("client", Tcp, near) {
+            ensure!(Instant::now() < deadline, "{error:#}");
+        }
+        Ok(())
     })
 }
 
