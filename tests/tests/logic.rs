@@ -6,12 +6,16 @@ mod addresses;
 mod affinity;
 #[path = "logic/bypass.rs"]
 mod bypass;
+#[path = "logic/changes.rs"]
+mod changes;
 #[path = "logic/external.rs"]
 mod external;
 #[path = "logic/external_errors.rs"]
 mod external_errors;
 #[path = "logic/fast.rs"]
 mod fast;
+#[path = "logic/forms.rs"]
+mod forms;
 #[path = "logic/netfilter.rs"]
 mod netfilter;
 #[path = "logic/node.rs"]

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use weir_common::abi::{
-    Address, BACKEND_ACTIVE, BACKEND_DRAINING, BackendState, Class, Endpoint, EndpointKey,
-    Frontend, FrontendKey, PrefixKey, Range, Segment, Slot, SourceKey, VerdictKey, control,
+    Address, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_UNREADY, BackendState, Class, Endpoint,
+    EndpointKey, Frontend, FrontendKey, PrefixKey, Range, Segment, Slot, SourceKey, VerdictKey,
+    control,
 };
 use zerocopy::FromBytes;
 
@@ -146,6 +147,7 @@ fn write_value(f: &mut fmt::Formatter<'_>, table: Table, value: &[u8]) -> fmt::R
             let state = match value.state {
                 BACKEND_ACTIVE => "active",
                 BACKEND_DRAINING => "draining",
+                BACKEND_UNREADY => "unready",
                 _ => "gone",
             };
             write!(

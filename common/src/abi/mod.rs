@@ -29,9 +29,9 @@ pub use policy::{
 };
 pub use service::{
     AFFINITIES, AFFINITY, Affinity, AffinityKey, BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_GONE,
-    BackendState, DROP_EXTERNAL, DROP_INTERNAL, Frontend, FrontendKey, IN_CLUSTER_SET,
-    IN_LOCAL_SET, NODE_OUTSIDE, NODE_PORT, SERVICES_ONLY, SOURCE_RANGES, Slot, SourceKey,
-    SourceScope, WILDCARD,
+    BACKEND_UNREADY, BackendState, DROP_EXTERNAL, DROP_INTERNAL, Frontend, FrontendKey,
+    IN_CLUSTER_SET, IN_LOCAL_SET, NODE_OUTSIDE, NODE_PORT, SERVICES_ONLY, SOURCE_RANGES, Slot,
+    SourceKey, SourceScope, WILDCARD,
 };
 pub use socket::{CONNECTED, Pair, Pairs};
 

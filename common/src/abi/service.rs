@@ -181,10 +181,12 @@ pub struct Slot {
 /// No endpoint of the Service has this address and port any more; UDP flows select anew, TCP connections do what
 /// [`super::control::RESET_GONE`] says.
 pub const BACKEND_GONE: u16 = 0;
-/// The backend takes new connections.
-pub const BACKEND_ACTIVE: u16 = 1;
-/// The backend keeps the connections it has (unready or terminating).
+/// The backend does not serve, but is listed: it keeps its connections, and datagrams go elsewhere.
+pub const BACKEND_UNREADY: u16 = 1;
+/// The backend serves, but takes no new flows (it terminates, or policy or hints mean it for others): it keeps those that it has.
 pub const BACKEND_DRAINING: u16 = 2;
+/// The backend takes new flows.
+pub const BACKEND_ACTIVE: u16 = 3;
 
 /// Flag of [`BackendState`]: some frontend leads there by traffic policy Cluster.
 pub const IN_CLUSTER_SET: u16 = 1 << 0;
@@ -199,7 +201,7 @@ pub const IN_LOCAL_SET: u16 = 1 << 1;
 pub struct BackendState {
     /// Whose state this is; an id is reused for another backend with another fingerprint.
     pub fingerprint: u32,
-    /// `BACKEND_GONE`, `BACKEND_ACTIVE` or `BACKEND_DRAINING`.
+    /// `BACKEND_GONE`, `BACKEND_UNREADY`, `BACKEND_DRAINING` or `BACKEND_ACTIVE`, each more alive than the one before.
     pub state: u16,
     /// `IN_CLUSTER_SET`, `IN_LOCAL_SET`; none unless it is active.
     pub sets: u16,

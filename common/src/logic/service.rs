@@ -279,7 +279,8 @@ const LEFT: u32 = 1;
 const CUT: u32 = 2;
 
 /// What becomes of a flow with a backend. TCP keeps its backend whatever became of it, unless the operator wants connections to one
-/// that is gone reset, but opens no connection to one that takes none; UDP moves on as soon as its backend takes no new flows.
+/// that is gone reset, but opens no connection to one that takes none; UDP moves on as soon as its backend does not serve, as kube-proxy
+/// makes it do (`CleanStaleEntries`).
 #[inline(always)]
 fn fate<C: Context>(ctx: C, backend: u32, fingerprint: u32, headers: &Headers) -> u32 {
     let state = state_of(&ctx, backend, fingerprint);
@@ -287,13 +288,17 @@ fn fate<C: Context>(ctx: C, backend: u32, fingerprint: u32, headers: &Headers) -
         return SERVED;
     }
     if headers.protocol != protocol::TCP {
-        return LEFT;
-    }
-    if state == BACKEND_DRAINING {
-        return SERVED;
+        return if state == BACKEND_DRAINING {
+            SERVED
+        } else {
+            LEFT
+        };
     }
     if is_syn(headers) {
         return LEFT;
+    }
+    if state != BACKEND_GONE {
+        return SERVED;
     }
     // A client that was reset says so to a backend that goes on sending.
     if headers.tcp_flags & tcp::RST != 0 || ctx.control(control::RESET_GONE) == 0 {

@@ -8,8 +8,8 @@ use super::context::Services;
 use super::service::{find, is_nobodys, pick, refusal, state_of};
 use super::wire::protocol;
 use crate::abi::{
-    AFFINITY, Address, Affinity, AffinityKey, BACKEND_ACTIVE, Frontend, NODE_OUTSIDE, Pair, Pairs,
-    SOURCE_RANGES, Slot,
+    AFFINITY, Address, Affinity, AffinityKey, BACKEND_DRAINING, Frontend, NODE_OUTSIDE, Pair,
+    Pairs, SOURCE_RANGES, Slot,
 };
 use crate::reason::Reason;
 
@@ -61,8 +61,7 @@ pub fn connect<S: Socket>(socket: &mut S) -> Answer {
     }
 }
 
-/// `sendto` and `sendmsg` with an address, of UDP: datagrams to a Service go where the last one went while that backend takes
-/// new flows.
+/// `sendto` and `sendmsg` with an address, of UDP: datagrams to a Service go where the last one went while that backend serves.
 #[inline(always)]
 pub fn send<S: Socket>(socket: &mut S) -> Answer {
     let Some(client) = client(socket) else {
@@ -73,7 +72,7 @@ pub fn send<S: Socket>(socket: &mut S) -> Answer {
         .pairs()
         .and_then(|pairs| pairs.to_service(&address, port).copied());
     if let Some(pair) = last
-        && state_of(socket, pair.id, pair.fingerprint) == BACKEND_ACTIVE
+        && state_of(socket, pair.id, pair.fingerprint) >= BACKEND_DRAINING
     {
         socket.set_address(&pair.backend, pair.backend_port);
         return Answer::Pass;

@@ -46,6 +46,11 @@ impl<'s> Candidate<'s> {
         }
     }
 
+    /// Whether it keeps even flows that could go elsewhere.
+    pub(super) fn serves(&self) -> bool {
+        self.ready || self.serving
+    }
+
     /// KEP-1669: the second choice when no endpoint is ready.
     fn last_resort(&self) -> bool {
         self.serving && !self.running

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
-use weir_common::abi::{BACKEND_ACTIVE, BackendState, FrontendKey, SourceKey};
+use weir_common::abi::{BackendState, FrontendKey, SourceKey};
 
 use super::choice::Site;
 use super::frontends::{Claim, Home};
@@ -266,7 +266,7 @@ impl ServiceCompiler {
         }
     }
 
-    /// Active wins, also between two backends that have one fingerprint.
+    /// The most alive wins, also between two backends that have one fingerprint.
     fn decide(&mut self, fingerprint: u32) {
         let stakes = self
             .stakes
@@ -274,11 +274,7 @@ impl ServiceCompiler {
         let state = stakes
             .map(|(_, state)| *state)
             .reduce(|one, other| BackendState {
-                state: if one.state == BACKEND_ACTIVE {
-                    one.state
-                } else {
-                    other.state
-                },
+                state: one.state.max(other.state),
                 sets: one.sets | other.sets,
                 ..one
             });

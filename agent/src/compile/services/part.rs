@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use weir_common::abi::{
-    BACKEND_ACTIVE, BACKEND_DRAINING, BackendState, DROP_EXTERNAL, DROP_INTERNAL, FrontendKey,
-    IN_CLUSTER_SET, IN_LOCAL_SET, SourceKey,
+    BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_UNREADY, BackendState, DROP_EXTERNAL, DROP_INTERNAL,
+    FrontendKey, IN_CLUSTER_SET, IN_LOCAL_SET, SourceKey,
 };
 
 use super::choice::{Candidates, Families, Site, choose};
@@ -19,8 +19,8 @@ use crate::model::{EndpointSlice, Service, ServicePort, fingerprint, service_por
 pub(super) struct Part {
     pub(super) frontends: BTreeMap<FrontendKey, (Claim, FrontendEntry)>,
     pub(super) sources: BTreeSet<SourceKey>,
-    /// Fingerprints of all listed endpoints: those that are not led to keep the connections that they have.
-    listed: BTreeSet<u32>,
+    /// What all listed endpoints are, by fingerprint, while nothing is led to them.
+    listed: BTreeMap<u32, u16>,
 }
 
 impl Part {
@@ -32,14 +32,14 @@ impl Part {
         home: &Home,
     ) -> Self {
         let mut frontends = Frontends::default();
-        let mut listed = BTreeSet::new();
+        let mut listed = BTreeMap::new();
         for port in &service.ports {
             let endpoints = Families::of(port, slices, site);
             for v4 in families(service) {
                 let endpoints = endpoints.of_family(v4);
                 let choice = choose(endpoints, site);
                 frontends.add(service, port, v4, &choice, home);
-                listed.extend(fingerprints(service, port, endpoints));
+                listed.extend(unchosen(service, port, endpoints));
             }
         }
         frontends.add_wildcards(service);
@@ -50,20 +50,20 @@ impl Part {
         }
     }
 
-    /// The state of each of its backends: those that the frontends which it holds lead to are active, the others drain.
+    /// The state of each of its backends: those that the frontends which it holds lead to are active.
     pub(super) fn backends(
         &self,
         holds: impl Fn(&FrontendKey) -> bool,
     ) -> BTreeMap<u32, BackendState> {
-        let draining = |&fingerprint: &u32| {
+        let unchosen = |(&fingerprint, &state): (&u32, &u16)| {
             let state = BackendState {
                 fingerprint,
-                state: BACKEND_DRAINING,
+                state,
                 sets: 0,
             };
             (fingerprint, state)
         };
-        let mut states: BTreeMap<_, _> = self.listed.iter().map(draining).collect();
+        let mut states: BTreeMap<_, _> = self.listed.iter().map(unchosen).collect();
         for (key, (_, entry)) in &self.frontends {
             if !holds(key) {
                 continue;
@@ -102,13 +102,19 @@ fn families(service: &Service) -> impl Iterator<Item = bool> {
     })
 }
 
-fn fingerprints(
+/// Fingerprints of endpoints, with the state of those that are not led to.
+fn unchosen(
     service: &Service,
     port: &ServicePort,
     endpoints: &Candidates<'_>,
-) -> impl Iterator<Item = u32> {
+) -> impl Iterator<Item = (u32, u16)> {
     let id = service_port_id(&service.name, &port.name, port.protocol);
-    endpoints
-        .keys()
-        .map(move |&(address, port)| fingerprint(id, address, port))
+    endpoints.iter().map(move |(&(address, port), candidate)| {
+        let state = if candidate.serves() {
+            BACKEND_DRAINING
+        } else {
+            BACKEND_UNREADY
+        };
+        (fingerprint(id, address, port), state)
+    })
 }

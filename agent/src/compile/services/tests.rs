@@ -7,8 +7,8 @@ use crate::model::{Endpoint, Node, ObjectName, fingerprint, service_port_id};
 use crate::model::{Protocol, SlicePort};
 use std::sync::Arc;
 use weir_common::abi::{
-    BACKEND_ACTIVE, BACKEND_DRAINING, DROP_EXTERNAL, DROP_INTERNAL, FrontendKey, NODE_OUTSIDE,
-    NODE_PORT, SOURCE_RANGES, SourceKey, WILDCARD,
+    BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_UNREADY, DROP_EXTERNAL, DROP_INTERNAL, FrontendKey,
+    NODE_OUTSIDE, NODE_PORT, SOURCE_RANGES, SourceKey, WILDCARD,
 };
 
 fn name(name: &str) -> ObjectName {
@@ -309,11 +309,12 @@ fn slices_pair_by_port_name_and_protocol_and_keep_their_own_numbers() {
 }
 
 #[test]
-fn listed_endpoints_that_nobody_may_choose_drain() {
+fn listed_endpoints_that_nobody_may_choose_keep_what_they_have() {
     let endpoints = vec![
         endpoint("10.0.0.1", "ready"),
         endpoint("10.0.0.2", ""),
         endpoint("10.0.0.3", "terminating"),
+        endpoint("10.0.0.5", "serving terminating"),
     ];
     let tables = compile(web(VIP), vec![slice("s", "http", 8080, endpoints)]);
     let id = service_port_id(&name("web"), "http", Protocol::Tcp);
@@ -322,8 +323,9 @@ fn listed_endpoints_that_nobody_may_choose_drain() {
         Some(state.state)
     };
     assert_eq!(state("10.0.0.1"), Some(BACKEND_ACTIVE));
-    assert_eq!(state("10.0.0.2"), Some(BACKEND_DRAINING));
-    assert_eq!(state("10.0.0.3"), Some(BACKEND_DRAINING));
+    assert_eq!(state("10.0.0.2"), Some(BACKEND_UNREADY));
+    assert_eq!(state("10.0.0.3"), Some(BACKEND_UNREADY));
+    assert_eq!(state("10.0.0.5"), Some(BACKEND_DRAINING));
     assert_eq!(state("10.0.0.4"), None);
 }
 

@@ -1,0 +1,121 @@
+//! Forms that packets to Services may have.
+
+use weir::model::Protocol;
+use weir_common::abi::{Hook, Verdict};
+use weir_common::reason::Reason;
+use weir_tests::fixture::{address, edit, snapshot};
+use weir_tests::packets::{Content, Packet};
+
+use super::node::{
+    A, B, Node, POD_A, POD_B, SERVICE_B, allow_egress_to_b, deny_all, tcp_packet, udp_packet,
+};
+
+const TCP: Content = Content::Tcp {
+    source: 4000,
+    destination: 80,
+    flags: weir_tests::packets::tcp::SYN,
+    payload: 8,
+};
+
+/// Ports are found behind them, by Services and policies.
+#[test]
+fn options_and_extension_headers_change_nothing() {
+    for (from, to, backend, lengths) in [
+        (POD_A, SERVICE_B, POD_B, [0, 4, 40]),
+        ("fd00:1::1", "fd96::11", "fd00:1::2", [0, 8, 64]),
+    ] {
+        for options in lengths {
+            for (policy, expected) in [
+                (allow_egress_to_b(), Reason::PolicyAllowed),
+                (deny_all("a"), Reason::PolicyDenied),
+            ] {
+                let node = Node::new(vec![policy]);
+                let packet = |to, destination| {
+                    let content = match TCP {
+                        Content::Tcp {
+                            source,
+                            flags,
+                            payload,
+                            ..
+                        } => Content::Tcp {
+                            source,
+                            destination,
+                            flags,
+                            payload,
+                        },
+                        other => other,
+                    };
+                    let mut packet = Packet::new(address(from), address(to), content);
+                    packet.options = options;
+                    packet.bytes()
+                };
+                let (reason, sent) = node.leave(A, &packet(to, 80));
+                assert_eq!(reason, expected, "{options} bytes to {to}");
+                if !reason.is_drop() {
+                    assert_eq!(sent, packet(backend, 8080), "{options} bytes to {to}");
+                }
+            }
+        }
+    }
+}
+
+/// A Service answers no ping, and none leaves the node.
+#[test]
+fn pings_of_services_end_here() {
+    let node = Node::new(vec![]);
+    for (from, to, kind) in [(POD_A, SERVICE_B, 8), ("fd00:1::1", "fd96::11", 128)] {
+        let content = Content::Icmp {
+            kind,
+            code: 0,
+            rest: 1,
+            payload: vec![],
+        };
+        let ping = Packet::new(address(from), address(to), content).bytes();
+        let (verdict, reason, _) = node.run(Hook::FromPod, A, A, &ping);
+        assert_eq!((verdict, reason), (Verdict::Drop, Reason::NoServicePort));
+    }
+}
+
+/// "No checksum" (RFC 768) is not made into a wrong one.
+#[test]
+fn datagrams_without_checksum_stay_so() {
+    let node = Node::new(vec![]);
+    let datagram = |to, destination| {
+        let content = Content::Udp {
+            source: 4000,
+            destination,
+            payload: 16,
+            checksum: false,
+        };
+        Packet::new(address(POD_A), address(to), content).bytes()
+    };
+    let (_, sent) = node.leave(A, &datagram(SERVICE_B, 80));
+    assert_eq!(sent, datagram(POD_B, 8080));
+}
+
+#[test]
+fn each_protocol_of_a_port_has_endpoints_of_its_own() {
+    let mut cluster = snapshot([A, B], vec![]);
+    edit(&mut cluster.slices, |slice| {
+        if slice.service.name == "b" {
+            slice.ports.retain(|port| port.protocol == Protocol::Tcp);
+        }
+    });
+    edit(&mut cluster.services, |service| {
+        if service.name.name == "also-b" {
+            service.ports.retain(|port| port.protocol == Protocol::Tcp);
+        }
+    });
+    let mut node = Node::new(vec![]);
+    node.apply(&cluster);
+    let syn = weir_tests::packets::tcp::SYN;
+    for (service, refusal) in [
+        (SERVICE_B, Reason::NoEndpoint),
+        ("10.96.0.14", Reason::NoServicePort),
+    ] {
+        let tcp = node.leave(A, &tcp_packet((POD_A, 4000), (service, 80), syn));
+        assert!(!tcp.0.is_drop(), "{service}: {:?}", tcp.0);
+        let udp = node.leave(A, &udp_packet((POD_A, 4000), (service, 80)));
+        assert_eq!(udp.0, refusal, "{service}");
+    }
+}
