@@ -30,6 +30,8 @@ mod policies;
 mod removed;
 #[path = "nodes/restarts.rs"]
 mod restarts;
+#[path = "nodes/sctp.rs"]
+mod sctp;
 #[path = "nodes/services.rs"]
 mod services;
 #[path = "nodes/sockets.rs"]

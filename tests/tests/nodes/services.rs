@@ -6,9 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use weir_tests::probe::{Outcome, Probe, Protocol, Stream, StreamOptions, connections};
+use weir_tests::probe::{Load, Outcome, Probe, Protocol, Stream, StreamOptions, connections};
 
-use crate::fixture::{ALL, FEW, Fixture, cluster_ips, each, service, vip};
+use crate::fixture::{ALL, FEW, Fixture, cluster_ips, each, every_way, service, vip};
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::UdpUnconnected];
 
@@ -113,6 +113,28 @@ fn a_client_has_connections_to_several_services_from_one_port() -> Result<()> {
                 }
             }
         }
+        variant.ensure_nothing_dropped(fixture.cluster.topology())
+    })
+}
+
+/// From one pod to another and back, by their readiness, while clients ask.
+#[test]
+fn clients_go_over_when_readiness_does_and_lose_nothing() -> Result<()> {
+    each(&FEW, |variant| {
+        let mut fixture = Fixture::new(variant)?;
+        let [tcp_v4, tcp_v6, ..] = every_way();
+        fixture.cluster.set_ready("far", false)?;
+        fixture.cluster.settle()?;
+        let load = Load::start(&fixture.place("client"), &[tcp_v4, tcp_v6])?;
+        for (green, blue) in [("far", "near"), ("near", "far"), ("far", "near")] {
+            fixture.cluster.set_ready(green, true)?;
+            fixture.cluster.set_ready(blue, false)?;
+            fixture.cluster.settle()?;
+            for protocol in PROTOCOLS {
+                fixture.ensure_reaches("client", protocol, vip("stable", 80), &[green])?;
+            }
+        }
+        load.finish()?.ensure_unharmed()?;
         variant.ensure_nothing_dropped(fixture.cluster.topology())
     })
 }
