@@ -232,8 +232,18 @@ pub enum Direction {
     Egress,
 }
 
+/// ICMP errors of about a second.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Errors {
+    /// Clock of its beginning, in the kernel's ticks.
+    pub since: u32,
+    /// How many were made since.
+    pub made: u32,
+}
+
 /// Working memory of one packet: an element of a per-CPU map, since the stack is too small. It holds what the last packet left
-/// there; every field is written before it is read.
+/// there; every field but `errors` is written before it is read.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scratch {
@@ -277,6 +287,8 @@ pub struct Scratch {
     pub flow: Flow,
     /// An event about to be sent.
     pub event: Event,
+    /// ICMP errors that this processor made at this hook. It outlives the packet.
+    pub errors: Errors,
     /// Rule of the last verdict.
     pub rule: u32,
     /// [`crate::abi::Hook`] we are at.

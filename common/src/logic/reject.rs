@@ -3,7 +3,7 @@
 use core::hint::black_box;
 
 use super::checksum::{add, fold, pseudo_header};
-use super::context::{Context, Scratch};
+use super::context::{Context, Errors, Scratch};
 use super::outcome::Outcome;
 use super::parse::{FLOW, Headers, LATER_FRAGMENT, wire_ports};
 use super::rewrite::swap_ethernet;
@@ -16,6 +16,9 @@ const QUOTED_TRANSPORT: u32 = 8;
 /// still gets an answer, and the quoted transport header.
 const MAX_QUOTED_WORDS: u32 = 32;
 const HOP_LIMIT: u8 = 64;
+/// ICMP errors that a processor makes at a hook within a second: what Linux sends by default (`icmp_msgs_per_sec`), so that nobody is answered with
+/// a flood for a forged source. A reset is no more than what it answers, and is not limited there either.
+const ERRORS_PER_SECOND: u32 = 1000;
 
 /// What becomes of a packet to a Service that leads nowhere, by the number of the reason: whoever asks for what is not there is
 /// told so, whoever may not have it is not.
@@ -50,7 +53,7 @@ fn reject<C: Context>(ctx: C, s: &mut Scratch, reason: Reason) -> Outcome {
             protocol::TCP => reset(ctx, h),
             // Ping is no connection: a Service answers none (as with kube-proxy).
             protocol::ICMP | protocol::ICMPV6 => false,
-            _ => unreachable(ctx, h),
+            _ => may_complain(ctx, &mut s.errors) && unreachable(ctx, &s.headers),
         }
     };
     if answered {
@@ -58,6 +61,23 @@ fn reject<C: Context>(ctx: C, s: &mut Scratch, reason: Reason) -> Outcome {
     } else {
         Outcome::drop(reason)
     }
+}
+
+/// Whether another ICMP error may be made (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4 f).
+#[inline(always)]
+fn may_complain<C: Context>(ctx: C, errors: &mut Errors) -> bool {
+    let now = ctx.now();
+    if now.wrapping_sub(errors.since) >= ctx.ticks_per_second() {
+        errors.since = now;
+        errors.made = 0;
+    }
+    if errors.made >= ERRORS_PER_SECOND {
+        return false;
+    }
+    if !ctx.dry_run() {
+        errors.made += 1;
+    }
+    true
 }
 
 /// RFC 9293 section 3.10.7.1: what a closed port answers.

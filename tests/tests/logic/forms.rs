@@ -7,7 +7,8 @@ use weir_tests::fixture::{address, edit, snapshot};
 use weir_tests::packets::{Content, Packet};
 
 use super::node::{
-    A, B, Node, POD_A, POD_B, SERVICE_B, allow_egress_to_b, deny_all, tcp_packet, udp_packet,
+    A, B, Node, POD_A, POD_B, SECOND, SERVICE_B, SERVICE_NONE, allow_egress_to_b, deny_all,
+    tcp_packet, udp_packet,
 };
 
 const TCP: Content = Content::Tcp {
@@ -117,5 +118,28 @@ fn each_protocol_of_a_port_has_endpoints_of_its_own() {
         assert!(!tcp.0.is_drop(), "{service}: {:?}", tcp.0);
         let udp = node.leave(A, &udp_packet((POD_A, 4000), (service, 80)));
         assert_eq!(udp.0, refusal, "{service}");
+    }
+}
+
+/// Who floods a Service without endpoints in another's name does not flood that other.
+#[test]
+fn so_many_errors_are_made_in_a_second_and_no_more() {
+    let mut node = Node::new(vec![]);
+    let asked = udp_packet((POD_A, 4000), (SERVICE_NONE, 80));
+    let syn = tcp_packet(
+        (POD_A, 4000),
+        (SERVICE_NONE, 80),
+        weir_tests::packets::tcp::SYN,
+    );
+    for _ in 0..2 {
+        for _ in 0..1000 {
+            let (verdict, reason, _) = node.run(Hook::FromPod, A, A, &asked);
+            assert_eq!((verdict, reason), (Verdict::Return, Reason::NoEndpoint));
+        }
+        let (verdict, reason, _) = node.run(Hook::FromPod, A, A, &asked);
+        assert_eq!((verdict, reason), (Verdict::Drop, Reason::NoEndpoint));
+        // A reset is as small as what it answers.
+        assert_eq!(node.run(Hook::FromPod, A, A, &syn).0, Verdict::Return);
+        node.clock += SECOND;
     }
 }
