@@ -1,4 +1,4 @@
-//! Warning Events on objects that cannot be used: where those who wrote them look first.
+//! Events: warnings on objects that cannot be used, where those who wrote them look first, and that a node's agent has started.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;
@@ -57,6 +57,10 @@ pub(super) async fn report(client: Client, shared: Arc<Shared>, shutdown: Cancel
 }
 
 async fn round(client: &Client, shared: &Shared, told: &mut Told) -> Result<(), kube::Error> {
+    if !told.start {
+        publish(client, shared, &starting(), &of_node(&shared.node)).await?;
+        told.start = true;
+    }
     let published = shared.published();
     let nodes = published.snapshot.nodes.values();
     let nodes = nodes.filter(|node| !node.leaving);
@@ -67,24 +71,34 @@ async fn round(client: &Client, shared: &Shared, told: &mut Told) -> Result<(), 
     let due = told.due(ours.cloned().collect(), Instant::now());
     for rejected in due.into_iter().take(AT_ONCE) {
         if let Some(reference) = reference(&rejected) {
-            // One that remembers nothing: to it, another note about the same object would be the same Event.
-            let reporter = Reporter {
-                controller: "weir".to_owned(),
-                instance: Some(shared.node.clone()),
-            };
-            let recorder = Recorder::new(client.clone(), reporter);
-            match recorder.publish(&event(&rejected), &reference).await {
-                Err(error) if is_about_the_object(&error) => tracing::debug!(
-                    "cannot make an Event about {} {}: {error}",
-                    rejected.kind,
-                    rejected.name
-                ),
-                result => result?,
-            }
+            publish(client, shared, &event(&rejected), &reference).await?;
         }
         told.note(rejected, Instant::now());
     }
     Ok(())
+}
+
+/// Makes an Event, unless it is this one that the API server refuses.
+async fn publish(
+    client: &Client,
+    shared: &Shared,
+    event: &Event,
+    about: &ObjectReference,
+) -> Result<(), kube::Error> {
+    // A recorder that remembers nothing: to it, another note about the same object would be the same Event.
+    let reporter = Reporter {
+        controller: "weir".to_owned(),
+        instance: Some(shared.node.clone()),
+    };
+    let recorder = Recorder::new(client.clone(), reporter);
+    match recorder.publish(event, about).await {
+        Err(error) if is_about_the_object(&error) => {
+            let (kind, name) = (about.kind.as_deref(), about.name.as_deref());
+            tracing::debug!(kind, name, "cannot make an Event: {error}");
+            Ok(())
+        }
+        result => result,
+    }
 }
 
 /// Whether the API server refuses this one Event, for its namespace that is on its way out for instance: it must not keep the others
@@ -93,22 +107,27 @@ fn is_about_the_object(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
 }
 
-/// What was told, and when.
+/// What was told.
 #[derive(Debug, Default)]
-struct Told(BTreeMap<Rejected, Instant>);
+struct Told {
+    /// That the agent has started.
+    start: bool,
+    /// What is wrong, and when.
+    wrong: BTreeMap<Rejected, Instant>,
+}
 
 impl Told {
     /// What there is to tell out of what is wrong now.
     fn due(&mut self, wrong: Vec<Rejected>, now: Instant) -> Vec<Rejected> {
         let since = |then: Instant| now.saturating_duration_since(then);
-        self.0
+        self.wrong
             .retain(|it, then| since(*then) < REMEMBERED || wrong.contains(it));
-        let fresh = |it: &Rejected| self.0.get(it).is_none_or(|then| since(*then) >= AGAIN);
+        let fresh = |it: &Rejected| self.wrong.get(it).is_none_or(|then| since(*then) >= AGAIN);
         wrong.into_iter().filter(fresh).collect()
     }
 
     fn note(&mut self, rejected: Rejected, now: Instant) {
-        self.0.insert(rejected, now);
+        self.wrong.insert(rejected, now);
     }
 }
 
@@ -145,6 +164,30 @@ fn reference(rejected: &Rejected) -> Option<ObjectReference> {
         uid: Some(rejected.uid.clone()).filter(|uid| !uid.is_empty()),
         ..ObjectReference::default()
     })
+}
+
+/// As kube-proxy names its node: `kubectl describe node` looks for Events with its name as uid.
+fn of_node(name: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(name.to_owned()),
+        uid: Some(name.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
+fn starting() -> Event {
+    Event {
+        type_: EventType::Normal,
+        reason: "Starting".to_owned(),
+        note: Some(format!(
+            "weir {} serves this node",
+            env!("CARGO_PKG_VERSION")
+        )),
+        action: "StartWeir".to_owned(),
+        secondary: None,
+    }
 }
 
 fn event(rejected: &Rejected) -> Event {

@@ -19,6 +19,11 @@ fn what_is_not_served_is_told_on_the_object() -> Result<()> {
     };
     let home = cluster.home("weir");
     let mut agent = cluster.start_agent(&home)?;
+    let told = event_in(&cluster, "default", NODE, "Starting")?;
+    ensure!(
+        told["type"] == "Normal" && told["regarding"]["kind"] == "Node",
+        "{told}"
+    );
     tells_of_a_bad_slice(&cluster)?;
 
     // Another process has the port that load balancers ask at.
@@ -83,8 +88,13 @@ pub(crate) fn tells_of_a_bad_slice(cluster: &Cluster) -> Result<()> {
 
 /// Waits for an Event about an object of namespace `shop`; there is one.
 fn event(cluster: &Cluster, name: &str, reason: &str) -> Result<Value> {
+    event_in(cluster, "shop", name, reason)
+}
+
+/// The same in another namespace.
+fn event_in(cluster: &Cluster, namespace: &str, name: &str, reason: &str) -> Result<Value> {
     eventually(&format!("{name} has an Event {reason}"), || {
-        let list = ["get", "events.events.k8s.io", "-n", "shop", "-o", "json"];
+        let list = ["get", "events.events.k8s.io", "-n", namespace, "-o", "json"];
         let output = cluster.control.kubectl().args(list).output()?;
         ensure!(output.status.success(), "{output:?}");
         let list: Value = serde_json::from_slice(&output.stdout)?;
