@@ -7,7 +7,9 @@ use rustc_hash::FxHashSet;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use weir_common::abi::{BACKEND_SIDE, FRONTEND_SIDE, Flow, FlowKey, HAIRPIN, NAT};
+use weir_common::abi::{
+    Address, BACKEND_SIDE, FRONTEND_SIDE, Flow, FlowKey, HAIRPIN, NAT, NETFILTER, SHARED,
+};
 use weir_common::logic::{HAIRPIN_V4, HAIRPIN_V6, timeout_seconds};
 
 use super::shared::Shared;
@@ -103,7 +105,7 @@ impl Sweep {
             }
         } else if !live {
             self.over.push((key, flow.last_seen));
-        } else if flow.flags & (BACKEND_SIDE | NAT) == BACKEND_SIDE | NAT {
+        } else if flow.flags & BACKEND_SIDE != 0 && flow.flags & (NAT | SHARED) != 0 {
             self.live.insert(key);
         }
     }
@@ -123,14 +125,12 @@ impl Sweep {
 /// Key of the entry that a frontend-side entry leads to.
 fn behind(key: &FlowKey, front: &Flow) -> FlowKey {
     let opener = front.opener() as usize;
-    let client = if front.flags & HAIRPIN == 0 {
-        key.addresses[opener]
-    } else if key.addresses[opener].is_v4() {
-        HAIRPIN_V4
+    let (client, port) = if front.flags & NETFILTER != 0 {
+        (front.source_address, front.source_port)
     } else {
-        HAIRPIN_V6
+        let port = front.other_client_port().unwrap_or(key.ports[opener]);
+        (own_client(key, front), port)
     };
-    let port = front.other_client_port().unwrap_or(key.ports[opener]);
     FlowKey::new(
         &client,
         port,
@@ -141,11 +141,23 @@ fn behind(key: &FlowKey, front: &Flow) -> FlowKey {
     .0
 }
 
+/// The client's address as its backend sees it.
+fn own_client(key: &FlowKey, front: &Flow) -> Address {
+    let opener = front.opener() as usize;
+    if front.flags & HAIRPIN == 0 {
+        key.addresses[opener]
+    } else if key.addresses[opener].is_v4() {
+        HAIRPIN_V4
+    } else {
+        HAIRPIN_V6
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;
-    use weir_common::abi::{Address, OPENER_HIGH, Side};
+    use weir_common::abi::{OPENER_HIGH, Side};
     use weir_common::logic::protocol;
 
     const RATE: u32 = 250;
@@ -213,6 +225,27 @@ mod tests {
         // One whose flow was evicted goes.
         assert_eq!(expired(1000 + hour, &[front]), [front.0]);
         assert_eq!(expired(1000 + RATE, &[front]), []);
+    }
+
+    /// Netfilter translates it, and masquerades the client.
+    #[test]
+    fn a_quiet_connection_of_netfilters_keeps_both_entries_too() {
+        let hour = 3600 * RATE;
+        let [(front_key, mut front), (_, mut back)] = connection();
+        front.flags |= NETFILTER;
+        (front.source_address, front.source_port) = (Ipv4Addr::new(172, 30, 0, 1).into(), 7);
+        let (back_key, _) = FlowKey::new(
+            &front.source_address,
+            front.source_port,
+            &front.nat_address,
+            front.nat_port,
+            protocol::TCP,
+        );
+        back.flags = BACKEND_SIDE | SHARED;
+        back.last_seen = 1000 + 7 * hour;
+        let flows = [(front_key, front), (back_key, back)];
+        assert!(expired(1000 + 7 * hour, &flows).is_empty());
+        assert_eq!(expired(1000 + 7 * hour, &flows[..1]), [front_key]);
     }
 
     #[test]

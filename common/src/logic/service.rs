@@ -333,7 +333,11 @@ fn select_again<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     s.slot = known.slot;
     aim(s, known.slot.address, known.slot.port);
     if clashes(ctx, s) {
-        return TAKEN;
+        return if may_stand_in(s) {
+            TAKEN
+        } else {
+            NOT_A_SERVICE
+        };
     }
     selected(ctx, s)
 }
@@ -359,11 +363,17 @@ fn select<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     TAKEN
 }
 
-/// Finds another port for the client at the backend in `s.slot`: its own is taken there by a connection through another frontend. A
-/// client outside has its port from the node where it needs one, and SCTP's checksum covers the ports.
+/// Whether another port may stand in for the client's. A client outside has its port from the node where it needs one, and SCTP's
+/// checksum covers the ports.
+#[inline(always)]
+const fn may_stand_in(s: &Scratch) -> bool {
+    s.external == 0 && s.headers.protocol != protocol::SCTP
+}
+
+/// Finds another port for the client at the backend in `s.slot`: its own is taken there by a connection through another frontend.
 #[inline(never)]
 fn stand_in<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
-    if s.external != 0 || s.headers.protocol == protocol::SCTP {
+    if !may_stand_in(s) {
         return Reason::TupleClash as u32;
     }
     let (address, port) = (s.slot.address, s.slot.port);

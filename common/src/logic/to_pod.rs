@@ -75,6 +75,9 @@ fn left_to_netfilter<C: Context>(ctx: C, s: &mut Scratch, front: FlowRef, now: u
         return Outcome::UNDECIDED;
     }
     note(ctx, flow, HOOK, &s.headers, source, now);
+    if !ctx.dry_run() {
+        front.touch(now);
+    }
     Outcome::pass(passing(HOOK, end.role))
 }
 

@@ -90,6 +90,31 @@ fn all_four(node: &Node) -> [Reason; 4] {
     [left, entered, answered, heard]
 }
 
+/// The agent forgets an entry that was not seen for hours.
+#[test]
+fn both_entries_of_a_busy_connection_are_seen() {
+    for (direction, packet) in [
+        ("there", ack(ASKING, SERVICE)),
+        ("back", ack(SERVICE, ASKING)),
+    ] {
+        let mut node = node(vec![]);
+        // The first is judged.
+        for _ in 0..2 {
+            node.clock += 100;
+            let (reason, _) = match direction {
+                "there" => node.leave(A, &packet),
+                _ => node.enter(A, B, &packet),
+            };
+            assert!(!reason.is_drop(), "{direction}: {reason:?}");
+        }
+        let flows = node.simulator.flows();
+        assert_eq!(flows.len(), 2);
+        for flow in flows.values() {
+            assert_eq!(flow.last_seen, node.clock, "{direction}: {flow:?}");
+        }
+    }
+}
+
 #[test]
 fn packets_pass_as_they_are() {
     let node = node(vec![]);

@@ -9,8 +9,10 @@ use weir_common::reason::Reason;
 use weir_tests::fixture::{address, edit, snapshot};
 use weir_tests::packets::{Content, Packet, answer, tcp};
 
+use super::external::{CLIENT, arrive, outside};
 use super::node::{
-    A, B, Node, POD_A, POD_B, SECOND, SERVICE_B, SERVICE_SELF, UPLINK, ends, tcp_packet, udp_packet,
+    A, B, Node, POD_A, POD_B, REMOTE, SECOND, SERVICE_B, SERVICE_SELF, UPLINK, ends, tcp_packet,
+    udp_packet,
 };
 
 /// Another Service with the backend of [`SERVICE_B`].
@@ -183,13 +185,44 @@ fn a_client_that_is_to_keep_its_backend_keeps_it() {
 fn where_another_backend_is_free_no_port_changes() {
     let mut node = Node::new(vec![]);
     node.apply(&also(&["b", "c"]));
-    for (service, backend) in [(SERVICE_B, POD_B), (ALSO_B, super::node::REMOTE)] {
+    for (service, backend) in [(SERVICE_B, POD_B), (ALSO_B, REMOTE)] {
         let (_, sent) = node.leave(A, &tcp_packet((POD_A, 4000), (service, 80), tcp::SYN));
         assert_eq!(
             ends(&sent),
             [(address(POD_A), 4000), (address(backend), 8080)]
         );
     }
+}
+
+/// Where its port cannot be another, a client is better served elsewhere than not at all.
+#[test]
+fn a_client_outside_leaves_its_backend_for_one_that_is_free() {
+    let mut cluster = also(&["b", "c"]);
+    let mut external = address("192.0.2.18");
+    edit(&mut cluster.services, |service| {
+        if matches!(service.name.name.as_str(), "b" | "also-b") {
+            service.affinity_seconds = Some(60);
+            service.external_ips = vec![external];
+            external = address("192.0.2.19");
+        }
+    });
+    let mut node = outside(vec![]);
+    node.apply(&cluster);
+    let mut seen = vec![];
+    for (port, service) in [
+        (5000, "192.0.2.18"),
+        (4000, "192.0.2.19"),
+        (4000, "192.0.2.18"),
+    ] {
+        let (reason, sent) = arrive(
+            &node,
+            UPLINK,
+            &tcp_packet((CLIENT, port), (service, 80), tcp::SYN),
+        );
+        assert!(!reason.is_drop(), "{service} from {port}: {reason:?}");
+        seen.push(ends(&sent)[1].0);
+    }
+    assert_eq!(seen, [address(POD_B), address(POD_B), address(REMOTE)]);
 }
 
 /// SCTP's checksum covers the ports.
