@@ -127,10 +127,15 @@ impl KernelDatapath {
         };
         let live = Programs::load(&pins, capacities, constants(false))?;
         let dry = Programs::load(&pins, capacities, constants(true))?;
-        let xdp = options.xdp;
-        let xdp = xdp
+        // A help: a kernel that does not take it gets on without.
+        let xdp = options
+            .xdp
             .then(|| Xdp::load(&pins, capacities, constants(false)))
-            .transpose()?;
+            .and_then(|loaded| {
+                loaded
+                    .inspect_err(|error| tracing::warn!("XDP is not used: {error}"))
+                    .ok()
+            });
         let sockets = options.sockets.as_ref();
         let sockets = sockets
             .map(|options| Sockets::load(&pins, capacities, options))

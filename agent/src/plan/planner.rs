@@ -10,7 +10,7 @@ use super::policies::Policies;
 use super::services::Services;
 use super::sizes::{PlanError, backends_too_large, sizes};
 use super::step::{Plan, Step};
-use crate::compile::{ServiceTables, Tables};
+use crate::compile::{PolicyTables, ServiceTables, Tables};
 
 /// A table of the selected generation has no room left: a larger generation is needed.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,8 @@ pub struct Planner {
     backends: Backends,
     live: Option<Live>,
     tables: Option<Arc<Tables>>,
+    /// Those of the last plan, also when it is not known whether the maps hold it.
+    policies: Option<Arc<PolicyTables>>,
 }
 
 impl Planner {
@@ -79,6 +81,7 @@ impl Planner {
                     .map_err(|Full| backends_too_large(desired))?
             }
         };
+        next.policies = Some(desired.policies.clone());
         next.tables = Some(Arc::new(desired.clone()));
         *self = next;
         Ok(Plan { steps })
@@ -87,12 +90,12 @@ impl Planner {
     /// The steps that bring Services in line and leave policies as they are: what is possible when [`Self::plan`] is not. None if
     /// there is nothing to leave.
     pub fn plan_services(&mut self, services: &ServiceTables) -> Plan {
-        let Some(former) = self.tables.clone() else {
+        let Some(policies) = self.policies.clone() else {
             return Plan::default();
         };
         let desired = Tables {
             services: services.clone(),
-            policies: former.policies.clone(),
+            policies,
         };
         self.plan(&desired).unwrap_or_default()
     }

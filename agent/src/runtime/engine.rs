@@ -24,6 +24,10 @@ use crate::netlink::Local;
 use crate::plan::{Plan, PlanError, Planner, Refused, refuse_excess};
 use crate::state::{Rejected, State};
 
+/// How long connections of before are entered with each device that is found: a pod whose device never is must not have all that netfilter
+/// tracks read again with every other pod that comes.
+const ADOPTION: Duration = Duration::from_secs(60);
+
 /// Why the kernel is not in line.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SyncError {
@@ -60,6 +64,9 @@ pub(super) struct Engine {
     queue: Queue,
     /// Services that no map can hold, or that no packet can carry.
     refused: Vec<Rejected>,
+    /// Whether the kernel's maps have ever been filled, by this agent or by an earlier one, whose programs are there then.
+    filled: bool,
+    started: Instant,
     /// Whether connections of before may have to be entered when programs are attached: none were when this agent began, and it
     /// has not yet found the devices of all pods.
     adopts: bool,
@@ -73,10 +80,16 @@ impl Engine {
         health_checks: watch::Sender<HealthChecks>,
     ) -> Result<Self, datapath::Error> {
         let mut planner = Planner::new();
-        let adopts;
+        let (filled, adopts);
         {
             let datapath = shared.datapath();
-            adopts = datapath.attached()?.is_empty() && datapath.attached_nets()?.is_empty();
+            let attached =
+                !(datapath.attached()?.is_empty() && datapath.attached_nets()?.is_empty());
+            // An agent that ended while it took over has not entered all; and with the API server away, nobody else would
+            // let packets of connections pass again.
+            let interrupted = datapath.control(control::TAKING_OVER) != 0;
+            datapath.set_taking_over(false);
+            (filled, adopts) = (attached, !attached || interrupted);
             planner.adopt_backends(&datapath.backends()?);
             planner.set_version(datapath.control(control::VERSION));
         }
@@ -98,6 +111,8 @@ impl Engine {
             },
             queue: Queue::since(SystemTime::now()),
             refused: Vec::new(),
+            filled,
+            started: Instant::now(),
             adopts,
         })
     }
@@ -198,7 +213,8 @@ impl Engine {
         let whole = plan.is_whole();
         let written = self.write(&plan, refused);
         self.count(whole, start.elapsed());
-        if self.planner.held().is_none() {
+        self.filled |= self.planner.held().is_some();
+        if !self.filled {
             return written;
         }
         let attached = self
@@ -373,7 +389,7 @@ impl Engine {
         let before = self.shared.published().xdp;
         let xdp = xdp::attach(&datapath, &nets, &before, &mut errors);
         drop(datapath);
-        self.adopts &= self.lacks_devices();
+        self.adopts &= self.lacks_devices() && self.started.elapsed() < ADOPTION;
         self.shared.publish(|published| {
             published.attached = attached;
             published.attached_nets = attached_nets;

@@ -26,7 +26,13 @@ pub(super) fn attach(
                 states.insert(*ifindex, state);
             }
             Err(error) if error.is_device_gone() => {}
-            Err(error) => errors.push(format!("device {}: {error}", net.name)),
+            Err(error) => {
+                let state = XdpState::Refused(error.to_string());
+                if before.get(ifindex) != Some(&state) {
+                    tracing::warn!(device = net.name, ifindex, "XDP: {}", describe(&state));
+                }
+                states.insert(*ifindex, state);
+            }
         }
     }
     states
@@ -38,6 +44,6 @@ pub(super) fn describe(state: &XdpState) -> String {
         XdpState::Attached => "attached".to_owned(),
         XdpState::Foreign => "another program is there".to_owned(),
         XdpState::Unsupported => "not in this driver".to_owned(),
-        XdpState::Refused(reason) => format!("refused by the driver: {reason}"),
+        XdpState::Refused(reason) => format!("refused: {reason}"),
     }
 }

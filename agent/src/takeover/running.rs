@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where kube-proxy tells its mode unless it was told otherwise (`--metrics-bind-address`).
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
@@ -96,9 +96,21 @@ fn mode() -> Option<&'static str> {
     stream
         .write_all(b"GET /proxyMode HTTP/1.0\r\nHost: localhost\r\n\r\n")
         .ok()?;
-    let mut answer = String::new();
     // Whoever sends more, or for longer, is somebody else.
-    stream.take(4096).read_to_string(&mut answer).ok()?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut answer = Vec::new();
+    let mut piece = [0; 1024];
+    loop {
+        let length = stream.read(&mut piece).ok()?;
+        answer.extend_from_slice(&piece[..length]);
+        if length == 0 {
+            break;
+        }
+        if answer.len() > 4096 || Instant::now() > deadline {
+            return None;
+        }
+    }
+    let answer = String::from_utf8(answer).ok()?;
     let (_, body) = answer.split_once("\r\n\r\n")?;
     MODES.into_iter().find(|mode| body.trim() == *mode)
 }

@@ -161,6 +161,9 @@ fn a_planner_says_whether_the_maps_hold_what_it_knows() {
     assert!(planner.held().is_some());
     planner.invalidate();
     assert!(planner.held().is_none());
+    // The maps may hold anything, so all of it is written, policies as they were wanted last.
+    assert!(!planner.plan_services(&services).is_empty());
+    assert!(planner.held().is_some());
 }
 
 #[test]
