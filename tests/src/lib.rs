@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod conformance;
 pub mod controlplane;
 pub mod fixture;
+pub mod foreign;
 pub mod kernel;
 pub mod lab;
 pub mod netns;

@@ -6,3 +6,5 @@
 mod faults;
 #[path = "doctor/node.rs"]
 mod node;
+#[path = "doctor/programs.rs"]
+mod programs;

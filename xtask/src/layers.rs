@@ -26,7 +26,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("state", &[]),
     ("netlink", &[]),
     ("takeover", &["netlink"]),
-    ("doctor", &["netlink", "takeover"]),
+    ("doctor", &["netlink", "takeover", "datapath"]),
     ("compile", &[]),
     ("plan", &["compile"]),
     ("datapath", &["plan"]),

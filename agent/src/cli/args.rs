@@ -89,7 +89,7 @@ pub enum Command {
         query: LiveQuery,
     },
     /// What on this node stands in Weir's way, and the command that removes it
-    #[command(after_help = "Exit codes: 0 nothing found, 1 something, 2 error.")]
+    #[command(after_help = "Exit codes: 0 nothing that surely does harm, 1 something, 2 error.")]
     Doctor {
         /// Directory of the agent's pins
         #[arg(long, env = "WEIR_BPFFS", value_name = "DIR", default_value = BPFFS)]

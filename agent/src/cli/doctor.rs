@@ -9,7 +9,7 @@ use super::args::LiveQuery;
 use super::command::{ask, object};
 use super::print;
 use crate::admin::{PodRow, Status};
-use crate::doctor::{self, Known};
+use crate::doctor::{self, Harm, Known};
 
 pub(super) fn execute(bpffs: &Path, query: &LiveQuery) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -23,10 +23,11 @@ pub(super) fn execute(bpffs: &Path, query: &LiveQuery) -> Result<Outcome> {
     object(query.output, "FindingList", &items, |list| {
         print::findings(list.items)
     })?;
-    Ok(if findings.is_empty() {
-        Outcome::Yes
-    } else {
+    let in_the_way = findings.iter().any(|found| found.harm == Harm::Certain);
+    Ok(if in_the_way {
         Outcome::No
+    } else {
+        Outcome::Yes
     })
 }
 
@@ -34,10 +35,16 @@ pub(super) fn execute(bpffs: &Path, query: &LiveQuery) -> Result<Outcome> {
 fn known(query: &LiveQuery) -> Result<Known> {
     let status: Status = ask(query, "/v1/status", &[])?;
     let pods: Vec<PodRow> = ask(query, "/v1/endpoints", &[])?;
-    let mut known = Known::default();
+    let mut known = Known {
+        cgroup: status.sockets.cgroup.map(Into::into),
+        ..Known::default()
+    };
     for device in status.devices {
         if device.uplink {
             known.nets.insert(device.ifindex);
+            if device.xdp.is_some() {
+                known.xdp.insert(device.ifindex);
+            }
             continue;
         }
         known.pods.insert(device.ifindex);

@@ -14,6 +14,7 @@ use rtnetlink::packet_route::tc::{
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use weir_common::abi::Hook;
 
+use super::bpf::AttachPoint;
 use super::object::program_name;
 
 /// Before everybody who leaves the choice to the kernel (49152 and down) and next to those who want to be first.
@@ -38,6 +39,21 @@ pub(crate) struct Filter {
     pub(crate) hook: Hook,
     /// Number of that program.
     pub(crate) program: u32,
+}
+
+/// A filter of anybody's that is an eBPF program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProgramFilter {
+    /// Its place among all filters of a hook: the lowest is first.
+    pub(crate) priority: u32,
+    /// Its name among those of that priority.
+    pub(crate) handle: u32,
+    /// What it is called.
+    pub(crate) name: Option<String>,
+    /// Number of the program.
+    pub(crate) program: u32,
+    /// Whether it is Weir's.
+    pub(crate) own: bool,
 }
 
 /// A routing netlink socket of the process's network namespace.
@@ -119,6 +135,20 @@ impl Netlink {
             }
         }
         Ok(filters)
+    }
+
+    /// All filters that are eBPF programs, in the order in which they run.
+    pub(crate) fn programs(
+        &self,
+        ifindex: u32,
+        point: AttachPoint,
+    ) -> io::Result<Vec<ProgramFilter>> {
+        let parent = match point {
+            AttachPoint::Ingress => TC_H_INGRESS,
+            AttachPoint::Egress => TC_H_EGRESS,
+        };
+        let filters = self.dump_filters(ifindex, parent)?;
+        Ok(filters.iter().filter_map(program_filter).collect())
     }
 
     /// Weir's filters on all devices.
@@ -266,10 +296,12 @@ fn filter_info() -> u32 {
 
 /// Number of the program if this is Weir's filter of that hook: by priority, handle and name.
 fn own_program(message: &TcMessage, hook: Hook) -> Option<u32> {
-    let header = &message.header;
-    if u32::from(header.handle) != HANDLE || header.info >> 16 != PRIORITY {
-        return None;
-    }
+    let found = program_filter(message)?;
+    (found.own && found.name == Some(filter_name(hook))).then_some(found.program)
+}
+
+/// The filter if it is an eBPF program.
+fn program_filter(message: &TcMessage) -> Option<ProgramFilter> {
     let options = message
         .attributes
         .iter()
@@ -277,13 +309,21 @@ fn own_program(message: &TcMessage, hook: Hook) -> Option<u32> {
             TcAttribute::Options(options) => Some(options),
             _ => None,
         })?;
-    let wanted = filter_name(hook);
-    let named = options.iter().any(|option| {
-        matches!(option, TcOption::Bpf(TcFilterBpfOption::ProgName(name)) if *name == wanted)
-    });
     let program = options.iter().find_map(|option| match option {
         TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
         _ => None,
     })?;
-    named.then_some(program)
+    let name = options.iter().find_map(|option| match option {
+        TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.clone()),
+        _ => None,
+    });
+    let (priority, handle) = (message.header.info >> 16, message.header.handle.into());
+    let is_own = |name: &String| Hook::ALL.into_iter().any(|hook| *name == filter_name(hook));
+    Some(ProgramFilter {
+        own: (priority, handle) == (PRIORITY, HANDLE) && name.as_ref().is_some_and(is_own),
+        priority,
+        handle,
+        name,
+        program,
+    })
 }

@@ -13,7 +13,7 @@ use super::pins::{self, Pins};
 
 /// Hooks and the names of their programs, also of their pins, in the order in which they are attached: answers are translated
 /// before anything is asked.
-const HOOKS: [(SocketHook, &str); 8] = [
+pub(super) const HOOKS: [(SocketHook, &str); 8] = [
     (SocketHook::Recvmsg4, "recvmsg4"),
     (SocketHook::Recvmsg6, "recvmsg6"),
     (SocketHook::Getpeername4, "getpeername4"),

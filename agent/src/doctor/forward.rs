@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Facts, Finding};
+use super::{Facts, Finding, Harm};
 use crate::netlink::netfilter::{Chain, Ruleset, Verdict};
 
 /// Chains that lead to chains are followed this far; nf_tables allows no more.
@@ -34,6 +34,7 @@ pub(super) fn finding(facts: &Facts) -> Option<Finding> {
     closed.sort();
     (!closed.is_empty()).then(|| Finding {
         name: "forward-dropped",
+        harm: Harm::Certain,
         seen: format!("{} drops what no rule accepts, and none accepts all that pods send and get", closed.join(", ")),
         why: "connections that Weir has let pass end there; kube-proxy's own rules, which accepted some, go with it",
         fix: "weir takeover --fix-forward".to_owned(),

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Device, Facts};
-use crate::netlink::{self, Family, LinkKind, LinkTable, netfilter};
+use crate::datapath::{self, Programs};
+use crate::netlink::{self, Details, Family, LinkKind, LinkTable, netfilter};
 use crate::takeover::{self, Remains};
 
 /// What a file system for BPF is told by (linux/magic.h).
@@ -24,6 +25,9 @@ pub enum Error {
         "cannot read the rules of nf_tables ({0}): run this as root in the node's network namespace"
     )]
     Rules(#[source] io::Error),
+    /// Programs cannot be listed.
+    #[error(transparent)]
+    Programs(#[from] datapath::Error),
 }
 
 /// What an agent of this node knows; without one, it is guessed from routes.
@@ -35,6 +39,10 @@ pub struct Known {
     pub nets: BTreeSet<u32>,
     /// Addresses of pods by device.
     pub addresses: BTreeMap<IpAddr, u32>,
+    /// Uplinks that are to have a program at XDP.
+    pub xdp: BTreeSet<u32>,
+    /// Cgroup whose sockets are served.
+    pub cgroup: Option<PathBuf>,
 }
 
 /// Looks at the node. `known`: what its agent says, if one answers; `bpffs`: the directory of its pins.
@@ -46,8 +54,26 @@ pub async fn gather(known: Option<Known>, bpffs: &Path) -> Result<Facts, Error> 
     let ruleset = netfilter::ruleset().map_err(Error::Rules)?;
     let served = known.is_some();
     let known = known.unwrap_or_else(|| guess(&table));
-    let devices = known.pods.iter().chain(&known.nets);
-    let devices = devices.filter_map(|ifindex| device(&table, *ifindex, &known));
+    let details = netlink::details().await?;
+    let programs = match Programs::of(bpffs)? {
+        // An agent has pins: those of another directory than this, and nobody's programs can be told from its own.
+        None if served => None,
+        programs => Some(programs.unwrap_or_default()),
+    };
+    let mut devices = Vec::new();
+    for ifindex in known.pods.iter().chain(&known.nets) {
+        if let Some(mut device) = device(&table, *ifindex, &known) {
+            if let (Some(programs), Some(details)) = (&programs, details.get(ifindex)) {
+                add_programs(&mut device, programs, *ifindex, details)?;
+            }
+            devices.push(device);
+        }
+    }
+    let sockets = match (&programs, &known.cgroup) {
+        // The agent may see other files than this process does.
+        (Some(programs), Some(cgroup)) if cgroup.is_dir() => programs.at_cgroup(cgroup)?,
+        _ => Vec::new(),
+    };
     let pods = known
         .addresses
         .iter()
@@ -56,12 +82,13 @@ pub async fn gather(known: Option<Known>, bpffs: &Path) -> Result<Facts, Error> 
         served,
         kube_proxy: takeover::kube_proxy(),
         remains: Remains::of(&ruleset).parts(),
-        devices: devices.collect(),
+        devices,
         pods: pods.collect(),
         forwards_v4: setting("ipv4/ip_forward") != Some(0),
         forwards_v6: setting("ipv6/conf/all/forwarding") != Some(0),
         rp_filter: setting("ipv4/conf/all/rp_filter").unwrap_or_default(),
         bpffs: missing_bpffs(bpffs),
+        sockets,
         ruleset,
     })
 }
@@ -89,6 +116,7 @@ fn guess(table: &LinkTable) -> Known {
         pods: addresses.values().copied().chain(ports).collect(),
         nets: table.default_routes.clone(),
         addresses,
+        ..Known::default()
     }
 }
 
@@ -116,9 +144,29 @@ fn device(table: &LinkTable, ifindex: u32, known: &Known) -> Option<Device> {
             None
         },
         rp_filter: of(&format!("ipv4/conf/{}", link.name), "rp_filter").unwrap_or_default(),
+        wants_xdp: known.xdp.contains(&ifindex),
         name: link.name.clone(),
         forwarder: name,
+        ..Device::default()
     })
+}
+
+/// A device that goes meanwhile has none.
+fn add_programs(
+    device: &mut Device,
+    programs: &Programs,
+    ifindex: u32,
+    details: &Details,
+) -> Result<(), datapath::Error> {
+    match programs.at_device(ifindex) {
+        Err(error) if error.is_device_gone() => {}
+        found => [device.ingress, device.egress] = found?,
+    }
+    let xdp = details.xdp.iter();
+    device.xdp = xdp
+        .map(|(mode, program)| (*mode, programs.at_xdp(ifindex, *program)))
+        .collect();
+    Ok(())
 }
 
 /// A number under /proc/sys/net of this network namespace; `None` where there is none.
@@ -127,9 +175,10 @@ fn setting(name: &str) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// Where a BPF file system is missing for pins in that directory.
+/// Where a BPF file system is missing for pins in that directory, which the agent makes where it is not there.
 fn missing_bpffs(directory: &Path) -> Option<String> {
+    let existing = directory.ancestors().find(|path| path.exists())?;
+    let found = rustix::fs::statfs(existing).is_ok_and(|found| found.f_type as u64 == BPF_FS_MAGIC);
     let mount = directory.parent().unwrap_or(directory);
-    let found = rustix::fs::statfs(mount).is_ok_and(|found| found.f_type as u64 == BPF_FS_MAGIC);
     (!found).then(|| mount.display().to_string())
 }

@@ -4,6 +4,7 @@
 
 mod forward;
 mod gather;
+mod programs;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,8 @@ use std::net::IpAddr;
 
 pub use gather::{Error, Known, gather};
 
+use crate::datapath::{Attached, OnSockets};
+use crate::netlink::XdpMode;
 use crate::netlink::netfilter::Ruleset;
 use crate::takeover::{Part, Running};
 
@@ -38,6 +41,8 @@ pub struct Facts {
     pub rp_filter: u32,
     /// Where a BPF file system is missing.
     pub bpffs: Option<String>,
+    /// Programs for the sockets that Weir serves, by hook in the order in which they run.
+    pub sockets: Vec<OnSockets>,
 }
 
 /// A device.
@@ -55,6 +60,24 @@ pub struct Device {
     pub forwards_v6: Option<bool>,
     /// Its own `rp_filter`.
     pub rp_filter: u32,
+    /// Programs that see what comes in by it, in the order in which they run.
+    pub ingress: Vec<Attached>,
+    /// The same for what goes out by it.
+    pub egress: Vec<Attached>,
+    /// Programs at XDP.
+    pub xdp: Vec<(XdpMode, Attached)>,
+    /// Whether Weir is to have one there.
+    pub wants_xdp: bool,
+}
+
+/// Whether what was found does harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Harm {
+    /// It does.
+    Certain,
+    /// That depends on what cannot be seen.
+    Possible,
 }
 
 /// Something in the way.
@@ -62,6 +85,8 @@ pub struct Device {
 pub struct Finding {
     /// What kind it is.
     pub name: &'static str,
+    /// Whether it does harm.
+    pub harm: Harm,
     /// What was seen.
     pub seen: String,
     /// Why it matters.
@@ -79,6 +104,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     forwarding(facts, &mut findings);
     findings.extend(forward::finding(facts));
     reverse_path(facts, &mut findings);
+    programs::findings(facts, &mut findings);
     findings
 }
 
@@ -86,6 +112,7 @@ fn bpffs(facts: &Facts, findings: &mut Vec<Finding>) {
     if let Some(mount) = &facts.bpffs {
         findings.push(Finding {
             name: "no-bpf-file-system",
+            harm: Harm::Certain,
             seen: format!("no BPF file system is mounted at {mount}"),
             why: "programs and connections would not outlive the agent; it does not start",
             fix: format!("weir init --mount {mount}"),
@@ -97,6 +124,7 @@ fn kube_proxy(facts: &Facts, findings: &mut Vec<Finding>) {
     if let Some(running) = &facts.kube_proxy {
         findings.push(Finding {
             name: "kube-proxy-runs",
+            harm: Harm::Certain,
             seen: running.to_string(),
             why: "it makes its rules again whenever they are removed, and holds the health and metrics ports",
             fix: running.end(),
@@ -106,6 +134,7 @@ fn kube_proxy(facts: &Facts, findings: &mut Vec<Finding>) {
         let seen: Vec<_> = facts.remains.iter().map(ToString::to_string).collect();
         findings.push(Finding {
             name: "kube-proxy-rules",
+            harm: Harm::Certain,
             seen: seen.join(", "),
             why: "what Weir leaves alone they send to endpoints that are outdated, and every packet passes them",
             fix: if facts.served {
@@ -128,6 +157,7 @@ fn forwarding(facts: &Facts, findings: &mut Vec<Finding>) {
     if let Some(off) = names(&|device| !device.forwards_v4) {
         findings.push(Finding {
             name: "forwarding-off-v4",
+            harm: Harm::Certain,
             seen: format!("IPv4 forwarding is off on {}", off.join(", ")),
             why: WHY,
             fix: turned_on("ipv4", facts.forwards_v4, "net.ipv4.ip_forward=1", &off),
@@ -137,6 +167,7 @@ fn forwarding(facts: &Facts, findings: &mut Vec<Finding>) {
         let all = "net.ipv6.conf.all.forwarding=1";
         findings.push(Finding {
             name: "forwarding-off-v6",
+            harm: Harm::Certain,
             seen: format!("IPv6 forwarding is off on {}", off.join(", ")),
             why: WHY,
             fix: turned_on("ipv6", facts.forwards_v6, all, &off),
@@ -173,6 +204,7 @@ fn reverse_path(facts: &Facts, findings: &mut Vec<Finding>) {
         let name = &device.name;
         findings.push(Finding {
             name: "strict-reverse-path",
+            harm: Harm::Certain,
             seen: format!("rp_filter is strict on {name}, one of several uplinks"),
             why: "the kernel drops clients of Services that come by another uplink than the one that leads back to them",
             fix: format!("sysctl -w net.ipv4.conf.{}.rp_filter={LOOSE}", dotted(name)),

@@ -70,7 +70,7 @@ pub(super) async fn dump(handle: &Handle) -> Result<LinkTable, Error> {
     Ok(table)
 }
 
-async fn each<T>(
+pub(super) async fn each<T>(
     answers: impl TryStream<Ok = T, Error = rtnetlink::Error>,
     what: &'static str,
     mut add: impl FnMut(T),

@@ -1,6 +1,7 @@
 //! Which device of the node leads to which local pod, from what the kernel's routing netlink tells. Links, routes, neighbours and
 //! bridge tables are read in the process's own network namespace; pods' namespaces are never entered.
 
+mod details;
 mod dump;
 pub mod netfilter;
 mod nets;
@@ -9,6 +10,7 @@ mod resolve;
 mod table;
 mod watch;
 
+pub use details::{Details, XdpMode, details};
 pub use dump::links;
 pub use resolve::{Local, Owners, Question, Resolution, resolve};
 pub use table::{Family, Link, LinkKind, LinkTable, Mac, Neighbour};

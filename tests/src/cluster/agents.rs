@@ -76,7 +76,7 @@ impl Cluster {
         self.settle()
     }
 
-    /// The command line of the agent of `node`, without the program.
+    /// The command line of the agent of `node`, without the program. The cluster's options count more than what a node's agent is given.
     #[must_use]
     pub fn agent_args(&self, node: &str) -> Vec<String> {
         let paths = self.topology.node(node).agent_paths();
@@ -91,6 +91,7 @@ impl Cluster {
             ("--attach", self.attach.clone()),
         ]
         .into_iter()
+        .filter(|(flag, _)| !self.options.iter().any(|option| option == flag))
         .flat_map(|(flag, value)| [flag.to_owned(), value])
         .collect();
         [vec!["run".to_owned()], args, self.options.clone()].concat()

@@ -10,7 +10,7 @@ use serde_json::Value;
 use weir_tests::cluster::{Answer, Cluster, weir_binary};
 use weir_tests::netns::{Namespace, Place, run};
 use weir_tests::skip_without_root;
-use weir_tests::topology::{Shape, TopologySpec};
+use weir_tests::topology::{AgentPaths, Shape, TopologySpec};
 
 const NODE: &str = "node1";
 /// How long the agent may take to hear of a change.
@@ -21,12 +21,27 @@ pub(crate) struct Node {
     cluster: Cluster,
 }
 
-/// A finding: its name and its fix.
-pub(crate) type Found = (String, String);
+/// A finding.
+#[derive(Debug)]
+pub(crate) struct Found {
+    name: String,
+    fix: String,
+    certain: bool,
+}
 
 impl Node {
     /// With a pod and an agent; `None`, with the reason said, where there can be none.
     pub(crate) fn new(shape: Shape) -> Result<Option<Self>> {
+        let Some(mut node) = Self::build(TopologySpec::new(shape, 1), "auto")? else {
+            return Ok(None);
+        };
+        node.start(&[])?;
+        node.ensure_sound()?;
+        Ok(Some(node))
+    }
+
+    /// With a pod, and no agent yet; `attach` is what it will be given.
+    pub(crate) fn build(spec: TopologySpec, attach: &str) -> Result<Option<Self>> {
         if skip_without_root() {
             return Ok(None);
         }
@@ -34,12 +49,14 @@ impl Node {
             println!("SKIP: {missing}");
             return Ok(None);
         }
-        let spec = TopologySpec::new(shape, 1).pod("web", NODE, &[]);
-        let mut cluster = Cluster::build(&spec, "auto")?;
-        cluster.start_agents()?;
-        let node = Self { cluster };
-        node.ensure_sound()?;
-        Ok(Some(node))
+        let cluster = Cluster::build(&spec.pod("web", NODE, &[]), attach)?;
+        Ok(Some(Self { cluster }))
+    }
+
+    /// Starts the agent with more options.
+    pub(crate) fn start(&mut self, options: &[&str]) -> Result<()> {
+        self.cluster.set_options(options);
+        self.cluster.start_agents()
     }
 
     pub(crate) fn namespace(&self) -> &Namespace {
@@ -55,10 +72,13 @@ impl Node {
         self.cluster.topology().pod("web").veth()
     }
 
+    /// Where the agent keeps what.
+    pub(crate) fn paths(&self) -> AgentPaths {
+        self.cluster.topology().node(NODE).agent_paths()
+    }
+
     fn doctor(&self, output: &str) -> Result<Answer> {
-        let bpffs = self.cluster.topology().node(NODE).agent_paths().bpffs;
-        // Pins are in the mount itself, whose parent is no BPF file system.
-        let bpffs = bpffs.join("weir").display().to_string();
+        let bpffs = self.paths().bpffs.display().to_string();
         self.cluster
             .ask(NODE, &["doctor", "-o", output, "--bpffs", &bpffs])
     }
@@ -69,8 +89,9 @@ impl Node {
         let list: Value = serde_json::from_str(&answer.stdout)
             .with_context(|| format!("weir doctor: {answer:?}"))?;
         let items = list["items"].as_array().context("items")?;
+        let certain = |item: &Value| item["harm"] == "certain";
         ensure!(
-            answer.code == Some(i32::from(!items.is_empty())),
+            answer.code == Some(i32::from(items.iter().any(certain))),
             "{answer:?}"
         );
         let text = |item: &Value, field: &str| item[field].as_str().map(str::to_owned);
@@ -78,8 +99,11 @@ impl Node {
             .iter()
             .map(|item| {
                 ensure!(text(item, "seen").is_some() && text(item, "why").is_some());
-                let name = text(item, "name").context("a name")?;
-                Ok((name, text(item, "fix").context("a fix")?))
+                Ok(Found {
+                    name: text(item, "name").context("a name")?,
+                    fix: text(item, "fix").context("a fix")?,
+                    certain: certain(item),
+                })
             })
             .collect()
     }
@@ -94,19 +118,20 @@ impl Node {
     }
 
     /// Waits until just this is found, so many times; gives the fixes.
-    pub(crate) fn wait_for(&self, name: &str, count: usize) -> Result<Vec<String>> {
+    pub(crate) fn wait_for(&self, name: &str, certain: bool, count: usize) -> Result<Vec<String>> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let findings = self.findings()?;
-            if findings.len() == count && findings.iter().all(|(found, _)| found == name) {
+            let wanted = |found: &Found| found.name == name && found.certain == certain;
+            if findings.len() == count && findings.iter().all(wanted) {
                 let text = self.doctor("table")?.stdout;
                 ensure!(
                     findings
                         .iter()
-                        .all(|(name, fix)| text.contains(name) && text.contains(fix)),
+                        .all(|found| text.contains(&found.name) && text.contains(&found.fix)),
                     "{text}"
                 );
-                return Ok(findings.into_iter().map(|(_, fix)| fix).collect());
+                return Ok(findings.into_iter().map(|found| found.fix).collect());
             }
             if Instant::now() > deadline {
                 bail!("instead of {count} {name}: {findings:?}");
@@ -117,7 +142,7 @@ impl Node {
 
     /// Runs a command as an operator on the node does, who has `weir` on the path.
     pub(crate) fn run(&self, command: &str) -> Result<String> {
-        let paths = self.cluster.topology().node(NODE).agent_paths();
+        let paths = self.paths();
         let binary = weir_binary()?;
         let directory = binary.parent().map(Path::to_owned).unwrap_or_default();
         let path = env::var("PATH").unwrap_or_default();
@@ -132,7 +157,16 @@ impl Node {
 
     /// Waits for a finding, does as it says, and fails unless nothing is found then.
     pub(crate) fn cure(&self, name: &str, count: usize) -> Result<()> {
-        for fix in self.wait_for(name, count)? {
+        self.treat(name, true, count)
+    }
+
+    /// The same for what may do harm.
+    pub(crate) fn cure_possible(&self, name: &str, count: usize) -> Result<()> {
+        self.treat(name, false, count)
+    }
+
+    fn treat(&self, name: &str, certain: bool, count: usize) -> Result<()> {
+        for fix in self.wait_for(name, certain, count)? {
             self.run(&fix).with_context(|| format!("{name}: {fix}"))?;
         }
         self.ensure_sound().with_context(|| format!("after {name}"))

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::doctor::Finding;
+use crate::doctor::{Finding, Harm};
 
 /// `weir doctor`.
 #[must_use]
@@ -13,13 +13,21 @@ pub fn findings(findings: &[Finding]) -> String {
     let mut text = String::new();
     for Finding {
         name,
+        harm,
         seen,
         why,
         fix,
     } in findings
     {
+        let harm = match harm {
+            Harm::Certain => "",
+            Harm::Possible => " (may do harm)",
+        };
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{name}\n  seen  {seen}\n  why   {why}\n  fix   {fix}");
+        let _ = writeln!(
+            text,
+            "{name}{harm}\n  seen  {seen}\n  why   {why}\n  fix   {fix}"
+        );
     }
     text
 }

@@ -6,6 +6,7 @@
 mod cgroup;
 mod map;
 mod object;
+mod query;
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -18,8 +19,9 @@ pub(crate) use cgroup::{
 pub(crate) use map::{Map, Shape, is_unsupported, map_type};
 pub(crate) use object::{
     AttachPoint, LinkInfo, TestRunOutput, XdpLink, create_tcx_link, create_xdp_link, link_info,
-    open_pin, pin, program_info, test_run, update_link, xdp_link, xdp_test_run,
+    link_program, open_pin, pin, program_info, test_run, update_link, xdp_link, xdp_test_run,
 };
+pub(crate) use query::{cgroup_programs, find_link, program_name, tcx_programs};
 
 /// Commands of bpf(2) that this module uses (`enum bpf_cmd`).
 #[repr(i32)]
@@ -33,11 +35,15 @@ enum Command {
     Pin = 6,
     Get = 7,
     TestRun = 10,
+    ProgramById = 13,
     Info = 15,
+    Query = 16,
     MapLookupBatch = 24,
     MapUpdateBatch = 26,
     LinkCreate = 28,
     LinkUpdate = 29,
+    LinkById = 30,
+    LinkNextId = 31,
     LinkDetach = 34,
 }
 

@@ -136,6 +136,14 @@ pub(crate) fn link_info(fd: BorrowedFd<'_>) -> io::Result<Option<LinkInfo>> {
         }))
 }
 
+/// Number of the program of a link of any kind; `None` when it is no link.
+pub(crate) fn link_program(fd: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+    if type_of(fd)? != TypeOf::Link {
+        return Ok(None);
+    }
+    info(fd).map(|raw: RawLinkInfo| Some(raw.program))
+}
+
 /// A link to the XDP hook of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct XdpLink {
