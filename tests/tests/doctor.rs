@@ -4,6 +4,8 @@
 
 #[path = "doctor/faults.rs"]
 mod faults;
+#[path = "doctor/mtu.rs"]
+mod mtu;
 #[path = "doctor/node.rs"]
 mod node;
 #[path = "doctor/programs.rs"]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Device, Facts};
 use crate::datapath::{self, Programs};
-use crate::netlink::{self, Details, Family, LinkKind, LinkTable, netfilter};
+use crate::netlink::{self, Details, Family, LinkKind, LinkTable, Tunnel, netfilter};
 use crate::takeover::{self, Remains};
 
 /// What a file system for BPF is told by (linux/magic.h).
@@ -54,7 +54,7 @@ pub async fn gather(known: Option<Known>, bpffs: &Path) -> Result<Facts, Error> 
     let ruleset = netfilter::ruleset().map_err(Error::Rules)?;
     let served = known.is_some();
     let known = known.unwrap_or_else(|| guess(&table));
-    let details = netlink::details().await?;
+    let details = netlink::details(&known.pods).await?;
     let programs = match Programs::of(bpffs)? {
         // An agent has pins: those of another directory than this, and nobody's programs can be told from its own.
         None if served => None,
@@ -62,12 +62,20 @@ pub async fn gather(known: Option<Known>, bpffs: &Path) -> Result<Facts, Error> 
     };
     let mut devices = Vec::new();
     for ifindex in known.pods.iter().chain(&known.nets) {
-        if let Some(mut device) = device(&table, *ifindex, &known) {
-            if let (Some(programs), Some(details)) = (&programs, details.get(ifindex)) {
-                add_programs(&mut device, programs, *ifindex, details)?;
-            }
-            devices.push(device);
+        let (Some(mut device), Some(found)) =
+            (device(&table, *ifindex, &known), details.get(ifindex))
+        else {
+            continue;
+        };
+        device.mtu = found.mtu;
+        device.room = found
+            .tunnel
+            .and_then(|tunnel| room(tunnel, &known, &details));
+        device.peer.clone_from(&found.peer);
+        if let Some(programs) = &programs {
+            add_programs(&mut device, programs, *ifindex, found)?;
         }
+        devices.push(device);
     }
     let sockets = match (&programs, &known.cgroup) {
         // The agent may see other files than this process does.
@@ -136,6 +144,7 @@ fn device(table: &LinkTable, ifindex: u32, known: &Known) -> Option<Device> {
     let mut addresses = known.addresses.keys();
     let v6 = addresses.any(|address| Family::of(*address) == Family::V6);
     Some(Device {
+        leads_out: known.nets.contains(&ifindex),
         uplink: known.nets.contains(&ifindex) && link.kind != LinkKind::Tunnel,
         forwards_v4: of(&format!("ipv4/conf/{name}"), "forwarding") != Some(0),
         forwards_v6: if v6 {
@@ -149,6 +158,19 @@ fn device(table: &LinkTable, ifindex: u32, known: &Known) -> Option<Device> {
         forwarder: name,
         ..Device::default()
     })
+}
+
+/// What fits into a tunnel; where routes decide what it goes through, that may be the widest uplink.
+fn room(tunnel: Tunnel, known: &Known, details: &BTreeMap<u32, Details>) -> Option<u32> {
+    let below = match tunnel.below {
+        Some(below) => details.get(&below).map(|below| below.mtu),
+        None => {
+            let uplinks = known.nets.iter().filter_map(|ifindex| details.get(ifindex));
+            let uplinks = uplinks.filter(|uplink| uplink.tunnel.is_none());
+            uplinks.map(|uplink| uplink.mtu).max()
+        }
+    };
+    below?.checked_sub(tunnel.overhead)
 }
 
 /// A device that goes meanwhile has none.

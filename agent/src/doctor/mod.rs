@@ -4,6 +4,7 @@
 
 mod forward;
 mod gather;
+mod mtu;
 mod programs;
 #[cfg(test)]
 mod tests;
@@ -14,8 +15,8 @@ use std::net::IpAddr;
 pub use gather::{Error, Known, gather};
 
 use crate::datapath::{Attached, OnSockets};
-use crate::netlink::XdpMode;
 use crate::netlink::netfilter::Ruleset;
+use crate::netlink::{Peer, XdpMode};
 use crate::takeover::{Part, Running};
 
 /// What was seen.
@@ -52,8 +53,16 @@ pub struct Device {
     pub name: String,
     /// Name of the device that forwards what it gets: itself, or its bridge.
     pub forwarder: String,
-    /// Whether it leads out of the node, and is no tunnel.
+    /// Whether it leads out of the node.
+    pub leads_out: bool,
+    /// Whether it does so, and is no tunnel.
     pub uplink: bool,
+    /// Most bytes of a packet that it carries.
+    pub mtu: u32,
+    /// What a tunnel's MTU may be at most, as far as that is known.
+    pub room: Option<u32>,
+    /// Its other end in a pod.
+    pub peer: Option<Peer>,
     /// Whether that forwards IPv4 packets.
     pub forwards_v4: bool,
     /// Whether it forwards IPv6 packets; `None` where it has no IPv6.
@@ -104,6 +113,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     forwarding(facts, &mut findings);
     findings.extend(forward::finding(facts));
     reverse_path(facts, &mut findings);
+    mtu::findings(facts, &mut findings);
     programs::findings(facts, &mut findings);
     findings
 }

@@ -1,9 +1,9 @@
 use super::{Device, Facts, Finding, Harm, findings};
 use crate::datapath::{Attached, Holder, OnSockets};
-use crate::netlink::XdpMode;
 use crate::netlink::netfilter::{
     Addresses, Chain, Hook, Matches, Rule, Ruleset, TableFamily, TableId, Verdict,
 };
+use crate::netlink::{Peer, XdpMode};
 use crate::takeover::{Part, Running};
 
 const POD: &str = "10.244.1.2";
@@ -12,7 +12,9 @@ fn device(name: &str, uplink: bool) -> Device {
     Device {
         name: name.to_owned(),
         forwarder: name.to_owned(),
+        leads_out: uplink,
         uplink,
+        mtu: 1500,
         forwards_v4: true,
         forwards_v6: Some(true),
         ..Device::default()
@@ -38,6 +40,15 @@ fn on_sockets(hook: &'static str, attached: Attached) -> OnSockets {
         hook,
         cgroup: "/cgroup".into(),
         attached,
+    }
+}
+
+/// A device in a pod.
+fn peer(mtu: u32) -> Peer {
+    Peer {
+        netns: 3,
+        name: "eth0".to_owned(),
+        mtu,
     }
 }
 
@@ -68,7 +79,7 @@ fn nothing_is_found_on_a_sound_node() {
 #[test]
 fn each_fault_is_found_alone_with_its_fix() {
     type Fault = fn(&mut Facts);
-    let faults: [(Fault, &str, &str); 9] = [
+    let faults: [(Fault, &str, &str); 12] = [
         (
             |facts| facts.bpffs = Some("/sys/fs/bpf".to_owned()),
             "no-bpf-file-system",
@@ -129,6 +140,21 @@ fn each_fault_is_found_alone_with_its_fix() {
             |facts| facts.ruleset = dropping(vec![]),
             "forward-dropped",
             "weir takeover --fix-forward",
+        ),
+        (
+            |facts| facts.devices[1].room = Some(1499),
+            "tunnel-mtu",
+            "ip link set dev eth0 mtu 1499",
+        ),
+        (
+            |facts| facts.devices[0].peer = Some(peer(1499)),
+            "veth-mtu",
+            "ip link set dev veth1 mtu 1499",
+        ),
+        (
+            |facts| facts.devices[0].peer = Some(peer(1501)),
+            "veth-mtu",
+            "ip link set dev veth1 mtu 1501",
         ),
     ];
     for (fault, name, fix) in faults {
@@ -355,4 +381,28 @@ fn programs_of_sockets_are_compared_with_those_of_their_hook() {
         let fix = format!("bpftool cgroup detach /cgroup {hook} id 2");
         assert_eq!((found.name, found.fix), (name, fix));
     }
+}
+
+#[test]
+fn pods_are_compared_with_the_narrowest_way_out() {
+    let mut facts = sound();
+    facts.devices[0].peer = Some(peer(1500));
+    facts.devices.push(device("veth2", false));
+    let mut tunnel = device("flannel.1", true);
+    tunnel.uplink = false;
+    tunnel.mtu = 1450;
+    tunnel.room = Some(1450);
+    facts.devices.push(tunnel);
+    let found = only(&facts);
+    assert_eq!((found.name, found.harm), ("pod-mtu", Harm::Possible));
+    assert_eq!(
+        found.fix,
+        "ip -n $(ip netns list-id nsid 3 | sed 's/.*: //; s/)//') link set dev eth0 mtu 1450 && \
+         ip link set dev veth1 mtu 1450 && ip link set dev veth2 mtu 1450"
+    );
+    for pod in [0, 2] {
+        facts.devices[pod].mtu = 1450;
+    }
+    facts.devices[0].peer = Some(peer(1450));
+    assert_eq!(findings(&facts), []);
 }

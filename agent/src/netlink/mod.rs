@@ -10,7 +10,7 @@ mod resolve;
 mod table;
 mod watch;
 
-pub use details::{Details, XdpMode, details};
+pub use details::{Details, Peer, Tunnel, XdpMode, details};
 pub use dump::links;
 pub use resolve::{Local, Owners, Question, Resolution, resolve};
 pub use table::{Family, Link, LinkKind, LinkTable, Mac, Neighbour};

@@ -7,16 +7,12 @@ use weir_tests::cluster::weir_binary;
 use weir_tests::netns::run;
 use weir_tests::process::Process;
 use weir_tests::skip_without_root;
-use weir_tests::topology::Shape;
 
-use crate::node::Node;
+use crate::node::{Node, SHAPES};
 
 /// Runs a test on nodes whose pods are wired in either way.
 fn each(test: impl Fn(&Node) -> Result<()>) -> Result<()> {
-    let bridge = Shape::Bridge {
-        call_iptables: true,
-    };
-    for shape in [Shape::Ptp, bridge] {
+    for shape in SHAPES {
         if let Some(node) = Node::new(shape)? {
             test(&node)?;
         }

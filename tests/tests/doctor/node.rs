@@ -16,6 +16,14 @@ const NODE: &str = "node1";
 /// How long the agent may take to hear of a change.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The ways in which pods are wired.
+pub(crate) const SHAPES: [Shape; 2] = [
+    Shape::Ptp,
+    Shape::Bridge {
+        call_iptables: true,
+    },
+];
+
 /// A node that is as it should be.
 pub(crate) struct Node {
     cluster: Cluster,
@@ -65,6 +73,11 @@ impl Node {
 
     pub(crate) fn place(&self) -> Place {
         AsRef::<Place>::as_ref(self.cluster.topology().node(NODE)).clone()
+    }
+
+    /// The pod's network.
+    pub(crate) fn pod(&self) -> &Namespace {
+        self.cluster.topology().pod("web").namespace()
     }
 
     /// The device of the pod.
