@@ -95,6 +95,8 @@ pub async fn gather(known: Option<Known>, bpffs: &Path) -> Result<Facts, Error> 
         forwards_v4: setting("ipv4/ip_forward") != Some(0),
         forwards_v6: setting("ipv6/conf/all/forwarding") != Some(0),
         rp_filter: setting("ipv4/conf/all/rp_filter").unwrap_or_default(),
+        bridges_v4: setting("bridge/bridge-nf-call-iptables").map(|value| value != 0),
+        bridges_v6: setting("bridge/bridge-nf-call-ip6tables").map(|value| value != 0),
         bpffs: missing_bpffs(bpffs),
         sockets,
         ruleset,

@@ -2,6 +2,7 @@
 //!
 //! [`gather`] looks, [`findings`] judges: the latter is a function of what the former saw, and of nothing else.
 
+mod bridge;
 mod forward;
 mod gather;
 mod mtu;
@@ -40,6 +41,10 @@ pub struct Facts {
     pub forwards_v6: bool,
     /// `net.ipv4.conf.all.rp_filter`.
     pub rp_filter: u32,
+    /// Whether netfilter sees IPv4 packets within bridges; `None` where the kernel cannot have it so.
+    pub bridges_v4: Option<bool>,
+    /// The same for IPv6.
+    pub bridges_v6: Option<bool>,
     /// Where a BPF file system is missing.
     pub bpffs: Option<String>,
     /// Programs for the sockets that Weir serves, by hook in the order in which they run.
@@ -112,6 +117,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     kube_proxy(facts, &mut findings);
     forwarding(facts, &mut findings);
     findings.extend(forward::finding(facts));
+    findings.extend(bridge::finding(facts));
     reverse_path(facts, &mut findings);
     mtu::findings(facts, &mut findings);
     programs::findings(facts, &mut findings);

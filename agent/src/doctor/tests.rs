@@ -406,3 +406,72 @@ fn pods_are_compared_with_the_narrowest_way_out() {
     facts.devices[0].peer = Some(peer(1450));
     assert_eq!(findings(&facts), []);
 }
+
+/// A node whose only pod is in a bridge.
+fn bridged() -> Facts {
+    let mut facts = sound();
+    facts.devices[0].forwarder = "cni0".to_owned();
+    facts.pods[0].1 = "cni0".to_owned();
+    facts
+}
+
+#[test]
+fn invalid_packets_may_be_dropped_where_netfilter_sees_all() {
+    let invalid = || Matches {
+        states: Some(1),
+        ..Matches::default()
+    };
+    let rules = |how| {
+        vec![
+            (
+                "FORWARD",
+                Matches::default(),
+                Verdict::Jump("CNI".to_owned()),
+            ),
+            ("CNI", how, Verdict::Drop),
+            ("FORWARD", Matches::default(), Verdict::Accept),
+        ]
+    };
+    let fix = "sysctl -w net.bridge.bridge-nf-call-iptables=1";
+    let load = format!("modprobe br_netfilter && {fix}");
+    for (facts, seen, how, expected) in [
+        (bridged(), Some(false), invalid(), Some(fix)),
+        (bridged(), None, invalid(), Some(load.as_str())),
+        (bridged(), Some(true), invalid(), None),
+        (sound(), Some(false), invalid(), None),
+        // What is established is not dropped by that.
+        (
+            bridged(),
+            Some(false),
+            Matches {
+                states: Some(8),
+                ..Matches::default()
+            },
+            None,
+        ),
+        // Nor is what goes elsewhere.
+        (
+            bridged(),
+            Some(false),
+            Matches {
+                to: vec![Addresses::Network("192.0.2.0/24".parse().expect("network"))],
+                ..invalid()
+            },
+            None,
+        ),
+    ] {
+        let facts = Facts {
+            bridges_v4: seen,
+            ruleset: dropping(rules(how)),
+            ..facts
+        };
+        let found = findings(&facts);
+        let found: Vec<_> = found
+            .iter()
+            .filter(|found| found.name != "forward-dropped")
+            .map(|found| (found.name, found.fix.as_str()))
+            .collect();
+        let expected = expected.map(|fix| ("bridge-past-netfilter", fix));
+        assert_eq!(found, Vec::from_iter(expected));
+    }
+}

@@ -112,6 +112,28 @@ fn filters_that_drop_what_the_node_forwards() -> Result<()> {
 }
 
 #[test]
+fn bridges_past_a_filter_that_drops_what_is_invalid() -> Result<()> {
+    let Some(node) = Node::new(SHAPES[1])? else {
+        return Ok(());
+    };
+    let namespace = node.namespace();
+    let off = |family: &str| {
+        let setting = format!("net/bridge/bridge-nf-call-{family}");
+        namespace.sysctl(&setting, 0)
+    };
+    off("iptables")?;
+    node.ensure_sound()?;
+    namespace.nft(
+        "table inet firewall {\nchain strict {\nct state invalid drop\n}\n\
+         chain forward { type filter hook forward priority 0;\njump strict\n}\n}\n",
+    )?;
+    node.cure("bridge-past-netfilter", 1)?;
+    off("iptables")?;
+    off("ip6tables")?;
+    node.cure("bridge-past-netfilter", 1)
+}
+
+#[test]
 fn strict_reverse_paths_by_several_uplinks() -> Result<()> {
     each(|node| {
         // The topology's nodes are strict, and have one uplink.
