@@ -130,6 +130,12 @@ fn bridges_past_a_filter_that_drops_what_is_invalid() -> Result<()> {
     node.cure("bridge-past-netfilter", 1)?;
     off("iptables")?;
     off("ip6tables")?;
+    node.cure("bridge-past-netfilter", 1)?;
+    // As iptables has it.
+    namespace.nft("flush ruleset\n")?;
+    off("iptables")?;
+    node.ensure_sound()?;
+    node.run("iptables-nft -A FORWARD -m conntrack --ctstate INVALID -j DROP")?;
     node.cure("bridge-past-netfilter", 1)
 }
 

@@ -30,6 +30,8 @@ mod expression {
     pub(super) const COMPARE_HOW: u16 = 2;
     pub(super) const COMPARE_DATA: u16 = 3;
     pub(super) const MATCH_NAME: u16 = 1;
+    pub(super) const MATCH_REVISION: u16 = 2;
+    pub(super) const MATCH_INFO: u16 = 3;
 }
 
 /// Codes of verdicts.
@@ -124,12 +126,37 @@ pub(super) fn meaning(expressions: &[u8]) -> (Matches, Option<Verdict>) {
             "immediate" => verdict = immediate(data).or(verdict),
             "reject" => verdict = Some(Verdict::Drop),
             "counter" | "log" => {}
-            // iptables has its comments so.
-            "match" if text(data, expression::MATCH_NAME).as_deref() == Some("comment") => {}
+            // What iptables has modules for.
+            "match" => match text(data, expression::MATCH_NAME).as_deref() {
+                Some("comment") => {}
+                Some("conntrack") => {
+                    let states = iptables_states(data);
+                    matches.other |= states.is_none();
+                    matches.states = states.or(matches.states);
+                }
+                _ => matches.other = true,
+            },
             _ => matches.other = true,
         }
     }
     (matches, verdict)
+}
+
+/// What `-m conntrack` asks if that is states only: `struct xt_conntrack_mtinfo3`, whose states have the bits of `ct state`.
+fn iptables_states(data: &[u8]) -> Option<u32> {
+    /// Since when the start of the structure is as it is.
+    const REVISION: u32 = 2;
+    /// After eight addresses, two times and five ports.
+    const FLAGS: usize = 146;
+    const STATES_ONLY: u16 = 1;
+    let info = find(data, expression::MATCH_INFO)?;
+    let half = |index: usize| {
+        let bytes = info.get(FLAGS + 2 * index..)?;
+        Some(u16::from_ne_bytes(*bytes.first_chunk()?))
+    };
+    let [asked, inverted, states] = [half(0)?, half(1)?, half(2)?];
+    let revision = number(data, expression::MATCH_REVISION)?;
+    (revision >= REVISION && (asked, inverted) == (STATES_ONLY, 0)).then(|| states.into())
 }
 
 fn immediate(data: &[u8]) -> Option<Verdict> {
@@ -321,6 +348,29 @@ mod tests {
         let (matches, verdict) = meaning(of_replies().as_bytes());
         assert!(matches.other);
         assert_eq!(verdict, Some(Verdict::Accept));
+    }
+
+    #[test]
+    fn states_of_iptables_are_read() {
+        let rule = |revision, asked: u16, inverted: u16| {
+            let mut info = vec![0; 146];
+            for half in [asked, inverted, 1, 0] {
+                info.extend(half.to_ne_bytes());
+            }
+            let data = Attributes::new()
+                .text(expression::MATCH_NAME, "conntrack")
+                .number(expression::MATCH_REVISION, revision)
+                .bytes(expression::MATCH_INFO, &info);
+            meaning(list(&[expression("match", &data), accept()]).as_bytes()).0
+        };
+        let understood = Matches {
+            states: Some(1),
+            ..Matches::default()
+        };
+        assert_eq!(rule(3, 1, 0), understood);
+        for (revision, asked, inverted) in [(1, 1, 0), (3, 3, 0), (3, 1, 1)] {
+            assert!(rule(revision, asked, inverted).other);
+        }
     }
 
     #[test]
