@@ -10,7 +10,7 @@ use serde_json::Value;
 use weir_tests::cluster::{Answer, Cluster, weir_binary};
 use weir_tests::netns::{Namespace, Place, run};
 use weir_tests::skip_without_root;
-use weir_tests::topology::{AgentPaths, Shape, TopologySpec};
+use weir_tests::topology::{AgentPaths, Shape, TopologySpec, least_privilege};
 
 const NODE: &str = "node1";
 /// How long the agent may take to hear of a change.
@@ -94,6 +94,17 @@ impl Node {
         let bpffs = self.paths().bpffs.display().to_string();
         self.cluster
             .ask(NODE, &["doctor", "-o", output, "--bpffs", &bpffs])
+    }
+
+    /// What the doctor finds with no more rights than the agent has, as text.
+    pub(crate) fn doctor_as_agent(&self) -> Result<String> {
+        let words = least_privilege(&weir_binary()?).join(" ");
+        let bpffs = self.paths().bpffs;
+        // The exit code says only that something is found.
+        self.run(&format!(
+            "{words} doctor --bpffs {} || test $? = 1",
+            bpffs.display()
+        ))
     }
 
     /// What the doctor finds.

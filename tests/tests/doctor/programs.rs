@@ -136,6 +136,36 @@ fn those_in_drivers_where_weir_is_to_be() -> Result<()> {
     node.cure("xdp-program", 1)
 }
 
+/// As by `kubectl exec`: the kernel does not tell then what links there are.
+#[test]
+fn those_seen_with_the_rights_of_the_agent() -> Result<()> {
+    let Some(node) = Node::new(Shape::Ptp)? else {
+        return Ok(());
+    };
+    let sound = node.doctor_as_agent()?;
+    ensure!(sound == "nothing stands in Weir's way\n", "{sound}");
+    let _links = [
+        link(&node, Purpose::TcxIngress, NEXT, "eth0", BEFORE)?,
+        link(&node, Purpose::Xdp, PASS, "eth0", 0)?,
+        link_to(&node.paths().cgroup)?,
+    ];
+    let line = format!("link set {} mtu 1400\n", node.veth());
+    node.namespace().ip(&line)?;
+    let found = node.doctor_as_agent()?;
+    for part in [
+        "tc-program-before",
+        "fix   bpftool link detach id ",
+        "xdp-program (may do harm)",
+        "fix   ip link set dev eth0 xdpdrv off # if a link holds it",
+        "cgroup-program-after (may do harm)",
+        "fix   bpftool cgroup detach ",
+        "veth-mtu",
+    ] {
+        ensure!(found.contains(part), "{part}: {found}");
+    }
+    Ok(())
+}
+
 /// Weir's own there are no finding.
 #[test]
 fn weirs_own_in_drivers() -> Result<()> {
