@@ -9,6 +9,7 @@ use super::args::LiveQuery;
 use super::command::{ask, object};
 use super::print;
 use crate::admin::{PodRow, Status};
+use crate::datapath::NETNS_COOKIE;
 use crate::doctor::{self, Harm, Known};
 
 pub(super) fn execute(bpffs: &Path, query: &LiveQuery) -> Result<Outcome> {
@@ -35,7 +36,9 @@ pub(super) fn execute(bpffs: &Path, query: &LiveQuery) -> Result<Outcome> {
 fn known(query: &LiveQuery) -> Result<Known> {
     let status: Status = ask(query, "/v1/status", &[])?;
     let pods: Vec<PodRow> = ask(query, "/v1/endpoints", &[])?;
+    let mut features = status.features.iter();
     let mut known = Known {
+        lacks_cookie: features.any(|feature| feature.name == NETNS_COOKIE && !feature.present),
         cgroup: status.sockets.cgroup.map(Into::into),
         ..Known::default()
     };

@@ -28,6 +28,6 @@ pub use object::is_embedded;
 pub use others::{Attached, Holder, OnSockets, Programs};
 pub use packet_log::PacketLog;
 pub use pins::{USUAL_MOUNT, mount_bpffs};
-pub use probe::{Feature, probe};
+pub use probe::{Feature, NETNS_COOKIE, probe};
 pub use sockets::SocketOptions;
 pub use xdp::XdpState;

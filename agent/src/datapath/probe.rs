@@ -9,6 +9,9 @@ use super::bpf::{Map, Shape, TestRun, map_type};
 use super::error::{During as _, Error, Result};
 use super::kernel::KernelDatapath;
 
+/// Whether the kernel tells the node's own sockets.
+pub const NETNS_COOKIE: &str = "netns_cookie";
+
 /// One thing tried.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Feature {
@@ -60,7 +63,7 @@ pub fn probe(datapath: &KernelDatapath) -> Vec<Feature> {
     if let Some(sockets) = datapath.sockets() {
         features.extend([
             feature(
-                "netns_cookie",
+                NETNS_COOKIE,
                 sockets.knows_node,
                 "the node's own processes do not reach Services (Linux 5.14 can)",
             ),

@@ -43,6 +43,8 @@ pub struct Known {
     pub xdp: BTreeSet<u32>,
     /// Cgroup whose sockets are served.
     pub cgroup: Option<PathBuf>,
+    /// Whether the kernel does not tell which of them are the node's own.
+    pub lacks_cookie: bool,
 }
 
 /// Looks at the node. `known`: what its agent says, if one answers; `bpffs`: the directory of its pins.
@@ -98,6 +100,7 @@ pub async fn gather(known: Option<Known>, bpffs: &Path) -> Result<Facts, Error> 
         bridges_v4: setting("bridge/bridge-nf-call-iptables").map(|value| value != 0),
         bridges_v6: setting("bridge/bridge-nf-call-ip6tables").map(|value| value != 0),
         bpffs: missing_bpffs(bpffs),
+        lacks_cookie: known.lacks_cookie,
         sockets,
         ruleset,
     })

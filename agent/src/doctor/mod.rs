@@ -47,6 +47,8 @@ pub struct Facts {
     pub bridges_v6: Option<bool>,
     /// Where a BPF file system is missing.
     pub bpffs: Option<String>,
+    /// Whether the node's own sockets are to be served, and the kernel does not tell which these are.
+    pub lacks_cookie: bool,
     /// Programs for the sockets that Weir serves, by hook in the order in which they run.
     pub sockets: Vec<OnSockets>,
 }
@@ -116,6 +118,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     bpffs(facts, &mut findings);
     kube_proxy(facts, &mut findings);
     forwarding(facts, &mut findings);
+    cookie(facts, &mut findings);
     findings.extend(forward::finding(facts));
     findings.extend(bridge::finding(facts));
     reverse_path(facts, &mut findings);
@@ -205,6 +208,19 @@ fn turned_on(family: &str, all_on: bool, all: &str, devices: &[String]) -> Strin
 /// A device's name as a part of a setting's, whose parts have dots between them.
 fn dotted(name: &str) -> String {
     name.replace('.', "/")
+}
+
+fn cookie(facts: &Facts, findings: &mut Vec<Finding>) {
+    if facts.lacks_cookie {
+        findings.push(Finding {
+            name: "no-netns-cookie",
+            harm: Harm::Certain,
+            seen: "the kernel does not tell the node's own sockets from pods' (SO_NETNS_COOKIE)"
+                .to_owned(),
+            why: "processes of the node, those of host-network pods among them, do not reach Services",
+            fix: "reboot # into Linux 5.14 or newer".to_owned(),
+        });
+    }
 }
 
 /// One uplink is well with it: what comes in by it goes out by it (measured, see DESIGN.md).

@@ -79,7 +79,7 @@ fn nothing_is_found_on_a_sound_node() {
 #[test]
 fn each_fault_is_found_alone_with_its_fix() {
     type Fault = fn(&mut Facts);
-    let faults: [(Fault, &str, &str); 12] = [
+    let faults: [(Fault, &str, &str); 13] = [
         (
             |facts| facts.bpffs = Some("/sys/fs/bpf".to_owned()),
             "no-bpf-file-system",
@@ -140,6 +140,11 @@ fn each_fault_is_found_alone_with_its_fix() {
             |facts| facts.ruleset = dropping(vec![]),
             "forward-dropped",
             "weir takeover --fix-forward",
+        ),
+        (
+            |facts| facts.lacks_cookie = true,
+            "no-netns-cookie",
+            "reboot # into Linux 5.14 or newer",
         ),
         (
             |facts| facts.devices[1].room = Some(1499),
