@@ -1,5 +1,7 @@
 //! Objects for tests: short constructors, and random snapshots in which selectors, blocks and ports often meet.
 
+mod services;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,10 +11,10 @@ use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
+use self::services::services;
 use crate::model::{
-    ContainerPort, Endpoint, EndpointSlice, Hints, Labels, Namespace, Node, ObjectName, Operator,
-    Peer, Pod, PodDevice, Policy, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector,
-    Service, ServicePort, SlicePort, Snapshot, TrafficPolicy,
+    ContainerPort, Labels, Namespace, Node, ObjectName, Operator, Peer, Pod, PodDevice, Policy,
+    PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector, Snapshot,
 };
 
 /// The node that test snapshots are seen from.
@@ -139,6 +141,9 @@ const BLOCKS: [&str; 11] = [
     "fd00::2/127",
     "fd00::2/128",
 ];
+
+/// Addresses at which the Services of random snapshots are met, beside their cluster IPs and the nodes' addresses.
+pub(crate) const EXPOSED: [&str; 4] = ["10.0.2.2", "172.20.0.1", "198.51.100.1", "2001:db8::9"];
 
 /// Protocols and ports at which random policies begin or end.
 pub(crate) const PORTS: [(u8, u16); 9] = [
@@ -290,95 +295,6 @@ fn pods() -> impl Strategy<Value = BTreeMap<ObjectName, Arc<Pod>>> {
     })
 }
 
-fn services() -> impl Strategy<
-    Value = (
-        BTreeMap<ObjectName, Arc<Service>>,
-        BTreeMap<ObjectName, Arc<EndpointSlice>>,
-    ),
-> {
-    let endpoint = (
-        1..7_u8,
-        any::<(bool, bool, bool)>(),
-        select(vec![Some(NODE), Some("there"), None]),
-        of((
-            subsequence(vec!["here", "there"], 0..=2),
-            subsequence(vec![NODE, "there"], 0..=2),
-        )),
-    );
-    let endpoint = endpoint.prop_map(|(host, (ready, serving, terminating), node, hints)| {
-        let address = if host == 6 {
-            "fd00::7".to_owned()
-        } else {
-            format!("10.0.0.{host}")
-        };
-        let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
-        Endpoint {
-            ready,
-            serving,
-            terminating,
-            node: node.map(str::to_owned),
-            hints: hints.map(|(zones, nodes)| {
-                Box::new(Hints {
-                    zones: owned(zones),
-                    nodes: owned(nodes),
-                })
-            }),
-            ..Endpoint::new(ip(&address))
-        }
-    });
-    let slice = (0..3_u8, vec(endpoint, 0..4), select(vec![8080_u16, 8081]));
-    let service = (0..3_u8, 1..=2_u16, any::<bool>(), any::<bool>());
-    (vec(service, 0..4), vec(slice, 0..5)).prop_map(|(services, slices)| {
-        let services = services.into_iter().map(|(index, ports, local, dual)| {
-            let name = ObjectName::new("a", format!("s{index}"));
-            let mut cluster_ips = vec![ip(&format!("172.20.0.{index}"))];
-            if dual {
-                cluster_ips.push(ip(&format!("fd20::{index}")));
-            }
-            let port = |number: u16| ServicePort {
-                name: format!("p{number}"),
-                protocol: Protocol::Tcp,
-                port: 79 + number,
-                target_port: String::new(),
-                ..ServicePort::default()
-            };
-            let service = Service {
-                name: name.clone(),
-                cluster_ips,
-                ports: (1..=ports).map(port).collect(),
-                internal_traffic_policy: if local {
-                    TrafficPolicy::Local
-                } else {
-                    TrafficPolicy::Cluster
-                },
-                ..Service::default()
-            };
-            (name, Arc::new(service))
-        });
-        let slices =
-            slices
-                .into_iter()
-                .enumerate()
-                .map(|(position, (index, endpoints, number))| {
-                    let name = ObjectName::new("a", format!("slice{position}"));
-                    let port = |name: &str, port| SlicePort {
-                        name: name.to_owned(),
-                        protocol: Protocol::Tcp,
-                        port,
-                    };
-                    let slice = EndpointSlice {
-                        name: name.clone(),
-                        service: ObjectName::new("a", format!("s{index}")),
-                        endpoints,
-                        ports: vec![port("p1", number), port("p2", number + 100)],
-                        trigger: None,
-                    };
-                    (name, Arc::new(slice))
-                });
-        (services.collect(), slices.collect())
-    })
-}
-
 /// Random snapshots.
 pub(crate) fn snapshots() -> impl Strategy<Value = Snapshot> {
     let devices = btree_map(1..6_u8, 1..5_u32, 0..4);
@@ -386,12 +302,17 @@ pub(crate) fn snapshots() -> impl Strategy<Value = Snapshot> {
     (pods(), policies(), services(), devices, zone).prop_map(
         |(pods, policies, (services, slices), devices, zone)| {
             let mut snapshot = snapshot(Vec::new(), Vec::new());
-            let node = Node {
-                name: NODE.to_owned(),
-                zone: zone.to_owned(),
-                ..Node::default()
-            };
-            snapshot.nodes.insert(node.name.clone(), Arc::new(node));
+            for (name, address, zone) in [(NODE, "10.0.2.1", zone), ("there", "10.0.2.2", "there")]
+            {
+                let node = Node {
+                    name: name.to_owned(),
+                    addresses: vec![ip(address)],
+                    primary: vec![ip(address)],
+                    zone: zone.to_owned(),
+                    ..Node::default()
+                };
+                snapshot.nodes.insert(node.name.clone(), Arc::new(node));
+            }
             let device = |ifindex| PodDevice {
                 ifindex,
                 name: format!("veth{ifindex}"),

@@ -40,18 +40,20 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The addresses of this node that have node ports.
+    /// The addresses of a node that have node ports; the devices of another than this one are not known.
     #[must_use]
-    pub fn node_port_addresses(&self) -> BTreeSet<IpAddr> {
+    pub fn node_port_addresses(&self, node: &str) -> BTreeSet<IpAddr> {
         let rules = match &self.node_ports[..] {
             [] => &[NodePorts::Primary],
             given => given,
         };
-        let node = self.own_node();
+        let own = node == self.node_name;
+        let node = self.nodes.get(node);
         let primary = node.map_or(&[][..], |node| &node.primary);
         let known = node.map_or(&[][..], |node| &node.addresses);
-        let addresses = self.devices.addresses.iter().chain(known);
-        addresses
+        let devices = self.devices.addresses.iter().filter(|_| own);
+        devices
+            .chain(known)
             .map(IpAddr::to_canonical)
             .filter(|address| {
                 let primary = primary.contains(address);

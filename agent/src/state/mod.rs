@@ -6,6 +6,7 @@ mod store;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::OnceLock;
 
 use serde::Serialize;
@@ -141,13 +142,17 @@ impl State {
         let known = &self.snapshot.devices;
         let policies = known.devices != devices.devices;
         let leading_out = known.nets != devices.nets;
-        let before = self.snapshot.node_port_addresses();
+        let before = self.own_node_ports();
         self.snapshot.devices = devices;
         Change {
-            services: self.snapshot.node_port_addresses() != before,
+            services: self.own_node_ports() != before,
             policies,
             devices: leading_out,
         }
+    }
+
+    fn own_node_ports(&self) -> BTreeSet<IpAddr> {
+        self.snapshot.node_port_addresses(&self.snapshot.node_name)
     }
 
     /// All objects as of now.

@@ -39,7 +39,7 @@ pub use from_net::from_net;
 pub use from_pod::from_pod;
 pub use outcome::Outcome;
 pub use parse::Headers;
-pub use service::{HAIRPIN_V4, HAIRPIN_V6};
+pub use service::{HAIRPIN_V4, HAIRPIN_V6, refusal};
 pub use socket::{Answer, Socket, connect, restore, send};
 pub use to_net::to_net;
 pub use to_pod::to_pod;

@@ -157,7 +157,8 @@ const fn set_of(frontend: &Frontend, external: bool) -> (u32, u32) {
 
 /// Why a frontend leads clients outside the cluster, or inside, nowhere, if it does not.
 #[inline(always)]
-pub(super) fn refusal(frontend: &Frontend, external: bool) -> Option<Reason> {
+#[must_use]
+pub fn refusal(frontend: &Frontend, external: bool) -> Option<Reason> {
     let drop = if external {
         DROP_EXTERNAL
     } else {

@@ -87,7 +87,7 @@ impl<'s> Families<'s> {
             for number in numbers {
                 for endpoint in &slice.endpoints {
                     let address = endpoint.address.to_canonical();
-                    if !is_usable(address) {
+                    if !may_be_endpoint(address) {
                         continue;
                     }
                     let candidate = Candidate::new(endpoint, site);
@@ -115,8 +115,9 @@ impl<'s> Families<'s> {
     }
 }
 
-/// Endpoint addresses that the API forbids: they would lead into the node itself (CVE-2021-25737 and its kin).
-fn is_usable(address: IpAddr) -> bool {
+/// Whether an address may be an endpoint's. Those that the API forbids would lead into the node itself (CVE-2021-25737 and its kin).
+#[must_use]
+pub fn may_be_endpoint(address: IpAddr) -> bool {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),

@@ -56,14 +56,11 @@ struct Compiled {
 
 impl Place {
     fn of(snapshot: &Snapshot) -> Self {
-        let node = snapshot.own_node();
+        let node = &snapshot.node_name;
         Self {
-            node: snapshot.node_name.clone(),
-            zone: Site::of(snapshot, &snapshot.node_name).zone.to_owned(),
-            home: Home {
-                node_ports: snapshot.node_port_addresses().into_iter().collect(),
-                primary: node.map_or(Vec::new(), |node| node.primary.clone()),
-            },
+            node: node.clone(),
+            zone: Site::of(snapshot, node).zone.to_owned(),
+            home: Home::of(snapshot, node),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Every address and port at which a Service port is met.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use weir_common::abi::{
     AFFINITY, DROP_EXTERNAL, DROP_INTERNAL, FrontendKey, NODE_PORT, SourceKey, WILDCARD,
 };
@@ -11,16 +13,50 @@ use weir_common::abi::{
 use super::choice::Choice;
 use super::ranges;
 use crate::compile::{Backend, FrontendEntry};
-use crate::model::{Service, ServicePort, TrafficPolicy, fingerprint, service_port_id};
+use crate::model::{Service, ServicePort, Snapshot, TrafficPolicy, fingerprint, service_port_id};
 
 /// By what a frontend has its address, strongest claim first: who may write a Service must not take an address away from one
 /// that was given it by the cluster (as CVE-2020-8554 does by externalIPs).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Claim {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Claim {
+    /// spec.clusterIPs.
+    #[serde(rename = "ClusterIP")]
     ClusterIp,
+    /// status.loadBalancer.ingress.
     LoadBalancer,
+    /// spec.externalIPs.
+    #[serde(rename = "ExternalIP")]
     ExternalIp,
+    /// A node's address, and nodePort.
     NodePort,
+}
+
+impl Claim {
+    /// The traffic policies for clients inside the cluster and outside. A cluster IP follows internalTrafficPolicy, whoever asks. At
+    /// any other address, clients inside get what the cluster has, as if they had gone out and come in by the best node; those
+    /// outside get what externalTrafficPolicy says.
+    pub(super) const fn policies(self, service: &Service) -> (TrafficPolicy, TrafficPolicy) {
+        match self {
+            Self::ClusterIp => {
+                let policy = service.internal_traffic_policy;
+                (policy, policy)
+            }
+            Self::LoadBalancer | Self::ExternalIp | Self::NodePort => {
+                (TrafficPolicy::Cluster, service.external_traffic_policy)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::ClusterIp => "ClusterIP",
+            Self::LoadBalancer => "LoadBalancer",
+            Self::ExternalIp => "ExternalIP",
+            Self::NodePort => "NodePort",
+        })
+    }
 }
 
 /// What one Service is met at.
@@ -31,13 +67,24 @@ pub(super) struct Frontends {
     pub(super) sources: BTreeSet<SourceKey>,
 }
 
-/// Addresses of this node.
+/// Addresses of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Home {
     /// Where it has node ports.
     pub(super) node_ports: Vec<IpAddr>,
     /// Where its own packets come from.
     pub(super) primary: Vec<IpAddr>,
+}
+
+impl Home {
+    /// A node's, as far as its object and the snapshot's own devices tell.
+    pub(super) fn of(snapshot: &Snapshot, node: &str) -> Self {
+        let object = snapshot.nodes.get(node);
+        Self {
+            node_ports: snapshot.node_port_addresses(node).into_iter().collect(),
+            primary: object.map_or(Vec::new(), |object| object.primary.clone()),
+        }
+    }
 }
 
 impl Frontends {
@@ -138,19 +185,8 @@ impl<'s> Sets<'s> {
         }
     }
 
-    /// A frontend. A cluster IP follows internalTrafficPolicy, whoever asks. At any other address, clients inside the cluster
-    /// get what the cluster has, as if they had gone out and come in by the best node; those outside get what
-    /// externalTrafficPolicy says.
     fn entry(&self, claim: Claim) -> FrontendEntry {
-        let (internal, external) = match claim {
-            Claim::ClusterIp => {
-                let policy = self.service.internal_traffic_policy;
-                (policy, policy)
-            }
-            Claim::LoadBalancer | Claim::ExternalIp | Claim::NodePort => {
-                (TrafficPolicy::Cluster, self.service.external_traffic_policy)
-            }
-        };
+        let (internal, external) = claim.policies(self.service);
         // Node ports and external addresses are open to all, as with kube-proxy.
         let admission = match claim {
             Claim::LoadBalancer => self.admission,

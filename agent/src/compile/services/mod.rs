@@ -3,6 +3,7 @@
 mod choice;
 mod cidrs;
 mod compiler;
+mod exposure;
 mod frontends;
 mod health;
 mod local;
@@ -12,8 +13,11 @@ mod sctp;
 
 use std::net::IpAddr;
 
+pub use self::choice::may_be_endpoint;
 pub use self::cidrs::services_only;
 pub use self::compiler::ServiceCompiler;
+pub use self::exposure::{Client, Exposed, Exposure};
+pub use self::frontends::Claim;
 pub use self::health::{HealthCheck, health_checks};
 pub use self::local::{WithoutLocal, without_local};
 

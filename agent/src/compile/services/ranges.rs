@@ -10,7 +10,7 @@ use crate::model::Service;
 
 /// The ranges of one family that narrow anything. Without any in a family its addresses are open, as kube-proxy has it, also where
 /// there are ranges in the other; and so they are if one range is everything.
-fn of_family(service: &Service, v4: bool) -> Vec<IpNetwork> {
+pub(super) fn of_family(service: &Service, v4: bool) -> Vec<IpNetwork> {
     let ranges = service.source_ranges.iter().copied();
     let ranges: Vec<_> = ranges.filter(|range| range.is_ipv4() == v4).collect();
     if ranges.iter().any(|range| range.prefix() == 0) {
