@@ -20,8 +20,8 @@ pub(crate) mod testing;
 pub use judge::{Verdict, class_of, judge};
 pub use policies::policies;
 pub use services::{
-    Claim, Client, Exposed, Exposure, HealthCheck, ServiceCompiler, WithoutLocal, health_checks,
-    may_be_endpoint, reachable, services, services_only, without_local,
+    Claim, Client, Clients, Exposed, Exposure, HealthCheck, ServiceCompiler, WithoutLocal,
+    health_checks, may_be_endpoint, services, services_only, without_local,
 };
 pub use tables::{
     Backend, ClassId, EndpointEntry, FrontendEntry, PolicyTables, RowEntry, RowId, RuleOrigin,

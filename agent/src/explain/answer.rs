@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use crate::compile::{Claim, Clients};
 use crate::model::{Direction, ObjectName, Protocol};
 
 /// What becomes of a new connection.
@@ -19,9 +21,11 @@ pub enum Verdict {
     Partly,
     /// The Service has no endpoint that takes new connections; the client is refused at once.
     NoEndpoint,
-    /// internalTrafficPolicy is Local and the client's node has no endpoint; dropped.
+    /// The traffic policy is Local and the node that translates has no endpoint; dropped.
     NoLocalEndpoint,
-    /// The virtual address has no such port; the client is refused at once.
+    /// The load balancer's address is not for this client (loadBalancerSourceRanges); dropped.
+    SourceRange,
+    /// The cluster IP has no such port; the client is refused at once.
     NoServicePort,
     /// The address is for Services, and no Service has it; dropped.
     NoService,
@@ -46,7 +50,8 @@ impl Verdict {
             Self::Denied => "denied",
             Self::Partly => "partly allowed",
             Self::NoEndpoint => "refused: no endpoint",
-            Self::NoLocalEndpoint => "dropped: no endpoint on the client's node",
+            Self::NoLocalEndpoint => "dropped: no endpoint on the node",
+            Self::SourceRange => "dropped: the client is in no source range",
             Self::NoServicePort => "refused: no such Service port",
             Self::NoService => "dropped: no Service has that address",
         }
@@ -83,9 +88,11 @@ pub struct Explanation {
 pub struct Translation {
     /// The Service.
     pub service: ObjectName,
-    /// Its virtual address.
-    pub cluster_ip: IpAddr,
-    /// Service port.
+    /// By what it has the address.
+    pub kind: Claim,
+    /// The address that the client names.
+    pub address: IpAddr,
+    /// The port there: the Service port, or the node port.
     pub port: u16,
     /// Protocol.
     pub protocol: Protocol,
@@ -93,11 +100,17 @@ pub struct Translation {
     pub port_name: String,
     /// targetPort as written; `None` if the Service has no such port.
     pub target_port: Option<String>,
-    /// The node whose endpoints alone count (internalTrafficPolicy Local).
+    /// The node that translates.
+    pub node: String,
+    /// The clients that this is for, where it is not the same for all.
+    pub clients: Option<Clients>,
+    /// The ranges that clients must come from (loadBalancerSourceRanges); empty for any.
+    pub source_ranges: Vec<IpNetwork>,
+    /// The node whose endpoints alone count (traffic policy Local).
     pub only_node: Option<String>,
     /// All endpoints of the address's family, usable or not.
     pub endpoints: Vec<EndpointAnswer>,
-    /// Why no endpoint is usable; `None` if one is.
+    /// Why clients get to no endpoint; `None` if they do.
     pub problem: Option<String>,
     /// What is probably wrong although there are endpoints.
     pub warning: Option<String>,
@@ -135,12 +148,42 @@ pub struct Flow {
     pub destination: Place,
     /// Port at the destination, the one that policies judge.
     pub port: u16,
+    /// What the source's policies see in place of the destination: a port of another node, which translates.
+    pub hop: Option<Hop>,
+    /// What the destination's policies see in place of the source: the node that the connection came in by, where it is another than
+    /// the destination's.
+    pub seen_as: Option<Place>,
     /// Allowed or denied.
     pub verdict: Verdict,
     /// The source's policies.
     pub egress: Side,
     /// The destination's policies.
     pub ingress: Side,
+}
+
+/// A port of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hop {
+    /// The node.
+    pub place: Place,
+    /// The port.
+    pub port: u16,
+}
+
+impl Flow {
+    /// Where the source's policies see it go.
+    #[must_use]
+    pub fn egress_peer(&self) -> (&Place, u16) {
+        let hop = self.hop.as_ref();
+        hop.map_or((&self.destination, self.port), |hop| (&hop.place, hop.port))
+    }
+
+    /// Where the destination's policies see it come from.
+    #[must_use]
+    pub fn ingress_peer(&self) -> &Place {
+        self.seen_as.as_ref().unwrap_or(&self.source)
+    }
 }
 
 /// An address and who has it.

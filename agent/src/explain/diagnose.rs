@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::frontends;
 use super::world::World;
 use super::{EndpointAnswer, Explanation, Flow, Note, PlaceKind, Translation, wording};
 use crate::model::{Direction, Peer, Pod, Protocol, Service, ServicePort};
@@ -13,7 +14,7 @@ pub(super) fn no_endpoint(
     port: &ServicePort,
     translation: &Translation,
 ) -> String {
-    let v4 = translation.cluster_ip.is_ipv4();
+    let v4 = translation.address.is_ipv4();
     let family = if v4 { "IPv4" } else { "IPv6" };
     let endpoints = &translation.endpoints;
     if endpoints.iter().any(|endpoint| endpoint.port.is_some()) {
@@ -156,6 +157,12 @@ pub(super) fn notes(world: &World<'_>, explanation: &Explanation) -> Vec<Note> {
     notes.extend(virtual_blocks(world, explanation));
     for flow in &explanation.flows {
         notes.extend(host_network_subjects(world, flow));
+        notes.extend(frontends::seen(explanation, flow));
+    }
+    if explanation.translations.is_empty() {
+        for flow in &explanation.flows {
+            notes.extend(frontends::missed(world, explanation, flow));
+        }
     }
     let none_judged =
         |flow: &Flow| flow.source.kind != PlaceKind::Pod && flow.destination.kind != PlaceKind::Pod;
@@ -251,11 +258,12 @@ fn declared(pods: &[&Pod], protocol: Protocol) -> String {
     }
 }
 
-/// ipBlocks that were written for a virtual address: they never match, because policies see the endpoint behind it.
+/// ipBlocks that were written for a virtual address: they never match, because policies see the endpoint behind it. Only what goes
+/// to another node's port first is seen on its way there.
 fn virtual_blocks(world: &World<'_>, explanation: &Explanation) -> BTreeSet<Note> {
     let mut notes = BTreeSet::new();
     for translation in &explanation.translations {
-        for flow in &explanation.flows {
+        for flow in explanation.flows.iter().filter(|flow| flow.hop.is_none()) {
             for isolation in &flow.egress.isolated_by {
                 let Some(policy) = world.snapshot.policies.get(&isolation.policy) else {
                     continue;
@@ -263,7 +271,7 @@ fn virtual_blocks(world: &World<'_>, explanation: &Explanation) -> BTreeSet<Note
                 let rules = policy.rules(Direction::Egress).unwrap_or_default();
                 for peer in rules.iter().flat_map(|rule| &rule.peers) {
                     if let Peer::Block { cidr, .. } = peer
-                        && cidr.contains(translation.cluster_ip)
+                        && cidr.contains(translation.address)
                         && !cidr.contains(flow.destination.address)
                         && cidr.is_ipv4() == flow.destination.address.is_ipv4()
                     {
@@ -271,7 +279,7 @@ fn virtual_blocks(world: &World<'_>, explanation: &Explanation) -> BTreeSet<Note
                             "ipBlock {} of policy {} covers the virtual address {} of Service {}, which allows nothing: policies see the endpoint behind it",
                             wording::peer(Some(peer)),
                             policy.name,
-                            translation.cluster_ip,
+                            translation.address,
                             translation.service
                         )));
                     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::fix::{Drafts, isolating_selectors, namespace_named, one_port, peer_of};
-use super::translate::{Target, TargetKind};
+use super::target::Target;
 use super::world::{Spot, World};
 use super::{
     Explanation, Fix, Flow, Note, PlaceKind, PortName, Question, SideOutcome, Subject, Trace,
@@ -75,9 +75,9 @@ fn is_cluster_dns(service: &Service) -> bool {
 }
 
 /// Policies that bring lookups back, over UDP and over TCP (which truncated answers fall back to).
-pub(super) fn fixes(world: &World<'_>, target: &Target<'_>, explanation: &Explanation) -> Vec<Fix> {
+pub(super) fn fixes(world: &World<'_>, explanation: &Explanation) -> Vec<Fix> {
     let mut drafts = Drafts::default();
-    let selector = server_selector(world, target, explanation);
+    let selector = server_selector(world, explanation);
     for flow in &explanation.flows {
         let ports = lookup_ports(world, flow);
         if flow.egress.outcome == SideOutcome::Denied
@@ -85,8 +85,14 @@ pub(super) fn fixes(world: &World<'_>, target: &Target<'_>, explanation: &Explan
             && let Some(subject) = widest(isolating_selectors(world, &flow.egress))
         {
             let key = (source.namespace.clone(), Direction::Egress, subject);
-            let peer = peer_of(world, &source.namespace, &flow.destination, selector);
-            drafts.allow(key, peer, ports.clone());
+            let (aim, port) = flow.egress_peer();
+            let peer = peer_of(world, &source.namespace, aim, selector);
+            let ports = if flow.hop.is_some() {
+                either(port).into()
+            } else {
+                ports.clone()
+            };
+            drafts.allow(key, peer, ports);
         }
         if flow.ingress.outcome == SideOutcome::Denied
             && let Some(server) = &flow.destination.pod
@@ -108,6 +114,7 @@ pub(super) fn fixes(world: &World<'_>, target: &Target<'_>, explanation: &Explan
 /// Every pod of the source's namespace looks names up, not only the one asked about.
 fn client(world: &World<'_>, flow: &Flow, servers: &str) -> Peer {
     match (&flow.source.pod, flow.source.kind) {
+        _ if flow.seen_as.is_some() => peer_of(world, servers, flow.ingress_peer(), None),
         (Some(source), PlaceKind::Pod) if source.namespace == servers => Peer::Pods {
             namespaces: None,
             pods: Some(Selector::default()),
@@ -128,12 +135,9 @@ fn widest<'w>(selectors: impl Iterator<Item = &'w Selector>) -> Option<Selector>
 }
 
 /// The selector of the Service that was asked for or that leads to the pods asked for.
-fn server_selector<'w>(
-    world: &'w World<'_>,
-    target: &Target<'w>,
-    explanation: &Explanation,
-) -> Option<&'w Labels> {
-    if let TargetKind::Service { service, .. } = &target.kind {
+fn server_selector<'w>(world: &'w World<'_>, explanation: &Explanation) -> Option<&'w Labels> {
+    let asked = explanation.translations.first();
+    if let Some(service) = asked.and_then(|asked| world.snapshot.services.get(&asked.service)) {
         return Some(&service.selector).filter(|selector| !selector.is_empty());
     }
     let addresses: BTreeSet<_> = explanation
@@ -158,10 +162,11 @@ fn server_selector<'w>(
 fn lookup_ports(world: &World<'_>, flow: &Flow) -> BTreeSet<PolicyPort> {
     let mut numbers = server_ports(world, flow);
     numbers.insert(flow.port);
-    numbers
-        .into_iter()
-        .flat_map(|port| [one_port(Protocol::Udp, port), one_port(Protocol::Tcp, port)])
-        .collect()
+    numbers.into_iter().flat_map(either).collect()
+}
+
+fn either(port: u16) -> [PolicyPort; 2] {
+    [Protocol::Udp, Protocol::Tcp].map(|protocol| one_port(protocol, port))
 }
 
 /// Says so when the source cannot look names up either: it would fail before the connection asked about.

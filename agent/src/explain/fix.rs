@@ -105,14 +105,20 @@ fn title((namespace, direction, subject): &DraftKey, draft: &Draft) -> String {
 pub(super) fn fixes(world: &World<'_>, explanation: &Explanation) -> Vec<Fix> {
     let mut drafts = Drafts::default();
     for flow in &explanation.flows {
+        let (aim, port) = flow.egress_peer();
         let sides = [
-            (&flow.egress, &flow.source, &flow.destination),
-            (&flow.ingress, &flow.destination, &flow.source),
+            (&flow.egress, &flow.source, aim, port),
+            (
+                &flow.ingress,
+                &flow.destination,
+                flow.ingress_peer(),
+                flow.port,
+            ),
         ];
-        for (side, subject, peer) in sides {
+        for (side, subject, peer, port) in sides {
             if let Some(key) = denied_subject(world, side, subject) {
                 let peer = peer_of(world, &key.0, peer, None);
-                let ports = BTreeSet::from([one_port(explanation.protocol, flow.port)]);
+                let ports = BTreeSet::from([one_port(explanation.protocol, port)]);
                 drafts.allow(key, peer, ports);
             }
         }

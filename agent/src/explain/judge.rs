@@ -3,9 +3,8 @@
 use std::net::IpAddr;
 
 use super::miss::{self, Judged};
-use super::translate::names_port;
-use super::world::{Spot, World};
-use super::{Flow, Isolation, PlaceKind, RuleMatch, Side, SideOutcome, Verdict, wording};
+use super::world::{Spot, World, named_ports};
+use super::{Flow, Hop, Isolation, PlaceKind, RuleMatch, Side, SideOutcome, Verdict, wording};
 use crate::model::{Direction, Peer, Policy, PolicyPort, PortMatch, Protocol, Rule};
 
 /// A connection after translation.
@@ -16,12 +15,26 @@ pub(super) struct Connection<'w, 'a> {
     pub(super) port: u16,
     /// What it was addressed to, if a Service.
     pub(super) via: Option<Via>,
+    /// Who opened it, if the source is a node that sends on in its own name.
+    pub(super) client: Option<IpAddr>,
+}
+
+/// A connection with all that stands between its ends.
+pub(super) struct Path<'w, 'a> {
+    pub(super) source: &'w Spot<'a>,
+    /// See [`Flow::hop`].
+    pub(super) hop: Option<&'w Spot<'a>>,
+    /// See [`Flow::seen_as`].
+    pub(super) seen_as: Option<&'w Spot<'a>>,
+    pub(super) destination: &'w Spot<'a>,
+    pub(super) protocol: Protocol,
+    pub(super) via: Option<Via>,
 }
 
 /// The virtual side of a translated connection.
 #[derive(Clone, Copy)]
 pub(super) struct Via {
-    pub(super) cluster_ip: IpAddr,
+    pub(super) address: IpAddr,
     pub(super) port: u16,
 }
 
@@ -29,14 +42,44 @@ pub(super) struct Via {
 const NEAREST: usize = 5;
 
 /// Judges both sides: the connection needs both.
-pub(super) fn flow<'a>(world: &World<'a>, connection: &Connection<'_, 'a>) -> Flow {
-    let egress = side(world, connection, Direction::Egress);
-    let ingress = side(world, connection, Direction::Ingress);
+pub(super) fn flow<'a>(world: &World<'a>, path: &Path<'_, 'a>) -> Flow {
+    let &Path {
+        source,
+        hop,
+        seen_as,
+        destination,
+        protocol,
+        via,
+    } = path;
+    let aim = hop.unwrap_or(destination);
+    let leaving = Connection {
+        source,
+        destination: aim,
+        protocol,
+        port: aim.port,
+        via: via.filter(|_| hop.is_none()),
+        client: None,
+    };
+    let arriving = Connection {
+        source: seen_as.unwrap_or(source),
+        destination,
+        protocol,
+        port: destination.port,
+        via,
+        client: seen_as.map(|_| source.place.address),
+    };
+    let egress = side(world, &leaving, Direction::Egress);
+    let ingress = side(world, &arriving, Direction::Ingress);
     let passes = egress.outcome.passes() && ingress.outcome.passes();
     Flow {
-        source: connection.source.place.clone(),
-        destination: connection.destination.place.clone(),
-        port: connection.port,
+        source: source.place.clone(),
+        destination: destination.place.clone(),
+        port: destination.port,
+        hop: hop.map(|hop| Hop {
+            place: hop.place.clone(),
+            port: hop.port,
+        }),
+        seen_as: seen_as.map(|spot| spot.place.clone()),
         verdict: if passes {
             Verdict::Allowed
         } else {
@@ -169,7 +212,7 @@ impl Judged<'_, '_, '_> {
                 PortMatch::Range(first, last) => (*first..=*last).contains(&number),
                 PortMatch::Named(name) => destination
                     .pod
-                    .is_some_and(|pod| names_port(pod, name, protocol, number)),
+                    .is_some_and(|pod| named_ports(pod, name, protocol).any(|port| port == number)),
             }
     }
 }

@@ -69,12 +69,20 @@ impl Judged<'_, '_, '_> {
                     misses.push(format!("{address} is not in {cidr}"));
                 }
                 if let Some(via) = self.connection.via
-                    && cidr.contains(via.cluster_ip)
+                    && cidr.contains(via.address)
                     && self.peer.place == self.connection.destination.place
                 {
                     misses[0] = format!(
                         "{cidr} covers the virtual address {}, but policies see the endpoint {address} behind it",
-                        via.cluster_ip
+                        via.address
+                    );
+                }
+                if let Some(client) = self.connection.client
+                    && cidr.contains(client)
+                    && self.peer.place == self.connection.source.place
+                {
+                    misses[0] = format!(
+                        "{cidr} covers the client {client}, but the pod is on another node than the one that the connection comes in by, and sees that node's address {address}"
                     );
                 }
                 misses

@@ -8,26 +8,30 @@ mod answer;
 mod diagnose;
 mod dns;
 mod fix;
+mod frontends;
 mod judge;
 mod miss;
 mod question;
+mod target;
 #[cfg(test)]
 mod tests;
 mod translate;
+mod way;
 mod wording;
 mod world;
 
 use std::collections::BTreeSet;
 
 pub use answer::{
-    EndpointAnswer, Explanation, Fix, Flow, Isolation, NearMiss, Note, Place, PlaceKind, RuleMatch,
-    Side, SideOutcome, Translation, Verdict,
+    EndpointAnswer, Explanation, Fix, Flow, Hop, Isolation, NearMiss, Note, Place, PlaceKind,
+    RuleMatch, Side, SideOutcome, Translation, Verdict,
 };
 pub use question::{PortName, Question, QuestionError, Subject};
 
 use crate::model::{Protocol, Snapshot};
-use judge::{Connection, Via};
-use translate::Target;
+use judge::{Path, Via};
+use target::Target;
+use way::Way;
 use world::{Spot, World};
 
 /// Why a question has no answer.
@@ -103,7 +107,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
     };
     explanation.notes = diagnose::notes(&world, &explanation);
     if dns::is_lookup(&world, &target, &explanation) {
-        explanation.fixes = dns::fixes(&world, &target, &explanation);
+        explanation.fixes = dns::fixes(&world, &explanation);
     } else {
         explanation.fixes = fix::fixes(&world, &explanation);
         let hint = dns::hint(&world, &sources, &explanation);
@@ -112,7 +116,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
     Ok(explanation)
 }
 
-/// What each address and port of each Service leads to, for clients on the snapshot's node.
+/// What each address and port of each Service leads to, on the snapshot's node.
 #[must_use]
 pub fn services(snapshot: &Snapshot) -> Vec<Translation> {
     translate::all(&World::new(snapshot))
@@ -133,31 +137,55 @@ impl Trace {
             flows: Vec::new(),
         };
         for source in sources {
-            for reached in target.reach(world, source) {
-                trace.verdicts.extend(reached.verdict);
-                let via = reached.translation.as_ref().map(|translation| Via {
-                    cluster_ip: translation.cluster_ip,
-                    port: translation.port,
-                });
-                for destination in &reached.destinations {
-                    let connection = Connection {
-                        source,
-                        destination,
-                        protocol: target.protocol,
-                        port: destination.port,
-                        via,
-                    };
-                    let flow = judge::flow(world, &connection);
-                    trace.verdicts.insert(flow.verdict);
-                    trace.flows.push(flow);
-                }
-                if let Some(translation) = reached.translation
-                    && !trace.translations.contains(&translation)
-                {
-                    trace.translations.push(translation);
-                }
+            for way in target.ways(world, source) {
+                trace.follow(world, source, target.protocol, way);
             }
         }
         trace
+    }
+
+    fn follow<'a>(
+        &mut self,
+        world: &World<'a>,
+        source: &Spot<'a>,
+        protocol: Protocol,
+        way: Way<'a>,
+    ) {
+        let via = way.translation.as_ref().map(|translation| Via {
+            address: translation.address,
+            port: translation.port,
+        });
+        let judge = |destination, hop, seen_as| {
+            let path = Path {
+                source,
+                hop,
+                seen_as,
+                destination,
+                protocol,
+                via,
+            };
+            judge::flow(world, &path)
+        };
+        for destination in &way.destinations {
+            let seen_as = destination.seen_as.as_ref();
+            let flow = judge(&destination.spot, way.hop.as_ref(), seen_as);
+            self.verdicts.insert(flow.verdict);
+            self.flows.push(flow);
+        }
+        // The source's policies come before what another node does.
+        let stopped = way.hop.as_ref().filter(|_| way.verdict.is_some());
+        let stopped = stopped.map(|hop| judge(hop, None, None));
+        match stopped.filter(|flow| !flow.egress.outcome.passes()) {
+            Some(flow) => {
+                self.verdicts.insert(flow.verdict);
+                self.flows.push(flow);
+            }
+            None => self.verdicts.extend(way.verdict),
+        }
+        if let Some(translation) = way.translation
+            && !self.translations.contains(&translation)
+        {
+            self.translations.push(translation);
+        }
     }
 }

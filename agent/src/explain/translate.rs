@@ -1,301 +1,146 @@
-//! From the destination of a question to the addresses and ports that packets really go to.
+//! What a Service makes of a connection to one of its frontends.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use weir_common::reason::Reason;
+
 use super::diagnose;
-use super::world::{Spot, World, named_ports};
-use super::{EndpointAnswer, ExplainError, PortName, Question, Subject, Translation, Verdict};
-use crate::compile::reachable;
-use crate::model::{ContainerPort, Pod, Protocol, Service, ServicePort, TrafficPolicy};
+use super::target::{choices, service_ports};
+use super::world::World;
+use super::{EndpointAnswer, Translation, Verdict};
+use crate::compile::{Backend, Claim, Client, Clients, Exposed, may_be_endpoint};
+use crate::model::{Protocol, ServicePort, TrafficPolicy};
 
-/// Where a connection is addressed to.
-pub(super) struct Target<'a> {
-    pub(super) protocol: Protocol,
+/// A frontend as a client names it.
+pub(super) struct Frontend<'f, 'a> {
+    pub(super) exposed: &'f Exposed<'a>,
+    /// The node that it is on.
+    pub(super) node: &'f str,
     pub(super) port: u16,
-    pub(super) kind: TargetKind<'a>,
+    pub(super) protocol: Protocol,
 }
 
-pub(super) enum TargetKind<'a> {
-    /// Virtual addresses; `port` is `None` if the Service has no such port.
-    Service {
-        service: &'a Service,
-        addresses: Vec<IpAddr>,
-        port: Option<&'a ServicePort>,
-    },
-    /// Real addresses.
-    Spots(Vec<Spot<'a>>),
-    /// An address of a ServiceCIDR that no Service has.
-    Nobody(IpAddr),
-}
-
-/// What one source address gets to at one destination address.
-pub(super) struct Reached<'a> {
-    /// A verdict that the Service gives by itself.
-    pub(super) verdict: Option<Verdict>,
-    pub(super) destinations: Vec<Spot<'a>>,
-    pub(super) translation: Option<Translation>,
-}
-
-impl<'a> Target<'a> {
-    pub(super) fn find(world: &World<'a>, question: &Question) -> Result<Self, ExplainError> {
-        match &question.destination {
-            Subject::Service(name) => {
-                let service = world.service(name)?;
-                Self::service(service, service.cluster_ips.clone(), question)
-            }
-            Subject::Pod(name) => {
-                let pod = world.pod(name)?;
-                Self::pod(pod, world.pod_spots(name)?, question)
-            }
-            Subject::Address(address) => {
-                if let Some(service) = world.virtual_ip(*address) {
-                    return Self::service(service, vec![*address], question);
-                }
-                let spot = world.spot(*address);
-                if world.is_nobodys(*address) {
-                    let kind = TargetKind::Nobody(*address);
-                    return Ok(Self {
-                        kind,
-                        ..Self::declared(&[], vec![spot], question)?
-                    });
-                }
-                match spot.pod {
-                    Some(pod) => Self::pod(pod, vec![spot], question),
-                    None => Self::declared(&[], vec![spot], question),
-                }
-            }
-        }
-    }
-
-    fn service(
-        service: &'a Service,
-        addresses: Vec<IpAddr>,
-        question: &Question,
-    ) -> Result<Self, ExplainError> {
-        let of_protocol =
-            |port: &&ServicePort| question.protocol.is_none_or(|p| p == port.protocol);
-        let mut ports: Vec<&ServicePort> = service
-            .ports
-            .iter()
-            .filter(of_protocol)
-            .filter(|port| match &question.port {
-                None => true,
-                Some(PortName::Number(number)) => port.port == *number,
-                Some(PortName::Name(name)) => port.name == *name,
-            })
-            .collect();
-        if ports.len() > 1 && question.protocol.is_none() {
-            ports.retain(|port| port.protocol == Protocol::Tcp);
-        }
-        let kind = |port| TargetKind::Service {
-            service,
-            addresses,
-            port,
-        };
-        let default = question.protocol.unwrap_or(Protocol::Tcp);
-        match (&ports[..], &question.port) {
-            ([port], _) => Ok(Self {
-                protocol: port.protocol,
-                port: port.port,
-                kind: kind(Some(port)),
-            }),
-            (_, Some(PortName::Number(number))) => Ok(Self {
-                protocol: default,
-                port: *number,
-                kind: kind(None),
-            }),
-            (_, Some(PortName::Name(name))) => Err(ExplainError::PortUnknown {
-                destination: question.destination.to_string(),
-                port: name.clone(),
-                protocol: default,
-                choices: choices(service_ports(service)),
-            }),
-            (_, None) => Err(ExplainError::PortNeeded {
-                destination: question.destination.to_string(),
-                choices: choices(service_ports(service)),
-            }),
-        }
-    }
-
-    fn pod(pod: &'a Pod, spots: Vec<Spot<'a>>, question: &Question) -> Result<Self, ExplainError> {
-        Self::declared(&pod.ports, spots, question)
-    }
-
-    /// A port of a real address, of whose ports these are declared.
-    fn declared(
-        ports: &[ContainerPort],
-        spots: Vec<Spot<'a>>,
-        question: &Question,
-    ) -> Result<Self, ExplainError> {
-        let default = question.protocol.unwrap_or(Protocol::Tcp);
-        let destination = || question.destination.to_string();
-        let declared = || choices(ports.iter().map(|p| (p.name.as_str(), p.port, p.protocol)));
-        let matching: BTreeSet<(Protocol, u16)> = ports
-            .iter()
-            .filter(|port| question.protocol.is_none_or(|p| p == port.protocol))
-            .filter(|port| match &question.port {
-                Some(PortName::Name(name)) => port.name == *name,
-                Some(PortName::Number(_)) => false,
-                None => true,
-            })
-            .map(|port| (port.protocol, port.port))
-            .collect();
-        let of_default = matching.iter().filter(|(protocol, _)| *protocol == default);
-        let (protocol, port) = match (&question.port, matching.len()) {
-            (Some(PortName::Number(number)), _) => (default, *number),
-            (Some(PortName::Name(name)), 0) => {
-                return Err(ExplainError::PortUnknown {
-                    destination: destination(),
-                    port: name.clone(),
-                    protocol: default,
-                    choices: declared(),
-                });
-            }
-            (_, 1) => *matching.first().expect("one"),
-            _ => match of_default.collect::<Vec<_>>()[..] {
-                [one] => *one,
-                _ => {
-                    return Err(ExplainError::PortNeeded {
-                        destination: destination(),
-                        choices: declared(),
-                    });
-                }
-            },
-        };
-        let spots = spots.into_iter().map(|spot| spot.at(port)).collect();
-        Ok(Self {
-            protocol,
-            port,
-            kind: TargetKind::Spots(spots),
-        })
-    }
-
-    /// Where a connection from this address ends up, for each destination address of its family.
-    pub(super) fn reach(&self, world: &World<'a>, source: &Spot<'a>) -> Vec<Reached<'a>> {
-        let alike = |address: IpAddr| address.is_ipv4() == source.place.address.is_ipv4();
-        match &self.kind {
-            TargetKind::Spots(spots) => spots
-                .iter()
-                .filter(|spot| alike(spot.place.address))
-                .map(|spot| Reached {
-                    verdict: None,
-                    destinations: vec![spot.clone()],
-                    translation: None,
-                })
-                .collect(),
-            TargetKind::Nobody(address) if alike(*address) => vec![Reached {
-                verdict: Some(Verdict::NoService),
-                destinations: Vec::new(),
-                translation: None,
-            }],
-            TargetKind::Nobody(_) => Vec::new(),
-            TargetKind::Service {
-                service,
-                addresses,
-                port,
-            } => addresses
-                .iter()
-                .filter(|address| alike(**address))
-                .map(|&address| {
-                    let node = source.place.node.as_deref();
-                    let node = node.unwrap_or(&world.snapshot.node_name);
-                    match port {
-                        Some(port) => Self::translated(world, service, port, address, node),
-                        None => self.no_port(service, address),
-                    }
-                })
-                .collect(),
-        }
-    }
-
-    fn no_port(&self, service: &Service, cluster_ip: IpAddr) -> Reached<'a> {
-        let ports = choices(service_ports(service));
-        Reached {
-            verdict: Some(Verdict::NoServicePort),
-            destinations: Vec::new(),
-            translation: Some(Translation {
-                service: service.name.clone(),
-                cluster_ip,
-                port: self.port,
-                protocol: self.protocol,
-                port_name: String::new(),
-                target_port: None,
-                only_node: None,
-                endpoints: Vec::new(),
-                problem: Some(format!(
-                    "the Service has no {} port {}{ports}",
-                    self.protocol, self.port
-                )),
-                warning: None,
-            }),
-        }
-    }
-
-    fn translated(
-        world: &World<'a>,
-        service: &'a Service,
-        port: &ServicePort,
-        cluster_ip: IpAddr,
-        node: &str,
-    ) -> Reached<'a> {
-        let mut translation = translate(world, service, port, cluster_ip, node);
-        let destinations: Vec<_> = translation
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.excluded.is_none())
-            .filter_map(|endpoint| {
-                let mut spot = world.spot(endpoint.address);
-                if spot.place.pod.is_none() {
-                    spot.place.pod.clone_from(&endpoint.pod);
-                }
-                endpoint.port.map(|port| spot.at(port))
-            })
-            .collect();
-        let mut verdict = None;
-        if destinations.is_empty() {
-            let elsewhere = translation.only_node.is_some()
-                && translation
-                    .endpoints
-                    .iter()
-                    .any(|e| e.port.is_some() && (e.ready || e.serving && e.terminating));
-            verdict = Some(if elsewhere {
-                Verdict::NoLocalEndpoint
-            } else {
-                Verdict::NoEndpoint
-            });
-            translation.problem = Some(if elsewhere {
-                format!(
-                    "internalTrafficPolicy is Local and node {node} has no endpoint that takes connections"
-                )
-            } else {
-                diagnose::no_endpoint(world, service, port, &translation)
-            });
-        }
-        Reached {
-            verdict,
-            destinations,
-            translation: Some(translation),
-        }
-    }
-}
-
-/// The endpoints of a Service port in the family of one of its addresses, for clients on `node`.
-///
-/// Ready endpoints take connections; if there is none, those that still serve while terminating do (KEP-1669).
-fn translate(
+/// What a client gets; and the verdict, if it gets nowhere.
+pub(super) fn for_client(
     world: &World<'_>,
-    service: &Service,
-    port: &ServicePort,
-    cluster_ip: IpAddr,
-    node: &str,
-) -> Translation {
-    let local = service.internal_traffic_policy == TrafficPolicy::Local;
-    let mut endpoints = Vec::new();
-    for slice in world.snapshot.slices.values() {
-        if slice.service != service.name {
-            continue;
+    frontend: &Frontend<'_, '_>,
+    client: Client,
+) -> (Option<Verdict>, Translation) {
+    let exposed = frontend.exposed;
+    let mut translation = translate(world, frontend, client.side());
+    let found = exposed
+        .admit(client)
+        .and_then(|()| exposed.backends(client.side()));
+    let verdict = found.err().map(|reason| match reason {
+        Reason::SourceRange => Verdict::SourceRange,
+        Reason::NoServicePort => Verdict::NoServicePort,
+        Reason::NoLocalEndpoint => Verdict::NoLocalEndpoint,
+        _ => Verdict::NoEndpoint,
+    });
+    if verdict == Some(Verdict::SourceRange) {
+        translation.problem = Some(not_admitted(world, frontend, client));
+    }
+    (verdict, translation)
+}
+
+fn not_admitted(world: &World<'_>, frontend: &Frontend<'_, '_>, client: Client) -> String {
+    let who = match client {
+        Client::Pod(address) | Client::Outside(address) => address.to_string(),
+        Client::Node => {
+            let v4 = frontend.exposed.address.is_ipv4();
+            let own = world.node_spot(frontend.node, v4);
+            let own = own.map(|own| format!(" {}", own.place.address));
+            format!(
+                "the address{} of node {}",
+                own.unwrap_or_default(),
+                frontend.node
+            )
         }
+    };
+    let ranges: Vec<_> = frontend
+        .exposed
+        .ranges
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    format!(
+        "none of loadBalancerSourceRanges ({}) holds {who}: dropped, reason {}",
+        ranges.join(", "),
+        Reason::SourceRange.name()
+    )
+}
+
+/// What clients on one side of the node get, if they are let in.
+fn translate(world: &World<'_>, frontend: &Frontend<'_, '_>, clients: Clients) -> Translation {
+    let &Frontend {
+        exposed,
+        node,
+        port: number,
+        protocol,
+    } = frontend;
+    let policy = exposed.policy(clients);
+    let alike = exposed.policy(Clients::Inside) == exposed.policy(Clients::Outside);
+    let mut translation = Translation {
+        service: exposed.service.name.clone(),
+        kind: exposed.claim,
+        address: exposed.address,
+        port: number,
+        protocol,
+        port_name: String::new(),
+        target_port: None,
+        node: node.to_owned(),
+        clients: (!alike).then_some(clients),
+        source_ranges: exposed.ranges.clone(),
+        only_node: None,
+        endpoints: Vec::new(),
+        problem: None,
+        warning: None,
+    };
+    let Some(port) = exposed.port else {
+        let ports = choices(service_ports(exposed.service));
+        translation.problem = Some(format!(
+            "the Service has no {protocol} port {number}{ports}"
+        ));
+        return translation;
+    };
+    let policy_name = match exposed.claim {
+        Claim::ClusterIp => "internalTrafficPolicy",
+        Claim::LoadBalancer | Claim::ExternalIp | Claim::NodePort => "externalTrafficPolicy",
+    };
+    let local = (policy == TrafficPolicy::Local).then_some(policy_name);
+    let found = exposed.backends(clients);
+    translation.port_name.clone_from(&port.name);
+    translation.target_port = Some(port.target_port.clone());
+    translation.only_node = local.map(|_| node.to_owned());
+    translation.endpoints = endpoints(world, frontend, port, local, found.unwrap_or_default());
+    translation.problem = match (found, local) {
+        (Ok(_), _) => None,
+        (Err(Reason::NoLocalEndpoint), Some(policy)) => Some(format!(
+            "{policy} is Local and node {node} has no endpoint that takes connections"
+        )),
+        (Err(_), _) => Some(diagnose::no_endpoint(
+            world,
+            exposed.service,
+            port,
+            &translation,
+        )),
+    };
+    translation.warning = diagnose::wrong_target_port(world, &translation);
+    translation
+}
+
+/// All endpoints of the address's family; those that are not in the set with the reason. `local` is the policy that is Local.
+fn endpoints(
+    world: &World<'_>,
+    frontend: &Frontend<'_, '_>,
+    port: &ServicePort,
+    local: Option<&str>,
+    set: &[Backend],
+) -> Vec<EndpointAnswer> {
+    let &Frontend { exposed, node, .. } = frontend;
+    let mut endpoints = Vec::new();
+    for slice in world.exposure.slices(&exposed.service.name) {
         let mut numbers: Vec<_> = slice
             .ports
             .iter()
@@ -305,134 +150,96 @@ fn translate(
         if numbers.is_empty() {
             numbers.push(None);
         }
+        let missing = format!(
+            "EndpointSlice {} has no {} port named {:?}",
+            slice.name.name, port.protocol, port.name
+        );
         for endpoint in &slice.endpoints {
-            if endpoint.address.is_ipv4() != cluster_ip.is_ipv4() {
+            let address = endpoint.address.to_canonical();
+            if address.is_ipv4() != exposed.address.is_ipv4() {
                 continue;
             }
-            let elsewhere = local && endpoint.node.as_deref() != Some(node);
             endpoints.extend(numbers.iter().map(|&number| EndpointAnswer {
-                address: endpoint.address,
+                address,
                 port: number,
                 pod: endpoint.pod.clone(),
                 node: endpoint.node.clone(),
                 ready: endpoint.ready,
                 serving: endpoint.serving,
                 terminating: endpoint.terminating,
-                excluded: if number.is_none() {
-                    Some(format!(
-                        "EndpointSlice {} has no {} port named {:?}",
-                        slice.name.name, port.protocol, port.name
-                    ))
-                } else if is_node_internal(endpoint.address) {
-                    Some("loopback and link-local addresses are no endpoints".to_owned())
-                } else if elsewhere {
-                    Some(format!("not on node {node} (internalTrafficPolicy Local)"))
-                } else {
-                    None
-                },
+                excluded: number.is_none().then(|| missing.clone()),
             }));
         }
     }
-    choose(&mut endpoints);
-    let near = reachable(world.snapshot, service, port, cluster_ip, node);
-    for endpoint in endpoints.iter_mut().filter(|e| e.excluded.is_none()) {
-        if !endpoint
-            .port
-            .is_some_and(|port| near.contains(&(endpoint.address, port)))
-        {
-            endpoint.excluded = Some(format!("its hints mean it for others than node {node}"));
-        }
-    }
-    let mut translation = Translation {
-        service: service.name.clone(),
-        cluster_ip,
-        port: port.port,
-        protocol: port.protocol,
-        port_name: port.name.clone(),
-        target_port: Some(port.target_port.clone()),
-        only_node: local.then(|| node.to_owned()),
-        endpoints,
-        problem: None,
-        warning: None,
-    };
-    translation.warning = diagnose::wrong_target_port(world, &translation);
-    translation
-}
-
-/// Excludes those of the eligible endpoints that get no connections.
-fn choose(endpoints: &mut [EndpointAnswer]) {
     // Of several entries for one address and port the running pod's counts, before the terminating one whose address it got.
     endpoints.sort_by_key(|e| {
-        let rank = (e.excluded.is_some(), e.terminating, !e.ready, !e.serving);
+        let elsewhere = e.node.as_deref() != Some(node);
+        let rank = (e.terminating, !e.ready, !e.serving, elsewhere);
         (e.address, e.port, rank)
     });
-    let mut taken = BTreeSet::new();
-    for endpoint in &mut *endpoints {
-        if endpoint.excluded.is_none() && !taken.insert((endpoint.address, endpoint.port)) {
-            endpoint.excluded = Some("the same address and port is listed above".to_owned());
-        }
+    let set: BTreeSet<(IpAddr, u16)> = set.iter().map(|it| (it.address, it.port)).collect();
+    let mut listed = BTreeSet::new();
+    for endpoint in &mut endpoints {
+        let Some(port) = endpoint.port else {
+            continue;
+        };
+        let place = (endpoint.address, port);
+        endpoint.excluded = if !may_be_endpoint(endpoint.address) {
+            Some("loopback and link-local addresses are no endpoints".to_owned())
+        } else if !listed.insert(place) {
+            Some("the same address and port is listed above".to_owned())
+        } else if set.contains(&place) {
+            None
+        } else {
+            Some(why_not(endpoint, node, local))
+        };
     }
-    let any_ready = endpoints.iter().any(|e| e.excluded.is_none() && e.ready);
-    for endpoint in endpoints.iter_mut().filter(|e| e.excluded.is_none()) {
-        let usable = endpoint.ready || !any_ready && endpoint.serving && endpoint.terminating;
-        if !usable {
-            let why = if endpoint.terminating {
-                "terminating"
-            } else {
-                "not ready"
-            };
-            endpoint.excluded = Some(why.to_owned());
+    endpoints
+}
+
+/// Why an endpoint is not in the set of a node.
+fn why_not(endpoint: &EndpointAnswer, node: &str, local: Option<&str>) -> String {
+    match local {
+        Some(policy) if endpoint.node.as_deref() != Some(node) => {
+            format!("not on node {node} ({policy} Local)")
         }
+        _ if endpoint.ready => format!("its hints mean it for others than node {node}"),
+        _ if endpoint.terminating => "terminating".to_owned(),
+        _ => "not ready".to_owned(),
     }
 }
 
-/// Addresses that would lead into the node itself; the API forbids them (CVE-2021-25737).
-fn is_node_internal(address: IpAddr) -> bool {
-    let link_local = match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    link_local || address.is_loopback() || address.is_unspecified()
-}
-
-/// Every address and port of every Service for clients on the snapshot's node.
+/// Every frontend of every Service on the snapshot's node, one by one for clients inside and outside where they get different endpoints.
 pub(super) fn all(world: &World<'_>) -> Vec<Translation> {
+    let node = &world.snapshot.node_name;
     let mut translations = Vec::new();
     for service in world.snapshot.services.values() {
-        for port in &service.ports {
-            for &address in &service.cluster_ips {
-                let node = &world.snapshot.node_name;
-                let reached = Target::translated(world, service, port, address, node);
-                translations.extend(reached.translation);
+        let mut frontends = world.exposure.of(node, service);
+        frontends.sort_by_key(|(exposed, _)| (exposed.claim, exposed.address, exposed.number));
+        for (exposed, other) in &frontends {
+            let Some(port) = exposed.port else {
+                continue;
+            };
+            let frontend = Frontend {
+                exposed,
+                node,
+                port: exposed.number,
+                protocol: port.protocol,
+            };
+            for clients in [Clients::Inside, Clients::Outside] {
+                let mut translation = translate(world, &frontend, clients);
+                if let Some(other) = other {
+                    translation.endpoints.clear();
+                    translation.problem =
+                        Some(format!("Service {other} has that address and port"));
+                }
+                let alike = translation.clients.is_none();
+                translations.push(translation);
+                if alike {
+                    break;
+                }
             }
         }
     }
     translations
-}
-
-fn service_ports(service: &Service) -> impl Iterator<Item = (&str, u16, Protocol)> {
-    service
-        .ports
-        .iter()
-        .map(|port| (port.name.as_str(), port.port, port.protocol))
-}
-
-/// `; there is 80/TCP (http), 443/TCP (https)`, or nothing.
-fn choices<'p>(ports: impl Iterator<Item = (&'p str, u16, Protocol)>) -> String {
-    let ports: Vec<_> = ports
-        .map(|(name, port, protocol)| match name {
-            "" => format!("{port}/{protocol}"),
-            _ => format!("{port}/{protocol} ({name})"),
-        })
-        .collect();
-    if ports.is_empty() {
-        String::new()
-    } else {
-        format!("; there is {}", ports.join(", "))
-    }
-}
-
-/// Whether a pod has a port of this name with this number.
-pub(super) fn names_port(pod: &Pod, name: &str, protocol: Protocol, port: u16) -> bool {
-    named_ports(pod, name, protocol).any(|number| number == port)
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{ExplainError, Place, PlaceKind, Subject};
-use crate::compile::services_only;
+use crate::compile::Exposure;
 use crate::model::{Labels, ObjectName, Pod, Policy, Protocol, Service, Snapshot};
 
 /// An address with its owner.
@@ -29,7 +29,8 @@ pub(super) struct World<'a> {
     pub(super) snapshot: &'a Snapshot,
     owners: BTreeMap<IpAddr, &'a Arc<Pod>>,
     nodes: BTreeMap<IpAddr, &'a str>,
-    virtual_ips: BTreeMap<IpAddr, &'a Service>,
+    /// Where Services are met.
+    pub(super) exposure: Exposure<'a>,
 }
 
 impl<'a> World<'a> {
@@ -43,18 +44,11 @@ impl<'a> World<'a> {
         for node in snapshot.nodes.values() {
             nodes.extend(node.addresses.iter().map(|&ip| (ip, node.name.as_str())));
         }
-        let mut virtual_ips: BTreeMap<IpAddr, &Service> = BTreeMap::new();
-        for service in snapshot.services.values() {
-            for &ip in &service.cluster_ips {
-                // Of two Services that claim one address, the smaller name keeps it, as in the tables.
-                virtual_ips.entry(ip).or_insert(service);
-            }
-        }
         Self {
             snapshot,
             owners: snapshot.address_owners(),
             nodes,
-            virtual_ips,
+            exposure: Exposure::new(snapshot),
         }
     }
 
@@ -114,16 +108,32 @@ impl<'a> World<'a> {
             .collect()
     }
 
-    /// Whether an address is for Services, and neither Weir nor another proxy serves one there.
-    pub(super) fn is_nobodys(&self, address: IpAddr) -> bool {
-        self.virtual_ip(address).is_none() && services_only(self.snapshot, address)
+    /// The name of the node that has an address.
+    pub(super) fn node_of(&self, address: IpAddr) -> Option<&'a str> {
+        self.nodes.get(&address).copied()
+    }
+
+    /// The name of the node that a source is on.
+    pub(super) fn home_of(&self, spot: &Spot<'a>) -> Option<&'a str> {
+        match spot.pod {
+            Some(pod) => Some(&pod.node),
+            None => self.node_of(spot.place.address),
+        }
+    }
+
+    /// A node as who sends on what came in by it: at its own address of the family, if that is known. A tunnel may have another.
+    pub(super) fn node_spot(&self, node: &str, v4: bool) -> Option<Spot<'a>> {
+        let node = self.snapshot.nodes.get(node)?;
+        let mut addresses = node.primary.iter().chain(&node.addresses);
+        let address = addresses.find(|address| address.is_ipv4() == v4)?;
+        Some(self.spot(*address))
     }
 
     /// Every address that the source of a question stands for. A Service stands for the pods behind it.
     pub(super) fn sources(&self, subject: &Subject) -> Result<Vec<Spot<'a>>, ExplainError> {
         match subject {
             Subject::Pod(name) => self.pod_spots(name),
-            Subject::Address(address) => match self.virtual_ip(*address) {
+            Subject::Address(address) => match self.with_cluster_ip(*address) {
                 Some(service) => Err(ExplainError::Unusable(format!(
                     "{address} is the virtual address of Service {}: no connection comes from it; ask for one of its pods",
                     service.name
@@ -187,8 +197,9 @@ impl<'a> World<'a> {
             })
     }
 
-    pub(super) fn virtual_ip(&self, address: IpAddr) -> Option<&'a Service> {
-        self.virtual_ips.get(&address).copied()
+    fn with_cluster_ip(&self, address: IpAddr) -> Option<&'a Service> {
+        let mut services = self.exposure.naming(address);
+        services.find(|service| service.cluster_ips.contains(&address))
     }
 
     /// The live pods that a Service selects; none if it has no selector.

@@ -157,16 +157,17 @@ impl Cluster {
         Ok(dump["tables"].take())
     }
 
-    /// The pods that new connections to port 80 of a Service go to, by both families and protocols alike.
+    /// The pods that new connections to a Service's cluster IPs go to, by both families and protocols alike.
     pub(crate) fn backends(&self, home: &Home, namespace: &str, name: &str) -> Result<Backends> {
         let list = self.ask(home, &["service", "list", "-n", namespace])?;
         let rows = list["items"].as_array().context("a list has items")?;
         let mut all = Backends::new();
-        for row in rows.iter().filter(|row| row["service"]["name"] == name) {
+        let rows = rows.iter().filter(|row| row["kind"] == "ClusterIP");
+        for row in rows.filter(|row| row["service"]["name"] == name) {
             let endpoints = row["endpoints"].as_array().into_iter().flatten();
             let used = endpoints.filter(|endpoint| endpoint["excluded"].is_null());
             let pods = used.filter_map(|endpoint| endpoint["pod"]["name"].as_str());
-            let frontend = format!("{}:{}/{}", row["clusterIp"], row["port"], row["protocol"]);
+            let frontend = format!("{}:{}/{}", row["address"], row["port"], row["protocol"]);
             all.insert(frontend, pods.map(str::to_owned).collect());
         }
         Ok(all)

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use anstyle::{AnsiColor, Style};
 
-use super::table::{table, yes};
+use super::table::{cell, table, yes};
+use crate::compile::{Claim, Clients};
 use crate::explain::{
     Explanation, Flow, Note, Place, PlaceKind, Side, SideOutcome, Translation, Verdict,
 };
@@ -72,7 +73,7 @@ pub fn fixes(answer: &Explanation) -> String {
 }
 
 fn service(text: &mut String, translation: &Translation) {
-    let frontend = SocketAddr::new(translation.cluster_ip, translation.port);
+    let frontend = SocketAddr::new(translation.address, translation.port);
     let _ = write!(
         text,
         "Service {} at {frontend}/{}",
@@ -83,6 +84,25 @@ fn service(text: &mut String, translation: &Translation) {
             let _ = writeln!(text, " leads to targetPort {target}");
         }
         None => text.push('\n'),
+    }
+    if translation.kind != Claim::ClusterIp || translation.clients.is_some() {
+        let clients = match translation.clients {
+            None => "",
+            Some(Clients::Inside) => ", for clients inside the cluster",
+            Some(Clients::Outside) => ", for clients outside",
+        };
+        let _ = writeln!(
+            text,
+            "  {} of node {}{clients}",
+            translation.kind, translation.node
+        );
+    }
+    if !translation.source_ranges.is_empty() {
+        let ranges = cell(&translation.source_ranges);
+        let _ = writeln!(
+            text,
+            "  Only clients from {ranges} are let in (loadBalancerSourceRanges)"
+        );
     }
     if let Some(problem) = &translation.problem {
         let _ = writeln!(text, "  Problem: {problem}");
@@ -129,6 +149,7 @@ fn groups(flows: &[Flow]) -> Vec<(&Flow, usize)> {
     for flow in flows {
         let alike = groups.iter_mut().find(|(first, _)| {
             first.source.address == flow.source.address
+                && (&first.hop, &first.seen_as) == (&flow.hop, &flow.seen_as)
                 && same_side(&first.egress, &flow.egress)
                 && same_side(&first.ingress, &flow.ingress)
         });
@@ -145,15 +166,21 @@ fn flow(text: &mut String, flow: &Flow, alike: usize, protocol: Protocol) {
         1 => String::new(),
         _ => format!(" (and {} more alike)", alike - 1),
     };
+    let by = flow.hop.as_ref().map_or_else(String::new, |hop| {
+        format!("{} port {} -> ", place(&hop.place), hop.port)
+    });
     let _ = writeln!(
         text,
-        "{} -> {}, {protocol} {}: {}{more}",
+        "{} -> {by}{}, {protocol} {}: {}{more}",
         place(&flow.source),
         place(&flow.destination),
         flow.port,
         flow.verdict.words()
     );
     side(text, &flow.egress, &flow.source);
+    if let Some(node) = &flow.seen_as {
+        let _ = writeln!(text, "  {:<9}as {}", "arrives", place(node));
+    }
     side(text, &flow.ingress, &flow.destination);
 }
 

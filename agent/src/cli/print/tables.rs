@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::Version;
 use super::table::{cell, table, yes};
 use crate::admin::{FlowRow, MapDump, PodRow, PolicyRow, Sockets, Status};
+use crate::compile::Clients;
 use crate::explain::Translation;
 
 /// `weir service list`.
@@ -14,7 +15,9 @@ pub fn services(rows: &[Translation]) -> String {
     let header = [
         "NAMESPACE",
         "NAME",
+        "KIND",
         "FRONTEND",
+        "CLIENTS",
         "TARGET",
         "READY",
         "BACKENDS",
@@ -29,11 +32,20 @@ pub fn services(rows: &[Translation]) -> String {
         vec![
             row.service.namespace.clone(),
             row.service.name.clone(),
+            row.kind.to_string(),
             format!(
                 "{}/{}",
-                SocketAddr::new(row.cluster_ip, row.port),
+                SocketAddr::new(row.address, row.port),
                 row.protocol
             ),
+            match (row.clients, &row.source_ranges[..]) {
+                (None, []) => "all".to_owned(),
+                (None, ranges) => cell(ranges),
+                (Some(Clients::Inside), []) => "inside".to_owned(),
+                (Some(Clients::Outside), []) => "outside".to_owned(),
+                (Some(Clients::Inside), ranges) => format!("inside, of {}", cell(ranges)),
+                (Some(Clients::Outside), ranges) => format!("outside, of {}", cell(ranges)),
+            },
             row.target_port.clone().unwrap_or_default(),
             format!("{}/{}", used.clone().count(), row.endpoints.len()),
             cell(backends),

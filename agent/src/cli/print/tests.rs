@@ -88,8 +88,12 @@ spec:
 "#;
 
 fn shop() -> Snapshot {
+    load(SHOP)
+}
+
+fn load(manifests: &str) -> Snapshot {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("shop.yaml"), SHOP).unwrap();
+    std::fs::write(directory.path().join("shop.yaml"), manifests).unwrap();
     let loaded = manifests::load(directory.path()).unwrap();
     assert_eq!(loaded.rejections, [""; 0]);
     let mut state = State::new("n1");
@@ -145,6 +149,45 @@ fn an_allowance() {
 fn a_service_that_leads_nowhere() {
     let answer = ask(&shop(), "shop/front", "shop/svc/slip");
     insta::assert_snapshot!(explanation(&answer, false));
+}
+
+/// `back` at a load balancer's addresses, of which one sends to nodes itself (ipMode Proxy), and at node port 30080.
+fn exposed(external_policy: &str) -> Snapshot {
+    let shop = SHOP.replace(
+        "{clusterIP: 10.96.0.1,",
+        &format!("{{type: LoadBalancer, externalTrafficPolicy: {external_policy}, loadBalancerSourceRanges: [10.0.0.0/24], clusterIP: 10.96.0.1,"),
+    );
+    let shop = shop.replace("[{port: 80, targetPort: 8080}]}\n---\napiVersion: discovery", "[{port: 80, targetPort: 8080, nodePort: 30080}]}\nstatus: {loadBalancer: {ingress: [{ip: 192.0.2.1}, {ip: 192.0.2.2, ipMode: Proxy}]}}\n---\napiVersion: discovery");
+    load(&(shop + NODE_2))
+}
+
+/// Another node, without endpoints.
+const NODE_2: &str = "
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n2}
+status: {addresses: [{type: InternalIP, address: 192.168.0.2}]}
+";
+
+#[test]
+fn connections_to_all_kinds_of_frontends() {
+    let answers = [
+        ("Local", "203.0.113.7", "192.0.2.1:80"),
+        ("Local", "203.0.113.7", "192.168.0.2:30080"),
+        ("Local", "kube-system/dns", "192.0.2.2:80"),
+        ("Cluster", "203.0.113.7", "192.168.0.2:30080"),
+        ("Cluster", "kube-system/dns", "192.168.0.2:30080"),
+    ]
+    .map(|(policy, source, destination)| {
+        explanation(&ask(&exposed(policy), source, destination), false)
+    });
+    insta::assert_snapshot!(answers.join("\n"));
+}
+
+#[test]
+fn a_list_of_all_kinds_of_frontends() {
+    insta::assert_snapshot!(services(&translations(&exposed("Local"))));
 }
 
 #[test]

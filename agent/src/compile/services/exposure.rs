@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
 use weir_common::abi::{Frontend, FrontendKey, NODE_OUTSIDE, SOURCE_RANGES, WILDCARD};
 use weir_common::logic::refusal;
 use weir_common::reason::Reason;
@@ -29,9 +30,24 @@ pub enum Client {
     Outside(IpAddr),
 }
 
+/// The sides of a node on which clients may be, by which a frontend has a set of backends each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clients {
+    /// Pods of the node, and the node itself.
+    Inside,
+    /// Those who come in by one of its devices.
+    Outside,
+}
+
 impl Client {
-    const fn is_outside(self) -> bool {
-        matches!(self, Self::Outside(_))
+    /// The side that it is on.
+    #[must_use]
+    pub const fn side(self) -> Clients {
+        match self {
+            Self::Node | Self::Pod(_) => Clients::Inside,
+            Self::Outside(_) => Clients::Outside,
+        }
     }
 }
 
@@ -77,25 +93,35 @@ impl<'s> Exposed<'s> {
         }
     }
 
-    /// The traffic policy for a client.
+    /// The traffic policy for clients on a side.
     #[must_use]
-    pub const fn policy(&self, client: Client) -> TrafficPolicy {
+    pub const fn policy(&self, clients: Clients) -> TrafficPolicy {
         let (internal, external) = self.claim.policies(self.service);
-        if client.is_outside() {
-            external
-        } else {
-            internal
+        match clients {
+            Clients::Inside => internal,
+            Clients::Outside => external,
         }
     }
 
-    /// The backends among which one is chosen for a client.
+    /// Whether a client is let in.
     ///
     /// # Errors
-    /// Why the client gets none.
-    pub fn backends(&self, client: Client) -> Result<&[Backend], Reason> {
-        if !self.admits(client) {
-            return Err(Reason::SourceRange);
-        }
+    /// `SourceRange` if not.
+    pub fn admit(&self, client: Client) -> Result<(), Reason> {
+        let admitted = match client {
+            Client::Node => self.entry.flags & NODE_OUTSIDE == 0,
+            Client::Pod(address) | Client::Outside(address) => {
+                self.ranges.is_empty() || self.ranges.iter().any(|range| range.contains(address))
+            }
+        };
+        admitted.then_some(()).ok_or(Reason::SourceRange)
+    }
+
+    /// The backends among which one is chosen for clients on a side, if they are let in.
+    ///
+    /// # Errors
+    /// Why they get none.
+    pub fn backends(&self, clients: Clients) -> Result<&[Backend], Reason> {
         let FrontendEntry {
             flags,
             internal,
@@ -108,19 +134,13 @@ impl<'s> Exposed<'s> {
             external_count: external.len() as u32,
             ..Frontend::default()
         };
-        match refusal(&counted, client.is_outside()) {
+        let (outside, set) = match clients {
+            Clients::Inside => (false, internal),
+            Clients::Outside => (true, external),
+        };
+        match refusal(&counted, outside) {
             Some(reason) => Err(reason),
-            None if client.is_outside() => Ok(external),
-            None => Ok(internal),
-        }
-    }
-
-    fn admits(&self, client: Client) -> bool {
-        match client {
-            Client::Node => self.entry.flags & NODE_OUTSIDE == 0,
-            Client::Pod(address) | Client::Outside(address) => {
-                self.ranges.is_empty() || self.ranges.iter().any(|range| range.contains(address))
-            }
+            None => Ok(set),
         }
     }
 }
@@ -214,6 +234,12 @@ impl<'s> Exposure<'s> {
             .collect()
     }
 
+    /// The slices of a Service.
+    #[must_use]
+    pub fn slices(&self, service: &ObjectName) -> &[&'s EndpointSlice] {
+        self.slices.get(service).map_or(&[], Vec::as_slice)
+    }
+
     /// Services that name an address as their cluster IP, load balancer's or external address.
     pub fn naming(&self, address: IpAddr) -> impl Iterator<Item = &'s Service> {
         self.named(self.by_address.get(&address.to_canonical()))
@@ -252,9 +278,8 @@ impl<'s> Exposure<'s> {
     }
 
     fn part(&self, node: &str, home: &Home, service: &Service) -> Part {
-        let slices = self.slices.get(&service.name);
         let site = Site::of(self.snapshot, node);
-        Part::new(service, slices.map_or(&[], Vec::as_slice), site, home)
+        Part::new(service, self.slices(&service.name), site, home)
     }
 }
 

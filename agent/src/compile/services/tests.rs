@@ -3,8 +3,11 @@ use proptest::prelude::*;
 use super::super::testing::{NODE, ip, snapshots};
 use super::*;
 use crate::compile::Backend;
-use crate::model::{Endpoint, Node, ObjectName, fingerprint, service_port_id};
-use crate::model::{Protocol, SlicePort};
+use crate::model::{
+    Endpoint, EndpointSlice, Node, ObjectName, Protocol, Service, ServicePort, SlicePort,
+    TrafficPolicy, fingerprint, service_port_id,
+};
+use std::net::IpAddr;
 use std::sync::Arc;
 use weir_common::abi::{
     BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_UNREADY, DROP_EXTERNAL, DROP_INTERNAL, FrontendKey,

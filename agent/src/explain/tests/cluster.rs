@@ -76,6 +76,7 @@ impl Cluster {
         let node = Node {
             name: name.to_owned(),
             addresses: ips(addresses),
+            primary: ips(addresses),
             ..Node::default()
         };
         self.0.nodes.insert(name.to_owned(), Arc::new(node));

@@ -1,5 +1,6 @@
 mod cluster;
 mod dns;
+mod frontends;
 mod policy;
 mod question;
 mod service;

@@ -104,7 +104,8 @@ fn get(snapshot: &Snapshot, node: &str, at: (&str, u16), client: Client) -> Resu
     let exposed = exposure
         .find(node, ip(at.0), at.1, Protocol::Tcp)
         .expect("a frontend");
-    let backends = exposed.backends(client)?;
+    exposed.admit(client)?;
+    let backends = exposed.backends(client.side())?;
     let hosts = backends.iter().map(|backend| backend.address.to_string());
     Ok(hosts.collect::<Vec<_>>().join(" "))
 }
