@@ -48,6 +48,17 @@ fn everywhere(fixture: &Fixture, end: u8) -> Vec<[SocketAddr; 2]> {
     .to_vec()
 }
 
+/// A client as `weir explain` has it.
+fn end(fixture: &Fixture, client: &str, like: IpAddr) -> String {
+    match client {
+        "node1" => {
+            let node = fixture.cluster.topology().node("node1").addresses();
+            node.like(like).to_string()
+        }
+        pod => format!("default/{pod}"),
+    }
+}
+
 /// Who answers `count` connections.
 fn answers(
     fixture: &Fixture,
@@ -82,6 +93,8 @@ fn services_are_met_at_all_of_their_addresses() -> Result<()> {
                 }
                 for to in to {
                     ensure_answers(&fixture, client, to, &["near", "far"])?;
+                    let words = format!("Service default/open at {to}/TCP");
+                    fixture.ensure_explained(&end(&fixture, client, to.ip()), to, true, &words)?;
                 }
             }
         }
@@ -163,6 +176,12 @@ fn load_balancers_ask_where_clients_come_from() -> Result<()> {
             for client in [inside, outside, "other"] {
                 for to in [external, node_port] {
                     fixture.ensure_reaches(client, Tcp, to, &["near", "far"])?;
+                }
+                for to in balancer {
+                    let allowed = client == inside;
+                    let words = if allowed { "" } else { "reason source_range" };
+                    let client = end(&fixture, client, to.ip());
+                    fixture.ensure_explained(&client, to, allowed, words)?;
                 }
             }
             fixture.ensure_reaches(inside, Tcp, balancer, &["near", "far"])?;

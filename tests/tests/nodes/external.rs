@@ -163,6 +163,29 @@ fn clients_outside_reach_services_at_all_their_addresses() -> Result<()> {
         fixture.ensure_silence("outside", Protocol::Tcp, at(&fixture, "node2", LOCAL))?;
         fixture.ensure_silence("outside", Protocol::Udp, at(&fixture, "node2", LOCAL))?;
         refusals_come_at_once(&fixture)?;
+        for (to, allowed, words) in [
+            (
+                virtual_addresses(LOAD_BALANCER),
+                true,
+                "LoadBalancer of node node1",
+            ),
+            (
+                virtual_addresses(EXTERNAL),
+                true,
+                "ExternalIP of node node1",
+            ),
+            (at(&fixture, "node1", LOCAL), true, "for clients outside"),
+            (
+                at(&fixture, "node2", LOCAL),
+                false,
+                "no endpoint on the node",
+            ),
+            (at(&fixture, "node1", EMPTY), false, "no endpoint"),
+        ] {
+            for to in to {
+                fixture.ensure_explained(&client(to.ip()).to_string(), to, allowed, words)?;
+            }
+        }
         for to in at(&fixture, "node1", BOTH) {
             let seen = connections(&fixture.place("outside"), to, 40);
             ensure!(
@@ -279,15 +302,21 @@ fn policy_at_the_backend_judges_who_is_outside() -> Result<()> {
             fixture.apply("only.yaml", &only_from(source))?;
             let outcome = ask(&fixture, near, Protocol::Tcp);
             ensure!(outcome.identity() == Some("near"), "{source}: {outcome:?}");
+            fixture.ensure_explained(&source.to_string(), near, true, "allowed")?;
             // Nobody is the node but the node.
             fixture.apply("only.yaml", &only_from(other))?;
             fixture.ensure_silence("outside", Protocol::Tcp, [near, near])?;
+            fixture.ensure_explained(&source.to_string(), near, false, "default/only")?;
             // A pod of another node sees the node that sent the packet there.
             let far = SocketAddr::new(to, FAR);
             let there = node1_there(&fixture, variant, source);
             fixture.apply("only.yaml", &only_from(there))?;
             let outcome = ask(&fixture, far, Protocol::Tcp);
             ensure!(outcome.identity() == Some("far"), "{there}: {outcome:?}");
+            if !variant.overlay {
+                let words = "arrives  as node node1";
+                fixture.ensure_explained(&source.to_string(), far, true, words)?;
+            }
         }
         Ok(())
     })

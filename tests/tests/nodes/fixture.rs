@@ -271,6 +271,24 @@ impl Fixture {
         Ok(())
     }
 
+    /// Fails unless `weir explain` on node1 says that a connection is allowed, or not, and says `words`.
+    pub(crate) fn ensure_explained(
+        &self,
+        source: &str,
+        to: SocketAddr,
+        allowed: bool,
+        words: &str,
+    ) -> Result<()> {
+        let answer = self
+            .cluster
+            .ask("node1", &["explain", source, &to.to_string()])?;
+        ensure!(
+            answer.code == Some(i32::from(!allowed)) && answer.stdout.contains(words),
+            "{source} -> {to}, allowed {allowed}, {words}: {answer:?}"
+        );
+        Ok(())
+    }
+
     /// Fails unless `client` gets nothing at all from any of the addresses. Asks them at once: silence takes its time.
     pub(crate) fn ensure_silence(
         &self,
