@@ -13,6 +13,7 @@ use super::choice::Site;
 use super::frontends::{Claim, Home};
 use super::part::Part;
 use super::ranges;
+use super::sctp::is_untranslatable;
 use crate::compile::{Backend, FrontendEntry};
 use crate::model::{
     EndpointSlice, ObjectName, Protocol, Service, ServicePort, Snapshot, TrafficPolicy,
@@ -68,6 +69,8 @@ pub struct Exposed<'s> {
     pub entry: FrontendEntry,
     /// Ranges that clients must come from; empty if nobody asks where they do.
     pub ranges: Vec<IpNetwork>,
+    /// Whether packets to endpoints at other port numbers are dropped: SCTP's checksum covers the ports.
+    pub keeps_port: bool,
 }
 
 impl<'s> Exposed<'s> {
@@ -86,6 +89,7 @@ impl<'s> Exposed<'s> {
             service,
             port,
             address,
+            keeps_port: is_untranslatable(&key, &entry),
             number: key.port,
             claim,
             entry,
@@ -226,9 +230,13 @@ impl<'s> Exposure<'s> {
         let ports = ports.filter(|(_, (_, entry))| entry.flags & WILDCARD == 0);
         ports
             .map(|(key, (claim, entry))| {
-                let holder = self.holder(node, &home, key);
-                let holder = holder.map(|holder| &holder.service.name);
-                let other = holder.filter(|name| **name != service.name);
+                let other = if self.candidates(&home, key).len() > 1 {
+                    let holder = self.holder(node, &home, key);
+                    let name = holder.map(|holder| &holder.service.name);
+                    name.filter(|name| **name != service.name)
+                } else {
+                    None
+                };
                 (Exposed::new(service, key, claim, entry), other)
             })
             .collect()
@@ -264,17 +272,22 @@ impl<'s> Exposure<'s> {
 
     /// Who has a frontend: of several the strongest claim, and of those of one kind the Service with the smallest name.
     fn holder(&self, node: &str, home: &Home, key: FrontendKey) -> Option<Exposed<'s>> {
-        let address = IpAddr::from(key.address);
-        let mut candidates: Vec<_> = self.naming(address).collect();
-        if home.node_ports.contains(&address) {
-            candidates.extend(self.with_node_port(key.port));
-        }
-        let claims = candidates.into_iter().filter_map(|service| {
+        let candidates = self.candidates(home, key).into_values();
+        let claims = candidates.filter_map(|service| {
             let mut part = self.part(node, home, service);
             let (claim, entry) = part.frontends.remove(&key)?;
             Some(Exposed::new(service, key, claim, entry))
         });
         claims.min_by_key(|exposed| (exposed.claim, &exposed.service.name))
+    }
+
+    /// Those that may claim a frontend.
+    fn candidates(&self, home: &Home, key: FrontendKey) -> BTreeMap<&'s ObjectName, &'s Service> {
+        let address = IpAddr::from(key.address);
+        let has_node_ports = home.node_ports.contains(&address);
+        let by_port = has_node_ports.then(|| self.with_node_port(key.port));
+        let candidates = self.naming(address).chain(by_port.into_iter().flatten());
+        candidates.map(|service| (&service.name, service)).collect()
     }
 
     fn part(&self, node: &str, home: &Home, service: &Service) -> Part {
