@@ -100,8 +100,7 @@ fn rule_name(table: &LinkTable, ifindex: u32) -> Option<DeviceName> {
             name: bridge.name.clone(),
             prefix: false,
         },
-        // veth1a2b3c4d: the rest is a number or a part of a hash.
-        None => match link.name.trim_end_matches(|c: char| c.is_ascii_hexdigit()) {
+        None => match stem(&link.name) {
             "" => DeviceName {
                 name: link.name.clone(),
                 prefix: false,
@@ -112,4 +111,33 @@ fn rule_name(table: &LinkTable, ifindex: u32) -> Option<DeviceName> {
             },
         },
     })
+}
+
+/// What the names of a CNI plugin's devices begin with: behind it is a number or a part of a hash (veth1a2b3c4d). Some stems end in what
+/// could be a digit of that.
+fn stem(name: &str) -> &str {
+    const ENDING_IN_DIGITS: [&str; 2] = ["gke", "lxc"];
+    let mut known = ENDING_IN_DIGITS.into_iter();
+    known
+        .find(|stem| name.starts_with(stem))
+        .unwrap_or_else(|| name.trim_end_matches(|c: char| c.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_of_a_plugin_share_what_their_names_begin_with() {
+        for (name, expected) in [
+            ("veth1a2b3c4d", "veth"),
+            ("cali0123abc", "cali"),
+            ("gke12ab", "gke"),
+            ("lxc0c1d", "lxc"),
+            ("eni7", "eni"),
+            ("tap0", "tap"),
+        ] {
+            assert_eq!(stem(name), expected, "{name}");
+        }
+    }
 }

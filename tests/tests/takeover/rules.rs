@@ -151,7 +151,7 @@ fn what_the_kernel_refuses_changes_nothing() -> Result<()> {
 #[test]
 fn forwarding_is_accepted_for_pods_and_taken_back() -> Result<()> {
     let drop = "table ip filter { chain FORWARD { type filter hook forward priority filter; policy drop; } }
-        table inet firewall { chain forward { type filter hook forward priority 10; policy drop; ct state established accept; } }";
+        table inet firewall { chain forward { type filter hook forward priority 10; policy drop; ct state established accept; ip daddr 169.254.169.254 drop; } }";
     let Some(node) = node(&[drop])? else {
         return Ok(());
     };
@@ -179,6 +179,14 @@ fn forwarding_is_accepted_for_pods_and_taken_back() -> Result<()> {
             "{commented} in {with}"
         );
     }
+    // What an operator drops stays dropped.
+    let (_, behind) = with
+        .split_once("169.254.169.254 drop")
+        .context("the rule")?;
+    ensure!(
+        behind.matches(takeover::FORWARD_COMMENT).count() == 4,
+        "{with}"
+    );
     let again = carry_out(&node, &wanted)?;
     ensure!(again.accepting.is_empty() && rules(&node)? == with);
     let place: &Place = node.as_ref();

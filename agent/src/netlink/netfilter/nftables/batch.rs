@@ -99,7 +99,8 @@ impl Batch {
         let what = format!("add a rule to chain {chain} of table {table}");
         self.push(
             message::NEW_RULE,
-            libc::NLM_F_CREATE,
+            // Behind the others: what somebody drops on purpose stays dropped.
+            libc::NLM_F_CREATE | libc::NLM_F_APPEND,
             table,
             attributes,
             what,
