@@ -1,7 +1,9 @@
 //! Benchmarks: numbers for people, as tables in Markdown. None of them is a test.
 
+mod changes;
 mod datapath;
 mod services;
+mod table;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -21,6 +23,8 @@ enum What {
     Datapath(datapath::Args),
     /// Packets per second that a node forwards from outside to another node, through its network stack and past it
     Forward(datapath::forward::Args),
+    /// What a change of an endpoint costs in the agent, however many Services there are
+    Changes(changes::Args),
     /// Connections, changes, memory and start on real clusters, side by side with kube-proxy
     Services(services::Args),
     /// Be the first process of a node
@@ -35,6 +39,7 @@ fn main() -> Result<()> {
     match Args::parse().what {
         What::Datapath(args) => datapath::run(&args),
         What::Forward(args) => datapath::forward::run(&args),
+        What::Changes(args) => changes::run(&args),
         What::Services(args) => services::run(&args),
         What::Init { file } => Init::begin(&file).map(|never| match never {}),
     }

@@ -7,17 +7,16 @@ mod population;
 mod rate;
 mod start;
 mod subject;
-mod table;
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use weir_tests::lab::{self, Proxy};
 
+use crate::table::{millis, table};
 use population::Population;
 use rate::{Rates, Style};
 use subject::Subject;
-use table::{millis, table};
 
 /// What `weir-bench services` takes.
 #[derive(clap::Args)]

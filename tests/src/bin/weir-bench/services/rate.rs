@@ -9,7 +9,7 @@ use weir_tests::netns::Place;
 
 use super::echo::{LAST, NEXT};
 use super::subject::{Spot, Subject};
-use super::table::median;
+use crate::table::median;
 
 /// The longest that one exchange may take.
 const PATIENCE: Duration = Duration::from_secs(5);

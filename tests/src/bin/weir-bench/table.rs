@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Prints a table.
-pub(super) fn table(head: &[&str], rows: &[Vec<String>]) {
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) {
     println!("| {} |", head.join(" | "));
     println!("|{}", "---|".repeat(head.len()));
     for row in rows {
@@ -12,7 +12,7 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) {
 }
 
 /// A time in milliseconds, with as many digits as it deserves.
-pub(super) fn millis(time: Duration) -> String {
+pub(crate) fn millis(time: Duration) -> String {
     let millis = time.as_secs_f64() * 1e3;
     if millis < 10.0 {
         format!("{millis:.1} ms")
@@ -22,7 +22,7 @@ pub(super) fn millis(time: Duration) -> String {
 }
 
 /// The middle one; 0 of none.
-pub(super) fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
