@@ -120,7 +120,12 @@ pub(super) fn controller_manager(kubeconfig: &Path, pki: &Pki, nodes: Nodes) -> 
             // Tests wait for what it does.
             "--endpointslice-updates-batch-period=0s".to_owned(),
         ]),
-        Nodes::Real => args.push("--use-service-account-credentials=true".to_owned()),
+        Nodes::Real => args.extend([
+            "--use-service-account-credentials=true".to_owned(),
+            // Others lose their lease when the API server goes away, and begin anew. This one remembers, and would say
+            // that all nodes had been silent.
+            "--node-monitor-grace-period=1h".to_owned(),
+        ]),
     }
     args
 }
