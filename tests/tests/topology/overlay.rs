@@ -141,11 +141,18 @@ fn what_strict_nodes_drop_is_counted() -> Result<()> {
         let outcome = Probe::udp(to).from(SocketAddr::new(from, 0)).run(a);
         ensure!(outcome == Outcome::Timeout, "{from}: {outcome:?}");
     }
+    let seen = drops()?;
     let expected = Drops {
         invalid: 1,
         reverse_path: 1,
         martian: 3,
+        martians: seen.martians.clone(),
     };
-    ensure!(drops()? == expected, "{:?}", drops()?);
+    ensure!(seen == expected, "{seen:?}");
+    ensure!(seen.martians.len() == 3, "{seen:?}");
+    for from in &forged[1..] {
+        let told = |it: &String| it.contains(&format!("\"{from}\""));
+        ensure!(seen.martians.iter().any(told), "{from}: {seen:?}");
+    }
     Ok(())
 }
