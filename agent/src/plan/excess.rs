@@ -4,11 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use imbl::OrdMap;
 
-use weir_common::abi::BACKEND_ACTIVE;
-
 use super::sizes::{limit, slots};
 use super::step::Table;
-use crate::compile::{FrontendEntry, ServiceTables};
+use crate::compile::{FrontendEntry, ServiceCompiler, ServiceTables};
 use crate::model::ObjectName;
 
 /// A Service that is left out.
@@ -21,14 +19,22 @@ pub struct Refused {
 }
 
 /// Takes whole Services out, those with most entries first, until every map can hold the rest. What is taken out is not served
-/// at all: half a Service would be worse.
-pub fn refuse_excess(services: &mut ServiceTables) -> Vec<Refused> {
+/// at all: half a Service would be worse. `compiler` is the one that the tables come from, and says whose each backend is.
+pub fn refuse_excess(services: &mut ServiceTables, compiler: &ServiceCompiler) -> Vec<Refused> {
     let mut refused = Vec::new();
+    let mut names = BTreeSet::new();
     while !fits(services) {
-        let Some(largest) = largest(services) else {
+        let Some(largest) = largest(services, compiler, &names) else {
             break;
         };
+        names.insert(largest.service.clone());
         remove(services, &largest.service);
+        for fingerprint in compiler.backends_of(&largest.service) {
+            match compiler.backend_without(fingerprint, &names) {
+                Some(state) => services.backends.insert(fingerprint, state),
+                None => services.backends.remove(&fingerprint),
+            };
+        }
         refused.push(largest);
     }
     refused
@@ -43,8 +49,12 @@ fn fits(services: &ServiceTables) -> bool {
 }
 
 /// Of several of one size the one whose name comes last.
-fn largest(services: &ServiceTables) -> Option<Refused> {
-    let mut entries: BTreeMap<&ObjectName, usize> = BTreeMap::new();
+fn largest(
+    services: &ServiceTables,
+    compiler: &ServiceCompiler,
+    refused: &BTreeSet<ObjectName>,
+) -> Option<Refused> {
+    let mut entries: BTreeMap<&ObjectName, usize> = compiler.backends().collect();
     for entry in services.frontends.values() {
         *entries.entry(&entry.origin).or_default() +=
             1 + entry.internal.len() + entry.external.len();
@@ -52,7 +62,10 @@ fn largest(services: &ServiceTables) -> Option<Refused> {
     for service in services.sources.values() {
         *entries.entry(service).or_default() += 1;
     }
-    let largest = entries.into_iter().max_by_key(|(_, entries)| *entries);
+    let largest = entries
+        .into_iter()
+        .filter(|(service, _)| !refused.contains(service))
+        .max_by_key(|(_, entries)| *entries);
     largest.map(|(service, entries)| Refused {
         service: service.clone(),
         entries,
@@ -64,16 +77,6 @@ fn remove(services: &mut ServiceTables, name: &ObjectName) {
     keep(&mut services.sources, |_, service| service != name);
     let backends = |entry: &FrontendEntry| entry.internal.len() + entry.external.len();
     services.slots = services.frontends.values().map(backends).sum();
-    let led_to: BTreeSet<u32> = services
-        .frontends
-        .values()
-        .flat_map(|entry| entry.internal.iter().chain(&*entry.external))
-        .map(|backend| backend.fingerprint)
-        .collect();
-    // What drains belongs to whom it may.
-    keep(&mut services.backends, |fingerprint, state| {
-        state.state != BACKEND_ACTIVE || led_to.contains(fingerprint)
-    });
 }
 
 fn keep<K: Ord + Clone, V: Clone>(
@@ -89,65 +92,89 @@ fn keep<K: Ord + Clone, V: Clone>(
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
-    use weir_common::abi::FrontendKey;
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
 
     use super::*;
-    use crate::compile::Backend;
-    use weir_common::abi::BackendState;
+    use crate::model::{
+        Endpoint, EndpointSlice, Protocol, Service, ServicePort, SlicePort, Snapshot,
+    };
 
-    fn add(services: &mut ServiceTables, name: &str, ports: u16, backends: u32) {
-        for port in 0..ports {
-            let set: Vec<Backend> = (0..backends)
-                .map(|number| Backend {
-                    address: [10, 0, 0, 1].into(),
-                    port,
-                    fingerprint: services.backends.len() as u32 + number,
+    fn add(snapshot: &mut Snapshot, name: &str, ports: u16, endpoints: u32, ready: bool) {
+        let address = |last: u32| Ipv4Addr::from(0x0a00_0000 + last).into();
+        let service = Service {
+            name: ObjectName::new("shop", name),
+            cluster_ips: vec![[10, 96, 0, name.len() as u8].into()],
+            ports: (0..ports)
+                .map(|port| ServicePort {
+                    name: port.to_string(),
+                    port: port + 1,
+                    ..ServicePort::default()
                 })
-                .collect();
-            let active = set.iter().map(|one| {
-                let state = BackendState {
-                    fingerprint: one.fingerprint,
-                    state: BACKEND_ACTIVE,
-                    ..BackendState::default()
-                };
-                (one.fingerprint, state)
-            });
-            services.backends.extend(active);
-            let key = FrontendKey {
-                address: IpAddr::from([10, 96, 0, name.len() as u8]).into(),
-                port,
-                protocol: 6,
-                reserved: 0,
-            };
-            let entry = FrontendEntry {
-                origin: ObjectName::new("shop", name),
-                port_name: String::new(),
-                service: 1,
-                flags: 0,
-                affinity_seconds: 0,
-                internal: set.into(),
-                external: [].into(),
-            };
-            services.slots += entry.internal.len();
-            services.frontends.insert(key, entry);
-        }
+                .collect(),
+            ..Service::default()
+        };
+        let slice = EndpointSlice {
+            name: service.name.clone(),
+            service: service.name.clone(),
+            endpoints: (0..endpoints)
+                .map(|last| Endpoint {
+                    ready,
+                    serving: ready,
+                    ..Endpoint::new(address(last))
+                })
+                .collect(),
+            ports: (0..ports)
+                .map(|port| SlicePort {
+                    name: port.to_string(),
+                    protocol: Protocol::Tcp,
+                    port: 8080,
+                })
+                .collect(),
+            trigger: None,
+        };
+        let name = service.name.clone();
+        snapshot.services.insert(name.clone(), Arc::new(service));
+        snapshot.slices.insert(name, Arc::new(slice));
+    }
+
+    /// A Service with more backends than there is room for is refused, and a small one stays as it is.
+    fn refuses(ready: bool) {
+        let mut snapshot = Snapshot::default();
+        add(&mut snapshot, "web", 2, 10, true);
+        let mut compiler = ServiceCompiler::default();
+        let mut services = compiler.compile(&snapshot).clone();
+        let small = services.clone();
+        assert_eq!(refuse_excess(&mut services, &compiler), []);
+        assert_eq!(services, small);
+
+        let (ports, endpoints) = (60, 9_000);
+        add(&mut snapshot, "giant", ports, endpoints, ready);
+        let mut services = compiler.compile(&snapshot).clone();
+        // Some of so many have one fingerprint.
+        let backends = services.backends.len() - small.backends.len();
+        let refused = refuse_excess(&mut services, &compiler);
+        assert!(services == small, "others are as they were");
+        let led_to = if ready {
+            ports as usize * endpoints as usize
+        } else {
+            0
+        };
+        let giant = Refused {
+            service: ObjectName::new("shop", "giant"),
+            // A frontend stands for all other ports; each has a set for clients inside and one for those outside the cluster.
+            entries: 1 + ports as usize + 2 * led_to + backends,
+        };
+        assert_eq!(refused, [giant]);
     }
 
     #[test]
     fn the_largest_go_until_the_rest_fits() {
-        let mut services = ServiceTables::default();
-        add(&mut services, "web", 2, 10);
-        let small = services.clone();
-        assert_eq!(refuse_excess(&mut services), []);
-        assert_eq!(services, small);
+        refuses(true);
+    }
 
-        add(&mut services, "giant", 20_000, 30);
-        let refused = refuse_excess(&mut services);
-        assert!(services == small, "others are as they were");
-        let names: Vec<_> = refused.iter().map(|one| one.service.to_string()).collect();
-        assert_eq!(names, ["shop/giant"]);
-        assert_eq!(refused[0].entries, 20_000 * 31);
+    #[test]
+    fn what_nothing_leads_to_makes_a_service_large_too() {
+        refuses(false);
     }
 }

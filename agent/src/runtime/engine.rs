@@ -300,7 +300,7 @@ impl Engine {
         let snapshot = self.state.snapshot();
         if change.services {
             self.tables.services = self.services.compile(snapshot).clone();
-            let refused = refuse_excess(&mut self.tables.services);
+            let refused = refuse_excess(&mut self.tables.services, &self.services);
             let sctp = self.services.untranslatable();
             let refused = refused.iter().map(|it| (&it.service, too_large(it)));
             let sctp = sctp

@@ -46,12 +46,11 @@ struct Place {
     home: Home,
 }
 
-/// A Service's part, and what it has in the tables.
+/// A Service's part.
 #[derive(Debug)]
 struct Compiled {
     number: u32,
     part: Part,
-    backends: BTreeMap<u32, BackendState>,
 }
 
 impl Place {
@@ -96,6 +95,32 @@ impl ServiceCompiler {
     #[must_use]
     pub fn untranslatable(&self) -> &BTreeMap<ObjectName, Vec<String>> {
         &self.untranslatable
+    }
+
+    /// How many backends each Service has, whether anything leads to them or not.
+    pub fn backends(&self) -> impl Iterator<Item = (&ObjectName, usize)> {
+        let parts = self.parts.iter();
+        parts.map(|(name, compiled)| (name, compiled.part.fingerprints().len()))
+    }
+
+    /// Fingerprints of a Service's backends, whether anything leads to them or not.
+    pub fn backends_of(&self, name: &ObjectName) -> impl Iterator<Item = u32> {
+        let compiled = self.parts.get(name).into_iter();
+        compiled.flat_map(|compiled| compiled.part.fingerprints())
+    }
+
+    /// What becomes of a backend if some Services are left out.
+    #[must_use]
+    pub fn backend_without(
+        &self,
+        fingerprint: u32,
+        left_out: &BTreeSet<ObjectName>,
+    ) -> Option<BackendState> {
+        let left_out: BTreeSet<u32> = left_out
+            .iter()
+            .filter_map(|name| Some(self.parts.get(name)?.number))
+            .collect();
+        self.most_alive(fingerprint, |number| !left_out.contains(&number))
     }
 
     /// Notes the objects of a snapshot; the Services that something about is different.
@@ -169,37 +194,31 @@ impl ServiceCompiler {
         Some(former)
     }
 
-    /// Compiles a Service and enters its claims; if it is gone, so are its backends.
+    /// Compiles a Service and enters its claims; backends that it has no more are gone.
     fn enter(
         &mut self,
         name: &ObjectName,
         former: Option<Compiled>,
         keys: &mut BTreeSet<FrontendKey>,
     ) {
-        let (number, backends) = former.map_or_else(
+        let (number, former) = former.map_or_else(
             || {
                 self.last_number += 1;
-                (self.last_number, BTreeMap::new())
+                (self.last_number, Part::default())
             },
-            |former| (former.number, former.backends),
+            |former| (former.number, former.part),
         );
-        let Some(service) = self.services.get(name) else {
-            for fingerprint in backends.into_keys() {
-                self.stakes.remove(&(fingerprint, number));
-                self.decide(fingerprint);
-            }
+        let part = self.part(name);
+        for fingerprint in former
+            .fingerprints()
+            .filter(|it| !part.as_ref().is_some_and(|part| part.lists(*it)))
+        {
+            self.stakes.remove(&(fingerprint, number));
+            self.decide(fingerprint);
+        }
+        let Some(part) = part else {
             return;
         };
-        let slices = self.slices_of.get(name).into_iter().flatten();
-        let slices: Vec<&EndpointSlice> = slices
-            .filter_map(|slice| self.slices.get(slice))
-            .map(AsRef::as_ref)
-            .collect();
-        let site = Site {
-            node: &self.place.node,
-            zone: &self.place.zone,
-        };
-        let part = Part::new(service, &slices, site, &self.place.home);
         for (key, (claim, _)) in &part.frontends {
             self.claims.insert((*key, *claim, name.clone()));
             keys.insert(*key);
@@ -212,12 +231,22 @@ impl ServiceCompiler {
         if !untranslatable.is_empty() {
             self.untranslatable.insert(name.clone(), untranslatable);
         }
-        let compiled = Compiled {
-            number,
-            part,
-            backends,
+        self.parts.insert(name.clone(), Compiled { number, part });
+    }
+
+    /// Compiles a Service, if there is one.
+    fn part(&self, name: &ObjectName) -> Option<Part> {
+        let service = self.services.get(name)?;
+        let slices = self.slices_of.get(name).into_iter().flatten();
+        let slices: Vec<&EndpointSlice> = slices
+            .filter_map(|slice| self.slices.get(slice))
+            .map(AsRef::as_ref)
+            .collect();
+        let site = Site {
+            node: &self.place.node,
+            zone: &self.place.zone,
         };
-        self.parts.insert(name.clone(), compiled);
+        Some(Part::new(service, &slices, site, &self.place.home))
     }
 
     /// Gives a frontend to the strongest claim; whose backends hang on that is added to `restated`.
@@ -244,37 +273,21 @@ impl ServiceCompiler {
 
     /// Says anew what is to become of a Service's backends.
     fn restate(&mut self, name: &ObjectName) {
-        let Some(compiled) = self.parts.get_mut(name) else {
+        let Some(Compiled { number, part }) = self.parts.get(name) else {
             return;
         };
         let frontends = &self.tables.frontends;
         let holds = |key: &FrontendKey| frontends.get(key).is_some_and(|it| it.origin == *name);
-        let new = compiled.part.backends(holds);
-        let old = std::mem::replace(&mut compiled.backends, new.clone());
-        let number = compiled.number;
-        for &fingerprint in old.keys().filter(|it| !new.contains_key(it)) {
-            self.stakes.remove(&(fingerprint, number));
-            self.decide(fingerprint);
-        }
-        for (fingerprint, state) in new {
+        let number = *number;
+        for (fingerprint, state) in part.backends(holds) {
             if self.stakes.insert((fingerprint, number), state) != Some(state) {
                 self.decide(fingerprint);
             }
         }
     }
 
-    /// The most alive wins, also between two backends that have one fingerprint.
     fn decide(&mut self, fingerprint: u32) {
-        let stakes = self
-            .stakes
-            .range((fingerprint, 0)..=(fingerprint, u32::MAX));
-        let state = stakes
-            .map(|(_, state)| *state)
-            .reduce(|one, other| BackendState {
-                state: one.state.max(other.state),
-                sets: one.sets | other.sets,
-                ..one
-            });
+        let state = self.most_alive(fingerprint, |_| true);
         let held = self.tables.backends.get(&fingerprint);
         if held == state.as_ref() {
             return;
@@ -283,6 +296,21 @@ impl ServiceCompiler {
             Some(state) => self.tables.backends.insert(fingerprint, state),
             None => self.tables.backends.remove(&fingerprint),
         };
+    }
+
+    /// What Services of these numbers make of a backend: the most alive wins, also between two backends that have one fingerprint.
+    fn most_alive(&self, fingerprint: u32, counts: impl Fn(u32) -> bool) -> Option<BackendState> {
+        let stakes = self
+            .stakes
+            .range((fingerprint, 0)..=(fingerprint, u32::MAX));
+        stakes
+            .filter(|((_, number), _)| counts(*number))
+            .map(|(_, state)| *state)
+            .reduce(|one, other| BackendState {
+                state: one.state.max(other.state),
+                sets: one.sets | other.sets,
+                ..one
+            })
     }
 }
 

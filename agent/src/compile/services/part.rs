@@ -50,6 +50,16 @@ impl Part {
         }
     }
 
+    /// Fingerprints of all listed endpoints.
+    pub(super) fn fingerprints(&self) -> impl ExactSizeIterator<Item = u32> {
+        self.listed.keys().copied()
+    }
+
+    /// Whether an endpoint with this fingerprint is listed.
+    pub(super) fn lists(&self, fingerprint: u32) -> bool {
+        self.listed.contains_key(&fingerprint)
+    }
+
     /// The state of each of its backends: those that the frontends which it holds lead to are active.
     pub(super) fn backends(
         &self,

@@ -94,7 +94,7 @@ impl Agent {
             services: self.compiler.compile(self.state.snapshot()).clone(),
             ..Tables::default()
         };
-        refuse_excess(&mut tables.services);
+        refuse_excess(&mut tables.services, &self.compiler);
         let plan = self.planner.plan(&tables).context("plan")?;
         anyhow::ensure!(!plan.is_empty(), "a change changed nothing");
         Ok(())

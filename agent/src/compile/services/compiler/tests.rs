@@ -104,17 +104,20 @@ fn of_two_backends_with_one_fingerprint_the_active_one_counts() {
 
     let mut compiler = ServiceCompiler::default();
     let mut snapshot = Snapshot::default();
-    let mut state = |snapshot: &Snapshot| {
+    let state = |compiler: &mut ServiceCompiler, snapshot: &Snapshot| {
         let tables = compiler.compile(snapshot);
         tables.backends.get(&common).map(|held| held.state)
     };
     add(&mut snapshot, "one", 1, *one, true);
     add(&mut snapshot, "other", 2, other, false);
-    assert_eq!(state(&snapshot), Some(BACKEND_ACTIVE));
+    assert_eq!(state(&mut compiler, &snapshot), Some(BACKEND_ACTIVE));
+    let without = [ObjectName::new("a", "one")].into();
+    let left = compiler.backend_without(common, &without);
+    assert_eq!(left.map(|held| held.state), Some(BACKEND_DRAINING));
     snapshot.services.remove(&ObjectName::new("a", "one"));
-    assert_eq!(state(&snapshot), Some(BACKEND_DRAINING));
+    assert_eq!(state(&mut compiler, &snapshot), Some(BACKEND_DRAINING));
     snapshot.services.remove(&ObjectName::new("a", "other"));
-    assert_eq!(state(&snapshot), None);
+    assert_eq!(state(&mut compiler, &snapshot), None);
 }
 
 /// A Service with one endpoint.
