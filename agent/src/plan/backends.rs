@@ -9,8 +9,9 @@ use super::sizes::BACKENDS;
 use super::step::{Step, Table};
 
 /// What the array of backend states holds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Backends {
+    capacity: u32,
     ids: OrdMap<u32, u32>,
     states: Vector<BackendState>,
     /// What the last plan made of it; nothing while that is not known, since there was none, or it failed.
@@ -22,11 +23,30 @@ pub(super) struct Backends {
     needs_wait: bool,
 }
 
+impl Default for Backends {
+    fn default() -> Self {
+        Self::new(BACKENDS)
+    }
+}
+
 impl Backends {
+    /// An empty array of so many elements.
+    pub(super) fn new(capacity: u32) -> Self {
+        Self {
+            capacity,
+            ids: OrdMap::new(),
+            states: Vector::new(),
+            led: None,
+            doubtful: false,
+            free: OrdSet::new(),
+            needs_wait: false,
+        }
+    }
+
     /// Takes over what another agent process left. A fingerprint keeps its id.
     pub(super) fn adopt(&mut self, found: &[(u32, BackendState)]) {
         for (id, state) in found {
-            if *state == BackendState::default() || *id >= BACKENDS {
+            if *state == BackendState::default() || *id >= self.capacity {
                 continue;
             }
             while self.states.len() <= *id as usize {
@@ -57,26 +77,43 @@ impl Backends {
         self.ids[&fingerprint]
     }
 
-    /// Brings in what is new or active again, before anything leads there; `false` if there is no room.
+    /// Brings in what is new or active again, before anything leads there. Those for which there is no room are returned.
     pub(super) fn arrive(
         &mut self,
         desired: &OrdMap<u32, BackendState>,
         steps: &mut Vec<Step>,
-    ) -> bool {
-        for (fingerprint, state) in self.arriving(desired) {
-            let Some(id) = self.take(fingerprint, desired) else {
-                return false;
-            };
-            let held = self.states[id as usize];
-            if self.doubtful
-                || held.fingerprint != fingerprint
-                || held.state == BACKEND_GONE
-                || state.state == BACKEND_ACTIVE && held != state
-            {
-                self.write(id, state, steps);
+    ) -> Vec<u32> {
+        let arriving = self.arriving(desired).into_iter();
+        let (known, new): (Vec<_>, Vec<_>) =
+            arriving.partition(|(fingerprint, _)| self.ids.contains_key(fingerprint));
+        // First of all, a fingerprint keeps its id, even when it was gone.
+        for (fingerprint, state) in known {
+            let id = self.id(fingerprint);
+            self.free.remove(&id);
+            self.bring(id, state, steps);
+        }
+        let mut late = Vec::new();
+        for (fingerprint, state) in new {
+            match self.unused() {
+                Some(id) => {
+                    self.ids.insert(fingerprint, id);
+                    self.bring(id, state, steps);
+                }
+                None => late.push(fingerprint),
             }
         }
-        true
+        late
+    }
+
+    fn bring(&mut self, id: u32, state: BackendState, steps: &mut Vec<Step>) {
+        let held = self.states[id as usize];
+        if self.doubtful
+            || held.fingerprint != state.fingerprint
+            || held.state == BACKEND_GONE
+            || state.state == BACKEND_ACTIVE && held != state
+        {
+            self.write(id, state, steps);
+        }
     }
 
     /// Desired backends that are not known to be there.
@@ -159,27 +196,18 @@ impl Backends {
         self.rest();
     }
 
-    /// An id for a fingerprint: its old one even when it was gone, else an unused one, else that of a backend long gone.
-    fn take(&mut self, fingerprint: u32, desired: &OrdMap<u32, BackendState>) -> Option<u32> {
-        if let Some(&id) = self.ids.get(&fingerprint) {
-            self.free.remove(&id);
-            return Some(id);
-        }
-        let id = if self.states.len() < BACKENDS as usize {
+    /// An id that was never used, else that of a backend long gone.
+    fn unused(&mut self) -> Option<u32> {
+        if self.states.len() < self.capacity as usize {
             self.states.push_back(BackendState::default());
-            self.states.len() as u32 - 1
-        } else {
-            let gone = |id: &u32| !desired.contains_key(&self.states[*id as usize].fingerprint);
-            let id = self.free.iter().copied().find(gone)?;
-            self.free.remove(&id);
-            self.needs_wait = true;
-            let former = self.states[id as usize].fingerprint;
-            if self.ids.get(&former) == Some(&id) {
-                self.ids.remove(&former);
-            }
-            id
-        };
-        self.ids.insert(fingerprint, id);
+            return Some(self.states.len() as u32 - 1);
+        }
+        let id = self.free.remove_min()?;
+        self.needs_wait = true;
+        let former = self.states[id as usize].fingerprint;
+        if self.ids.get(&former) == Some(&id) {
+            self.ids.remove(&former);
+        }
         Some(id)
     }
 
@@ -219,7 +247,7 @@ mod tests {
     /// One plan's worth of changes; whether there was room, and whether it must wait.
     fn plan(backends: &mut Backends, desired: &OrdMap<u32, BackendState>) -> (bool, bool) {
         let mut steps = Vec::new();
-        let room = backends.arrive(desired, &mut steps);
+        let room = backends.arrive(desired, &mut steps).is_empty();
         let waits = backends.needs_wait();
         backends.leave(desired, &mut steps);
         (room, waits)
@@ -248,6 +276,7 @@ mod tests {
         let mut backends = Backends::default();
         assert_eq!(plan(&mut backends, &active(1..=BACKENDS)), (true, false));
         // Swapped within one plan: the id that becomes free rests until the next.
-        assert!(!backends.arrive(&active(2..=BACKENDS + 1), &mut Vec::new()));
+        let late = backends.arrive(&active(2..=BACKENDS + 1), &mut Vec::new());
+        assert_eq!(late, [BACKENDS + 1]);
     }
 }

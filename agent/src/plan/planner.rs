@@ -1,5 +1,6 @@
 //! The planner: remembers what the maps hold and says how to get from there to what is desired.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weir_common::abi::BackendState;
@@ -10,11 +11,27 @@ use super::policies::Policies;
 use super::services::Services;
 use super::sizes::{PlanError, backends_too_large, sizes};
 use super::step::{Plan, Step};
-use crate::compile::{PolicyTables, ServiceTables, Tables};
+use crate::compile::{Backend, PolicyTables, ServiceTables, Tables};
 
 /// A table of the selected generation has no room left: a larger generation is needed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Full;
+
+/// Why an attempt came to no plan.
+enum Unplanned {
+    /// See [`Full`].
+    Full,
+    /// These backends find no id beside those that go: programs may read of what goes until the plan is carried out.
+    Late(Vec<u32>),
+    /// No generation can hold it.
+    TooLarge(PlanError),
+}
+
+impl From<Full> for Unplanned {
+    fn from(Full: Full) -> Self {
+        Self::Full
+    }
+}
 
 /// The selected generation.
 #[derive(Clone, Debug)]
@@ -39,6 +56,15 @@ impl Planner {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One whose array of backends is small.
+    #[cfg(test)]
+    pub(super) fn with_room(backends: u32) -> Self {
+        Self {
+            backends: Backends::new(backends),
+            ..Self::default()
+        }
     }
 
     /// Takes over the backend ids of a former agent process, as read from the array.
@@ -70,21 +96,44 @@ impl Planner {
     /// # Errors
     /// [`PlanError::TooLarge`] if no generation can hold `desired`. The planner then still knows what the maps hold.
     pub fn plan(&mut self, desired: &Tables) -> Result<Plan, PlanError> {
-        // Each attempt works on a copy, which costs next to nothing: one that turns out not to fit leaves no trace.
+        let planned = match self.attempt(desired) {
+            Err(Unplanned::Late(late)) => self.in_two_parts(desired, &late.into_iter().collect()),
+            planned => planned,
+        };
+        let (next, steps) = planned.map_err(|why| match why {
+            Unplanned::TooLarge(error) => error,
+            Unplanned::Full | Unplanned::Late(_) => backends_too_large(desired),
+        })?;
+        *self = next;
+        Ok(Plan { steps })
+    }
+
+    /// First what there is room for, so that the rest finds the ids of what went. Until then a Service has some of its backends.
+    fn in_two_parts(
+        &self,
+        desired: &Tables,
+        late: &BTreeSet<u32>,
+    ) -> Result<(Self, Vec<Step>), Unplanned> {
+        let (between, mut steps) = self.attempt(&without(desired, late))?;
+        let (next, rest) = between.attempt(desired)?;
+        steps.extend(rest);
+        Ok((next, steps))
+    }
+
+    /// The steps to `desired`, and the planner as it is after them. An attempt works on a copy, which costs next to nothing.
+    fn attempt(&self, desired: &Tables) -> Result<(Self, Vec<Step>), Unplanned> {
         let mut next = self.clone();
         let steps = match next.incremental(desired) {
-            Ok(steps) => steps,
-            Err(Full) => {
-                let sizes = sizes(desired)?;
+            Err(Unplanned::Full) => {
+                let sizes = sizes(desired).map_err(Unplanned::TooLarge)?;
                 next = self.clone();
-                next.whole(desired, &sizes)
-                    .map_err(|Full| backends_too_large(desired))?
+                next.whole(desired, &sizes)?
             }
+            steps => steps?,
         };
         next.policies = Some(desired.policies.clone());
         next.tables = Some(Arc::new(desired.clone()));
-        *self = next;
-        Ok(Plan { steps })
+        Ok((next, steps))
     }
 
     /// The steps that bring Services in line and leave policies as they are: what is possible when [`Self::plan`] is not. None if
@@ -100,7 +149,7 @@ impl Planner {
         self.plan(&desired).unwrap_or_default()
     }
 
-    fn incremental(&mut self, desired: &Tables) -> Result<Vec<Step>, Full> {
+    fn incremental(&mut self, desired: &Tables) -> Result<Vec<Step>, Unplanned> {
         let live = self.live.as_mut().ok_or(Full)?;
         let old = self.tables.as_deref().ok_or(Full)?;
         let mut steps = Vec::new();
@@ -110,8 +159,9 @@ impl Planner {
         if old.services != desired.services {
             live.services.slots.space.begin();
             let backends = &desired.services.backends;
-            if !self.backends.arrive(backends, &mut steps) {
-                return Err(Full);
+            let late = self.backends.arrive(backends, &mut steps);
+            if !late.is_empty() {
+                return Err(Unplanned::Late(late));
             }
             waits = self.backends.needs_wait();
             live.services
@@ -139,13 +189,14 @@ impl Planner {
         Ok(steps)
     }
 
-    fn whole(&mut self, desired: &Tables, sizes: &super::Sizes) -> Result<Vec<Step>, Full> {
+    fn whole(&mut self, desired: &Tables, sizes: &super::Sizes) -> Result<Vec<Step>, Unplanned> {
         let mut services = Services::new(sizes);
         let mut policies = Policies::new(sizes);
         let mut steps = vec![Step::Begin(sizes.clone())];
         let backends = &desired.services.backends;
-        if !self.backends.arrive(backends, &mut steps) {
-            return Err(Full);
+        let late = self.backends.arrive(backends, &mut steps);
+        if !late.is_empty() {
+            return Err(Unplanned::Late(late));
         }
         if self.backends.needs_wait() {
             steps.insert(0, Step::Wait);
@@ -167,4 +218,23 @@ impl Planner {
         });
         Ok(steps)
     }
+}
+
+/// The tables as they would be without some backends.
+fn without(tables: &Tables, late: &BTreeSet<u32>) -> Tables {
+    let mut fewer = tables.clone();
+    for fingerprint in late {
+        fewer.services.backends.remove(fingerprint);
+    }
+    let is_late = |backend: &Backend| late.contains(&backend.fingerprint);
+    for (key, entry) in &tables.services.frontends {
+        if entry.internal.iter().chain(&*entry.external).any(is_late) {
+            let mut entry = entry.clone();
+            for set in [&mut entry.internal, &mut entry.external] {
+                *set = set.iter().filter(|it| !is_late(it)).cloned().collect();
+            }
+            fewer.services.frontends.insert(*key, entry);
+        }
+    }
+    fewer
 }

@@ -161,7 +161,7 @@ fn too_large(tables: &Tables, table: Table, need: usize, limit: usize) -> PlanEr
     }
 }
 
-/// The error for backends that find no id, although there are fewer than the limit: others still rest.
+/// The error for backends that find no id.
 pub(super) fn backends_too_large(tables: &Tables) -> PlanError {
     let need = tables.services.backends.len();
     too_large(tables, Table::Backend, need, BACKENDS as usize)

@@ -2,4 +2,5 @@
 
 mod narrowing;
 mod planning;
+mod room;
 mod watch;

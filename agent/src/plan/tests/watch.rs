@@ -57,9 +57,9 @@ fn version(maps: &MemoryMaps) -> usize {
 }
 
 /// A frontend as a program resolves it, fields and both sets.
-type View = Option<(u64, u32, u32, [Vec<(std::net::IpAddr, u16, u32)>; 2])>;
+pub(super) type View = Option<(u64, u32, u32, [Vec<(std::net::IpAddr, u16, u32)>; 2])>;
 
-fn view(maps: &MemoryMaps, key: &FrontendKey) -> Result<View, String> {
+pub(super) fn view(maps: &MemoryMaps, key: &FrontendKey) -> Result<View, String> {
     let Some(frontend) = maps.frontend(key) else {
         return Ok(None);
     };
@@ -299,7 +299,7 @@ pub(super) fn fresh(tables: &Tables) -> MemoryMaps {
 }
 
 /// A sequence of snapshots, each taking some kinds of objects from the next random one and the rest from its predecessor.
-fn histories() -> impl Strategy<Value = Vec<Tables>> {
+pub(super) fn histories() -> impl Strategy<Value = Vec<Tables>> {
     prop::collection::vec((snapshots(), 1..16_u8), 2..6).prop_map(|changes| {
         let mut current = Snapshot {
             node_name: changes[0].0.node_name.clone(),
