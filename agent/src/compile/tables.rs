@@ -53,7 +53,7 @@ pub struct FrontendEntry {
 }
 
 /// A selectable backend.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Backend {
     /// Endpoint address.
     pub address: IpAddr,

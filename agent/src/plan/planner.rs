@@ -231,7 +231,7 @@ fn without(tables: &Tables, late: &BTreeSet<u32>) -> Tables {
         if entry.internal.iter().chain(&*entry.external).any(is_late) {
             let mut entry = entry.clone();
             for set in [&mut entry.internal, &mut entry.external] {
-                *set = set.iter().filter(|it| !is_late(it)).cloned().collect();
+                *set = set.iter().filter(|it| !is_late(it)).copied().collect();
             }
             fewer.services.frontends.insert(*key, entry);
         }

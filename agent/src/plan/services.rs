@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
-use weir_common::abi::{Frontend, FrontendKey, Segment, Slot};
+use weir_common::abi::{Frontend, FrontendKey, Slot};
 
 use super::backends::Backends;
 use super::planner::Full;
@@ -19,16 +19,9 @@ pub(super) struct Services {
     source_capacity: u32,
     /// What the last plan led to.
     led: ServiceTables,
-    frontends: OrdMap<FrontendKey, Placed>,
-    pub(super) slots: Segments<Slot>,
-}
-
-/// An element, and the content of the runs that it points at.
-#[derive(Clone, Debug, PartialEq)]
-struct Placed {
-    value: Frontend,
-    internal: Arc<[Slot]>,
-    external: Arc<[Slot]>,
+    frontends: OrdMap<FrontendKey, Frontend>,
+    /// A run is of the backends themselves: ids stay while anything leads there.
+    pub(super) slots: Segments<Backend>,
 }
 
 impl Services {
@@ -55,11 +48,14 @@ impl Services {
         let mut gone = Vec::new();
         for item in former.frontends.diff(&desired.frontends) {
             match item {
-                DiffItem::Add(key, entry)
-                | DiffItem::Update {
-                    new: (key, entry), ..
-                } => placed.push((*key, self.place(entry, backends, steps)?)),
-                DiffItem::Remove(key, _) => gone.push(*key),
+                DiffItem::Add(key, entry) => {
+                    placed.push((*key, self.place(entry, backends, steps)?, None));
+                }
+                DiffItem::Update {
+                    old: (_, old),
+                    new: (key, entry),
+                } => placed.push((*key, self.place(entry, backends, steps)?, Some(old))),
+                DiffItem::Remove(key, old) => gone.push((*key, old)),
             }
         }
         let mut ended = Vec::new();
@@ -78,17 +74,17 @@ impl Services {
         if frontends > self.capacity as usize || sources > self.source_capacity as usize {
             return Err(Full);
         }
-        for (key, new) in placed {
-            let value = new.value;
-            let old = self.frontends.insert(key, new);
-            if old.as_ref().map(|old| old.value) != Some(value) {
+        for (key, value, old) in placed {
+            if self.frontends.insert(key, value) != Some(value) {
                 steps.push(Step::write(Table::Frontend, &key, &value));
             }
-            self.release(old);
+            if let Some(old) = old {
+                self.release(old);
+            }
         }
-        for key in &gone {
-            steps.push(Step::delete(Table::Frontend, key));
-            let old = self.frontends.remove(key);
+        for (key, old) in gone {
+            steps.push(Step::delete(Table::Frontend, &key));
+            self.frontends.remove(&key);
             self.release(old);
         }
         let ended = ended.iter().map(|key| Step::delete(Table::Source, key));
@@ -102,35 +98,29 @@ impl Services {
         entry: &FrontendEntry,
         backends: &Backends,
         steps: &mut Vec<Step>,
-    ) -> Result<Placed, Full> {
-        let mut place = |set: &[Backend]| -> Result<(Segment, Arc<[Slot]>), Full> {
-            let set: Arc<[Slot]> = set.iter().map(|backend| slot(backend, backends)).collect();
-            let write = |index: u32, slot| steps.push(Step::write(Table::Slot, &index, &slot));
-            let segment = self.slots.place(&set, write).ok_or(Full)?;
-            Ok((segment, set))
+    ) -> Result<Frontend, Full> {
+        let mut place = |set: &Arc<[Backend]>| {
+            let write = |index: u32, backend| {
+                steps.push(Step::write(Table::Slot, &index, &slot(&backend, backends)));
+            };
+            self.slots.place(set, write).ok_or(Full)
         };
-        let (at_internal, internal) = place(&entry.internal)?;
-        let (at_external, external) = place(&entry.external)?;
-        let value = Frontend {
+        let internal = place(&entry.internal)?;
+        let external = place(&entry.external)?;
+        Ok(Frontend {
             service: entry.service,
-            internal_base: at_internal.base,
-            internal_count: at_internal.count,
-            external_base: at_external.base,
-            external_count: at_external.count,
+            internal_base: internal.base,
+            internal_count: internal.count,
+            external_base: external.base,
+            external_count: external.count,
             affinity_seconds: entry.affinity_seconds,
             flags: entry.flags,
-        };
-        Ok(Placed {
-            value,
-            internal,
-            external,
         })
     }
 
-    fn release(&mut self, old: Option<Placed>) {
-        for set in old.iter().flat_map(|old| [&old.internal, &old.external]) {
-            self.slots.release(set);
-        }
+    fn release(&mut self, old: &FrontendEntry) {
+        self.slots.release(&old.internal);
+        self.slots.release(&old.external);
     }
 }
 

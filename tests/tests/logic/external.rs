@@ -51,7 +51,7 @@ pub(crate) fn outside(policies: Vec<weir::model::Policy>) -> Node {
             .external
             .iter()
             .filter(|backend| backend.address == address(REMOTE))
-            .cloned()
+            .copied()
             .collect();
         assert_eq!(only_c.len(), 1);
         let services = [

@@ -19,8 +19,8 @@ use crate::model::{EndpointSlice, Service, ServicePort, fingerprint, service_por
 pub(super) struct Part {
     pub(super) frontends: BTreeMap<FrontendKey, (Claim, FrontendEntry)>,
     pub(super) sources: BTreeSet<SourceKey>,
-    /// What all listed endpoints are, by fingerprint, while nothing is led to them.
-    listed: BTreeMap<u32, u16>,
+    /// What all listed endpoints are while nothing is led to them, sorted by fingerprint, each of which is there once.
+    listed: Box<[(u32, u16)]>,
 }
 
 impl Part {
@@ -32,7 +32,7 @@ impl Part {
         home: &Home,
     ) -> Self {
         let mut frontends = Frontends::default();
-        let mut listed = BTreeMap::new();
+        let mut listed: BTreeMap<u32, u16> = BTreeMap::new();
         for port in &service.ports {
             let endpoints = Families::of(port, slices, site);
             for v4 in families(service) {
@@ -46,18 +46,19 @@ impl Part {
         Self {
             frontends: frontends.entries,
             sources: frontends.sources,
-            listed,
+            listed: listed.into_iter().collect(),
         }
     }
 
     /// Fingerprints of all listed endpoints.
     pub(super) fn fingerprints(&self) -> impl ExactSizeIterator<Item = u32> {
-        self.listed.keys().copied()
+        self.listed.iter().map(|(fingerprint, _)| *fingerprint)
     }
 
     /// Whether an endpoint with this fingerprint is listed.
     pub(super) fn lists(&self, fingerprint: u32) -> bool {
-        self.listed.contains_key(&fingerprint)
+        let key = |(fingerprint, _): &(u32, u16)| *fingerprint;
+        self.listed.binary_search_by_key(&fingerprint, key).is_ok()
     }
 
     /// The state of each of its backends: those that the frontends which it holds lead to are active.
@@ -65,7 +66,7 @@ impl Part {
         &self,
         holds: impl Fn(&FrontendKey) -> bool,
     ) -> BTreeMap<u32, BackendState> {
-        let unchosen = |(&fingerprint, &state): (&u32, &u16)| {
+        let unchosen = |&(fingerprint, state): &(u32, u16)| {
             let state = BackendState {
                 fingerprint,
                 state,
