@@ -11,6 +11,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
+pub(crate) use self::services::serve;
 use self::services::services;
 use crate::model::{
     ContainerPort, Labels, Namespace, Node, ObjectName, Operator, Peer, Pod, PodDevice, Policy,

@@ -47,25 +47,23 @@ pub(super) fn flow<'a>(world: &World<'a>, path: &Path<'_, 'a>) -> Flow {
         source,
         hop,
         seen_as,
-        destination,
-        protocol,
-        via,
+        ..
     } = path;
-    let aim = hop.unwrap_or(destination);
+    let aim = hop.unwrap_or(path.destination);
     let leaving = Connection {
         source,
         destination: aim,
-        protocol,
+        protocol: path.protocol,
         port: aim.port,
-        via: via.filter(|_| hop.is_none()),
+        via: path.via.filter(|_| hop.is_none()),
         client: None,
     };
     let arriving = Connection {
         source: seen_as.unwrap_or(source),
-        destination,
-        protocol,
-        port: destination.port,
-        via,
+        destination: path.destination,
+        protocol: path.protocol,
+        port: path.destination.port,
+        via: path.via,
         client: seen_as.map(|_| source.place.address),
     };
     let egress = side(world, &leaving, Direction::Egress);
@@ -73,8 +71,8 @@ pub(super) fn flow<'a>(world: &World<'a>, path: &Path<'_, 'a>) -> Flow {
     let passes = egress.outcome.passes() && ingress.outcome.passes();
     Flow {
         source: source.place.clone(),
-        destination: destination.place.clone(),
-        port: destination.port,
+        destination: path.destination.place.clone(),
+        port: path.destination.port,
         hop: hop.map(|hop| Hop {
             place: hop.place.clone(),
             port: hop.port,

@@ -93,49 +93,29 @@ fn keep<K: Ord + Clone, V: Clone>(
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::sync::Arc;
 
     use super::*;
-    use crate::model::{
-        Endpoint, EndpointSlice, Protocol, Service, ServicePort, SlicePort, Snapshot,
-    };
+    use crate::compile::testing::serve;
+    use crate::model::{Endpoint, Service, ServicePort, Snapshot};
 
     fn add(snapshot: &mut Snapshot, name: &str, ports: u16, endpoints: u32, ready: bool) {
-        let address = |last: u32| Ipv4Addr::from(0x0a00_0000 + last).into();
+        let port = |number: u16| ServicePort {
+            name: number.to_string(),
+            port: number,
+            ..ServicePort::default()
+        };
         let service = Service {
             name: ObjectName::new("shop", name),
             cluster_ips: vec![[10, 96, 0, name.len() as u8].into()],
-            ports: (0..ports)
-                .map(|port| ServicePort {
-                    name: port.to_string(),
-                    port: port + 1,
-                    ..ServicePort::default()
-                })
-                .collect(),
+            ports: (1..=ports).map(port).collect(),
             ..Service::default()
         };
-        let slice = EndpointSlice {
-            name: service.name.clone(),
-            service: service.name.clone(),
-            endpoints: (0..endpoints)
-                .map(|last| Endpoint {
-                    ready,
-                    serving: ready,
-                    ..Endpoint::new(address(last))
-                })
-                .collect(),
-            ports: (0..ports)
-                .map(|port| SlicePort {
-                    name: port.to_string(),
-                    protocol: Protocol::Tcp,
-                    port: 8080,
-                })
-                .collect(),
-            trigger: None,
+        let endpoint = |number: u32| Endpoint {
+            ready,
+            serving: ready,
+            ..Endpoint::new(Ipv4Addr::from(0x0a00_0000 + number).into())
         };
-        let name = service.name.clone();
-        snapshot.services.insert(name.clone(), Arc::new(service));
-        snapshot.slices.insert(name, Arc::new(slice));
+        serve(snapshot, service, (0..endpoints).map(endpoint));
     }
 
     /// A Service with more backends than there is room for is refused, and a small one stays as it is.

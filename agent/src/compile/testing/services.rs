@@ -11,11 +11,34 @@ use proptest::sample::{select, subsequence};
 use super::{BLOCKS, EXPOSED, NODE, ip};
 use crate::model::{
     Endpoint, EndpointSlice, Hints, ObjectName, Protocol, Service, ServicePort, SlicePort,
-    TrafficPolicy,
+    Snapshot, TrafficPolicy,
 };
 
 type Services = BTreeMap<ObjectName, Arc<Service>>;
 type Slices = BTreeMap<ObjectName, Arc<EndpointSlice>>;
+
+/// Puts in a Service, and a slice that lists these endpoints for all of its ports, at 8080.
+pub(crate) fn serve(
+    snapshot: &mut Snapshot,
+    service: Service,
+    endpoints: impl IntoIterator<Item = Endpoint>,
+) {
+    let port = |port: &ServicePort| SlicePort {
+        name: port.name.clone(),
+        protocol: port.protocol,
+        port: 8080,
+    };
+    let name = service.name.clone();
+    let slice = EndpointSlice {
+        name: name.clone(),
+        service: name.clone(),
+        endpoints: endpoints.into_iter().collect(),
+        ports: service.ports.iter().map(port).collect(),
+        trigger: None,
+    };
+    snapshot.services.insert(name.clone(), Arc::new(service));
+    snapshot.slices.insert(name, Arc::new(slice));
+}
 
 /// Services of namespace `a`, and their slices.
 pub(super) fn services() -> impl Strategy<Value = (Services, Slices)> {

@@ -1,51 +1,34 @@
 //! What plans look like, and that a wrong one is caught.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use weir_common::abi::{BACKEND_GONE, FrontendKey, control};
 
 use super::super::{MemoryMaps, Plan, PlanError, Planner, Step, Table};
 use super::watch::{Watch, fresh};
-use crate::compile::testing::{NODE, edit, ip, pod, policy, port, selector, snapshot};
+use crate::compile::testing::{self, NODE, edit, ip, pod, policy, port, selector, snapshot};
 use crate::compile::{Tables, compile};
 use crate::model::{
-    Endpoint, EndpointSlice, ObjectName, Peer, Policy, PortMatch, Protocol, Rule, Selector,
-    Service, ServicePort, SlicePort, Snapshot,
+    Endpoint, ObjectName, Peer, Policy, PortMatch, Protocol, Rule, Selector, Service, ServicePort,
+    Snapshot,
 };
 
 /// A Service with ready endpoints at these hosts of 10.8.0.0/16.
 pub(super) fn serve(snapshot: &mut Snapshot, index: u8, hosts: impl Iterator<Item = u16>) {
-    let name = ObjectName::new("a", format!("s{index}"));
     let endpoint = |host: u16| Endpoint {
         node: Some(NODE.to_owned()),
         ..Endpoint::new(std::net::Ipv4Addr::from(0x0a08_0000 + u32::from(host)).into())
     };
     let service = Service {
-        name: name.clone(),
+        name: ObjectName::new("a", format!("s{index}")),
         cluster_ips: vec![ip(&format!("172.20.0.{index}"))],
         ports: vec![ServicePort {
-            name: String::new(),
-            protocol: Protocol::Tcp,
             port: 80,
-            target_port: String::new(),
             ..ServicePort::default()
         }],
         ..Service::default()
     };
-    let slice = EndpointSlice {
-        name: name.clone(),
-        service: name.clone(),
-        endpoints: hosts.map(endpoint).collect(),
-        ports: vec![SlicePort {
-            name: String::new(),
-            protocol: Protocol::Tcp,
-            port: 8080,
-        }],
-        trigger: None,
-    };
-    snapshot.services.insert(name.clone(), Arc::new(service));
-    snapshot.slices.insert(name, Arc::new(slice));
+    testing::serve(snapshot, service, hosts.map(endpoint));
 }
 
 /// Ingress to the pods of namespace `a` from pods with `app` on TCP ports up to `last`.

@@ -8,10 +8,8 @@ use weir_common::abi::{BACKEND_ACTIVE, BACKEND_DRAINING};
 
 use super::*;
 use crate::compile::services;
-use crate::compile::testing::{NODE, edit, ip, snapshots};
-use crate::model::{
-    Endpoint, Node, Protocol, ServicePort, SlicePort, fingerprint, service_port_id,
-};
+use crate::compile::testing::{NODE, edit, ip, serve, snapshots};
+use crate::model::{Endpoint, Node, Protocol, ServicePort, fingerprint, service_port_id};
 
 /// All Services claim one external address, which ranges guard, and a port on the node; addresses are reserved for Services.
 fn contended(mut snapshot: Snapshot) -> Snapshot {
@@ -122,10 +120,9 @@ fn of_two_backends_with_one_fingerprint_the_active_one_counts() {
 
 /// A Service with one endpoint.
 fn add(snapshot: &mut Snapshot, name: &str, number: u16, endpoint: IpAddr, ready: bool) {
-    let name = ObjectName::new("a", name);
     let [high, low] = number.to_be_bytes();
     let service = Service {
-        name: name.clone(),
+        name: ObjectName::new("a", name),
         cluster_ips: vec![[172, 20, high, low].into()],
         ports: vec![ServicePort {
             port: 80,
@@ -133,20 +130,9 @@ fn add(snapshot: &mut Snapshot, name: &str, number: u16, endpoint: IpAddr, ready
         }],
         ..Service::default()
     };
-    let slice = EndpointSlice {
-        name: name.clone(),
-        service: name.clone(),
-        endpoints: vec![Endpoint {
-            ready,
-            ..Endpoint::new(endpoint)
-        }],
-        ports: vec![SlicePort {
-            name: String::new(),
-            protocol: Protocol::Tcp,
-            port: 8080,
-        }],
-        trigger: None,
+    let endpoint = Endpoint {
+        ready,
+        ..Endpoint::new(endpoint)
     };
-    snapshot.services.insert(name.clone(), Arc::new(service));
-    snapshot.slices.insert(name, Arc::new(slice));
+    serve(snapshot, service, [endpoint]);
 }
