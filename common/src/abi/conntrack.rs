@@ -136,8 +136,6 @@ pub const EXTERNAL: u16 = 1 << 5;
 /// Flag of [`Flow`]: this entry holds a port of the node, from which a client outside reaches a backend on another node, and leads
 /// the answers back: `nat_address` and `nat_port` are the client's.
 pub const SOURCE_SIDE: u16 = 1 << 6;
-/// Flag of [`Flow`]: XDP has carried this flow alone, and the node's network stack knows nothing of it.
-pub const FAST: u16 = 1 << 9;
 
 /// Flag of [`Flow`], frontend side: netfilter translates the flow, which was opened before Weir served here; `source_address` and
 /// `source_port` are what the backend sees as the client's.
@@ -145,6 +143,8 @@ pub const NETFILTER: u16 = 1 << 7;
 
 /// Flag of [`Flow`]: a `NETFILTER` entry leads here. Others may have the same ends: netfilter gives them another port.
 pub const SHARED: u16 = 1 << 8;
+/// Flag of [`Flow`]: XDP has carried this flow alone, and the node's network stack knows nothing of it.
+pub const FAST: u16 = 1 << 9;
 
 /// Role in [`End`]: this end sent the first packet, its egress side was judged.
 pub const ROLE_OPENER: u32 = 1;
