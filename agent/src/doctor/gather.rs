@@ -88,10 +88,12 @@ pub async fn gather(known: Option<Known>, bpffs: &Path) -> Result<Facts, Error> 
         .addresses
         .iter()
         .filter_map(|(address, ifindex)| Some((*address, seen_by_netfilter(&table, *ifindex)?)));
+    let remains = Remains::of(&ruleset);
     Ok(Facts {
         served,
         kube_proxy: takeover::kube_proxy(),
-        remains: Remains::of(&ruleset).parts(),
+        remains: remains.parts(),
+        foreign: remains.foreign().to_vec(),
         devices,
         pods: pods.collect(),
         forwards_v4: setting("ipv4/ip_forward") != Some(0),

@@ -18,7 +18,7 @@ pub use gather::{Error, Known, gather};
 use crate::datapath::{Attached, OnSockets};
 use crate::netlink::netfilter::Ruleset;
 use crate::netlink::{Peer, XdpMode};
-use crate::takeover::{Part, Running};
+use crate::takeover::{Foreign, Part, Running};
 
 /// What was seen.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +29,8 @@ pub struct Facts {
     pub kube_proxy: Option<Running>,
     /// Rules of kube-proxy in nf_tables.
     pub remains: Vec<Part>,
+    /// Rules of others that lead to those.
+    pub foreign: Vec<Foreign>,
     /// All rules in nf_tables.
     pub ruleset: Ruleset,
     /// Devices that Weir serves, or would.
@@ -156,13 +158,30 @@ fn kube_proxy(facts: &Facts, findings: &mut Vec<Finding>) {
             harm: Harm::Certain,
             seen: seen.join(", "),
             why: "what Weir leaves alone they send to endpoints that are outdated, and every packet passes them",
-            fix: if facts.served {
-                "weir takeover".to_owned()
-            } else {
-                // Services must not lose the only one who serves them.
-                "weir takeover # once `weir status` answers".to_owned()
-            },
+            fix: takeover(facts).to_owned(),
         });
+    }
+    // Beside kube-proxy these are as they should be.
+    if facts.kube_proxy.is_some() {
+        return;
+    }
+    for foreign in &facts.foreign {
+        findings.push(Finding {
+            name: "rule-into-kube-proxy",
+            harm: Harm::Possible,
+            seen: format!("{foreign}, of which {} are kube-proxy's", foreign.keeps.join(", ")),
+            why: "it works as long as these stay, so `weir takeover` leaves them; without kube-proxy nobody makes them again",
+            fix: format!("{} && {}", foreign.delete(), takeover(facts)),
+        });
+    }
+}
+
+fn takeover(facts: &Facts) -> &'static str {
+    if facts.served {
+        "weir takeover"
+    } else {
+        // Services must not lose the only one who serves them.
+        "weir takeover # once `weir status` answers"
     }
 }
 

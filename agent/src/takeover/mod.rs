@@ -11,7 +11,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::io;
 
-pub use remains::{DeviceName, Part, Remains};
+pub use remains::{DeviceName, Foreign, Part, Remains};
 pub use running::{Running, kube_proxy, legacy_tables};
 
 use crate::netlink::netfilter::{Batch, Chain, Ruleset, TableFamily, TableId, change, ruleset};
@@ -67,6 +67,8 @@ pub struct Report {
     pub removed: Vec<Part>,
     /// Of the kubelet, left.
     pub kept: Vec<Part>,
+    /// Rules of others that lead to chains of kube-proxy, left with these.
+    pub foreign: Vec<Foreign>,
     /// Tables of the old iptables, into which nobody has looked.
     pub legacy: Vec<String>,
     /// Chains that got rules to accept what pods send and get.
@@ -130,6 +132,7 @@ fn plan(ruleset: &Ruleset, wanted: &Change) -> (Batch, Report) {
         report.removed = remains.parts();
     }
     report.kept = remains.kept();
+    report.foreign = remains.foreign().to_vec();
     for chain in dropping(ruleset) {
         let missing: Vec<_> = wanted
             .forward

@@ -75,6 +75,17 @@ fn kube_proxy() -> Result<()> {
 }
 
 #[test]
+fn rules_of_others_that_lead_to_kube_proxys() -> Result<()> {
+    each(|node| {
+        node.namespace().nft(
+            "table ip nat {\nchain KUBE-MARK-MASQ {\nmeta mark set mark or 0x4000\n}\n\
+             chain CNI-DN-1 {\ntcp dport 80 jump KUBE-MARK-MASQ\n}\n}\n",
+        )?;
+        node.cure_possible("rule-into-kube-proxy", 1)
+    })
+}
+
+#[test]
 fn forwarding_that_is_off() -> Result<()> {
     each(|node| {
         let namespace = node.namespace();

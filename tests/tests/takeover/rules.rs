@@ -77,6 +77,12 @@ fn rules(node: &Namespace) -> Result<String> {
     run(place.command("nft").args(["-s", "list", "ruleset"]))
 }
 
+/// Runs a command as an operator on the node does.
+fn shell(node: &Namespace, command: &str) -> Result<String> {
+    let place: &Place = node.as_ref();
+    run(place.command("sh").args(["-c", command]))
+}
+
 fn carry_out(node: &Namespace, wanted: &Change) -> Result<Report> {
     let place: &Place = node.as_ref();
     Ok(place.run(|| takeover::carry_out(wanted, false))?)
@@ -127,6 +133,70 @@ fn kube_proxys_rules_go_and_everything_else_stays() -> Result<()> {
     place.run(takeover::finish)?;
     let after = rules(&node)?;
     ensure!(after == before, "{after}\n--- instead of ---\n{before}");
+    Ok(())
+}
+
+/// What CNI's portmap makes of a host port with `externalSetMarkChain: KUBE-MARK-MASQ`, beside what kube-proxy makes.
+const PORTMAP: [&str; 12] = [
+    "-N KUBE-MARK-MASQ",
+    "-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000",
+    "-N KUBE-POSTROUTING",
+    "-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN",
+    "-A KUBE-POSTROUTING -j MASQUERADE --random-fully",
+    "-A POSTROUTING -m comment --comment 'kubernetes postrouting rules' -j KUBE-POSTROUTING",
+    "-N KUBE-SERVICES",
+    "-A KUBE-SERVICES -d 10.96.0.1 -j KUBE-MARK-MASQ",
+    "-A PREROUTING -m comment --comment 'kubernetes service portals' -j KUBE-SERVICES",
+    "-A OUTPUT -m conntrack --ctstate NEW -m comment --comment 'kubernetes service portals' -j KUBE-SERVICES",
+    "-N CNI-DN-ABC",
+    "-A CNI-DN-ABC -s 10.244.1.0/24 -p tcp --dport 8080 -m comment --comment 'dnat name: cbr0' -j KUBE-MARK-MASQ",
+];
+
+#[test]
+fn rules_of_others_stay_and_so_does_what_they_lead_to() -> Result<()> {
+    let Some(node) = node(&[])? else {
+        return Ok(());
+    };
+    for rule in PORTMAP {
+        shell(&node, &format!("iptables-nft -t nat {rule}"))?;
+    }
+    let before = shell(&node, "iptables-nft -t nat -S")?;
+    let report = carry_out(&node, &kube_proxy())?;
+    let removed: Vec<_> = report.removed.iter().map(ToString::to_string).collect();
+    ensure!(
+        removed == ["chain KUBE-SERVICES of table ip nat and 2 rules that lead there"],
+        "{removed:?}"
+    );
+    let [foreign] = report.foreign.as_slice() else {
+        anyhow::bail!("{report:?}");
+    };
+    ensure!(
+        foreign.to_string().contains(
+            "of chain CNI-DN-ABC of table ip nat: ip saddr 10.244.1.0/24 ... jump KUBE-MARK-MASQ comment \"dnat name: cbr0\""
+        ),
+        "{foreign}"
+    );
+    ensure!(
+        foreign.keeps == ["KUBE-MARK-MASQ", "KUBE-POSTROUTING"],
+        "{foreign:?}"
+    );
+    // Who is marked is masqueraded as before.
+    let after = shell(&node, "iptables-nft -t nat -S")?;
+    let wanted = before
+        .lines()
+        .filter(|line| !line.contains("KUBE-SERVICES"));
+    ensure!(after.lines().eq(wanted), "{after}\n--- of ---\n{before}");
+
+    let again = carry_out(&node, &kube_proxy())?;
+    ensure!(again.removed.is_empty() && again.foreign == report.foreign);
+    shell(&node, &foreign.delete())?;
+    let last = carry_out(&node, &kube_proxy())?;
+    ensure!(last.foreign.is_empty(), "{last:?}");
+    let after = rules(&node)?;
+    ensure!(
+        !after.contains("KUBE-") && after.contains("CNI-DN-ABC"),
+        "{after}"
+    );
     Ok(())
 }
 

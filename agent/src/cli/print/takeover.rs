@@ -17,9 +17,18 @@ pub fn takeover(report: &Report, dry_run: bool) -> String {
     for part in &report.removed {
         let _ = writeln!(text, "{removed} {part}");
     }
-    if report.removed.is_empty() {
+    for foreign in &report.foreign {
+        let chains = foreign.keeps.join(", ");
+        let _ = writeln!(
+            text,
+            "left {chains} of table {} for somebody else's {foreign}\n  to remove that, see to it that its owner does not make it again, then: {} && weir takeover",
+            foreign.table,
+            foreign.delete()
+        );
+    }
+    if report.removed.is_empty() && report.foreign.is_empty() {
         text.push_str("kube-proxy has no rules in nf_tables here\n");
-    } else if !dry_run {
+    } else if !report.removed.is_empty() && !dry_run {
         text.push_str(
             "connections that kube-proxy has translated stay netfilter's; when they have ended: weir takeover --finish\n",
         );

@@ -3,6 +3,7 @@
 mod batch;
 mod read;
 mod rule;
+mod words;
 
 use std::net::IpAddr;
 

@@ -115,6 +115,8 @@ fn read_rule(message: &Message<'_>) -> Option<Rule> {
         handle: long(attributes, at::RULE_HANDLE)?,
         matches,
         verdict,
-        comment: find(attributes, at::RULE_USER_DATA).and_then(rule::comment),
+        comment: find(attributes, at::RULE_USER_DATA)
+            .and_then(rule::comment)
+            .or_else(|| rule::iptables_comment(expressions)),
     })
 }

@@ -69,6 +69,20 @@ enum What {
     Other,
 }
 
+/// The comment that `-m comment` keeps: text and zeros.
+pub(super) fn iptables_comment(expressions: &[u8]) -> Option<String> {
+    let mut elements = attributes(expressions).filter(|(kind, _)| *kind == at::ELEMENT);
+    let info = elements.find_map(|(_, element)| {
+        let data = find(element, at::EXPRESSION_DATA)?;
+        let name = text(data, expression::MATCH_NAME)?;
+        let info = find(data, expression::MATCH_INFO)?;
+        (name == "comment").then_some(info)
+    })?;
+    let end = info.iter().position(|byte| *byte == 0);
+    let comment = &info[..end.unwrap_or(info.len())];
+    Some(String::from_utf8_lossy(comment).into_owned())
+}
+
 /// What a rule asks, and what it says.
 pub(super) fn meaning(expressions: &[u8]) -> (Matches, Option<Verdict>) {
     let mut matches = Matches::default();
