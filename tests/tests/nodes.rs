@@ -6,6 +6,8 @@
 
 #[path = "nodes/bad_input.rs"]
 mod bad_input;
+#[path = "nodes/carriers.rs"]
+mod carriers;
 #[path = "nodes/choice.rs"]
 mod choice;
 #[path = "nodes/dns.rs"]

@@ -115,7 +115,7 @@ pub struct Load {
 
 impl Load {
     /// Starts one long-lived connection and a sequence of new ones to each target, from `place`.
-    pub fn start(place: &impl AsRef<Place>, targets: &[(&str, Probe)]) -> Result<Self> {
+    pub fn start(place: &impl AsRef<Place>, targets: &[(impl AsRef<str>, Probe)]) -> Result<Self> {
         let mut load = Self {
             stop: Arc::default(),
             streams: Vec::new(),
@@ -126,10 +126,14 @@ impl Load {
     }
 
     /// The same from another place.
-    pub fn add(&mut self, place: &impl AsRef<Place>, targets: &[(&str, Probe)]) -> Result<()> {
+    pub fn add(
+        &mut self,
+        place: &impl AsRef<Place>,
+        targets: &[(impl AsRef<str>, Probe)],
+    ) -> Result<()> {
         for (name, probe) in targets {
             let stream = Stream::start(place, *probe, StreamOptions::default())?;
-            self.streams.push(((*name).to_owned(), stream));
+            self.streams.push((name.as_ref().to_owned(), stream));
             let (stop, probe) = (Arc::clone(&self.stop), probe.timeout(LIMIT));
             let thread = place.as_ref().spawn(move || {
                 Connections::make(probe, |_| {
@@ -137,7 +141,7 @@ impl Load {
                     !stop.load(Ordering::Relaxed)
                 })
             })?;
-            self.connections.push(((*name).to_owned(), thread));
+            self.connections.push((name.as_ref().to_owned(), thread));
         }
         Ok(())
     }

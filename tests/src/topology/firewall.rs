@@ -14,6 +14,7 @@ use crate::netns::{Place, run};
 /// The kernel's `rp_filter` does the latter for IPv4, but counts only part of it: not what bears one of the node's own addresses.
 /// Neighbours talk of themselves before this end of the link has its own address and route: of them nothing is forwarded.
 pub(super) const RULES: &str = "table inet filter {
+    counter invalid_tcp { }
     counter invalid { }
     counter martian { }
     set martians4 { typeof ip saddr . ip daddr . ip protocol; flags dynamic; size 64; }
@@ -35,6 +36,7 @@ pub(super) const RULES: &str = "table inet filter {
     }
     chain forward {
         type filter hook forward priority filter;
+        ct state invalid meta l4proto tcp counter name invalid_tcp drop
         ct state invalid counter name invalid drop
     }
 }";
@@ -42,7 +44,9 @@ pub(super) const RULES: &str = "table inet filter {
 /// Packets that a strict node has dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Drops {
-    /// Not to be forwarded, because conntrack could not place them.
+    /// TCP segments not to be forwarded, because conntrack could not place them.
+    pub invalid_tcp: u64,
+    /// The same of other protocols.
     pub invalid: u64,
     /// From a place that the route to their source does not lead to: what `rp_filter` counted (`IPReversePathFilter`).
     pub reverse_path: u64,
@@ -73,6 +77,7 @@ impl Node {
                 .with_context(|| format!("nft lists no counter {name}: {listed}"))
         };
         Ok(Drops {
+            invalid_tcp: counter("invalid_tcp")?,
             invalid: counter("invalid")?,
             reverse_path: reverse_path(place)?,
             martian: counter("martian")?,

@@ -1,41 +1,35 @@
 //! Services, as a machine outside the cluster sees them: node ports, and addresses that are routed to a node.
 
 use std::net::{IpAddr, SocketAddr};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use weir_tests::probe::{
-    EchoServer, Load, LoadReport, Mirror, Outcome, Probe, Protocol, connections,
-};
-use weir_tests::topology::{Drops, DualStack};
+use weir_tests::probe::{EchoServer, Mirror, Outcome, Probe, Protocol, connections};
+use weir_tests::topology::DualStack;
 
 use crate::fixture::{
-    ALL, FEW, Fixture, MIRROR, OVERLAYS, PORT, Variant, XDP, cluster_ips, each, service, to_mirror,
-    with_node_port,
+    ALL, Fixture, MIRROR, OVERLAYS, PATIENCE, PORT, Variant, XDP, cluster_ips, each, service,
+    to_mirror, with_node_port,
 };
 
-const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
+pub(crate) const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 /// Addresses of the load balancer and of external IPs, which no machine has.
 const LOAD_BALANCER: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
 const EXTERNAL: [&str; 2] = ["192.0.2.20", "2001:db8::20"];
 /// Node ports.
-const NEAR: u16 = 30010;
-const FAR: u16 = 30011;
+pub(crate) const NEAR: u16 = 30010;
+pub(crate) const FAR: u16 = 30011;
 const LOCAL: u16 = 30012;
 const EMPTY: u16 = 30013;
 const BOTH: u16 = 30014;
 const MIRROR_NEAR: u16 = 30015;
 const MIRROR_FAR: u16 = 30016;
 
-/// What may go wrong where nothing can be done about it, out of some thousand packets.
-const FEW_PACKETS: u64 = 5;
-const PATIENCE: Duration = Duration::from_secs(3);
 /// A refusal takes a round trip; waiting for one would take a time-out.
 const AT_ONCE: Duration = Duration::from_millis(800);
 
 /// Variants, and those that differ in where packets from outside are forwarded.
-fn and_xdp<const N: usize>(variants: [Variant; N]) -> Vec<Variant> {
+pub(crate) fn and_xdp<const N: usize>(variants: [Variant; N]) -> Vec<Variant> {
     [&variants[..], &XDP].concat()
 }
 
@@ -78,7 +72,7 @@ fn services() -> String {
 }
 
 /// A cluster with these Services, and routes to them on the machine outside.
-fn fixture(variant: Variant) -> Result<Fixture> {
+pub(crate) fn fixture(variant: Variant) -> Result<Fixture> {
     let mut fixture = Fixture::new(variant)?;
     let topology = fixture.cluster.topology();
     let DualStack { v4, v6 } = topology.node("node1").addresses();
@@ -92,7 +86,7 @@ fn fixture(variant: Variant) -> Result<Fixture> {
 }
 
 /// A port of a node.
-fn at(fixture: &Fixture, node: &str, port: u16) -> [SocketAddr; 2] {
+pub(crate) fn at(fixture: &Fixture, node: &str, port: u16) -> [SocketAddr; 2] {
     let node = fixture.cluster.topology().node(node).addresses();
     node.both().map(|ip| SocketAddr::new(ip, port))
 }
@@ -119,7 +113,7 @@ fn ask(fixture: &Fixture, to: SocketAddr, protocol: Protocol) -> Outcome {
 }
 
 /// Fails unless `server` answers there, and has seen `source`.
-fn ensure_seen(
+pub(crate) fn ensure_seen(
     fixture: &Fixture,
     to: [SocketAddr; 2],
     server: &str,
@@ -222,7 +216,7 @@ fn ensure_xdp(fixture: &Fixture, variant: Variant) -> Result<()> {
 }
 
 /// Packets that went past a node's network stack.
-fn carried_by_xdp(fixture: &Fixture, node: &str) -> Result<u64> {
+pub(crate) fn carried_by_xdp(fixture: &Fixture, node: &str) -> Result<u64> {
     let metrics = fixture.cluster.metrics(node)?;
     let counters = metrics
         .lines()
@@ -365,112 +359,6 @@ fn clients_with_one_port_do_not_meet() -> Result<()> {
         }
         Ok(())
     })
-}
-
-#[test]
-fn connections_from_outside_outlive_agents() -> Result<()> {
-    each(&and_xdp(FEW), |variant| {
-        let mut fixture = fixture(variant)?;
-        let targets: Vec<(String, Probe)> = [NEAR, FAR]
-            .into_iter()
-            .flat_map(|port| at(&fixture, "node1", port))
-            .flat_map(|to| {
-                PROTOCOLS.map(|protocol| {
-                    (
-                        format!("{to} {protocol:?}"),
-                        Probe::tcp(to).protocol(protocol),
-                    )
-                })
-            })
-            .collect();
-        let targets: Vec<_> = targets
-            .iter()
-            .map(|(name, probe)| (name.as_str(), *probe))
-            .collect();
-        let load = Load::start(&fixture.place("outside"), &targets)?;
-        for round in 0..6 {
-            let node = if round % 2 == 0 { "node1" } else { "node2" };
-            fixture.cluster.agent(node).restart()?;
-            thread::sleep(Duration::from_millis(300));
-            fixture.cluster.wait_ready(node)?;
-        }
-        load.finish()?.ensure_unharmed()
-    })
-}
-
-/// A connection goes on where it is, whoever carries it from now on; strict nodes find nothing out of order.
-#[test]
-fn connections_outlive_a_change_of_their_carrier() -> Result<()> {
-    each(&XDP[..1], |variant| {
-        let mut fixture = fixture(variant)?;
-        // So that nodes know their neighbours, without whom XDP carries nothing.
-        ensure_seen(&fixture, at(&fixture, "node1", FAR), "far", |ip| {
-            node1_there(&fixture, variant, ip)
-        })?;
-        let targets: Vec<(String, Probe)> = at(&fixture, "node1", FAR)
-            .into_iter()
-            .flat_map(|to| {
-                PROTOCOLS.map(|protocol| {
-                    (
-                        format!("{to} {protocol:?}"),
-                        Probe::tcp(to).protocol(protocol),
-                    )
-                })
-            })
-            .collect();
-        let targets: Vec<_> = targets
-            .iter()
-            .map(|(name, probe)| (name.as_str(), *probe))
-            .collect();
-        let mut load = Load::start(&fixture.place("outside"), &targets)?;
-        let mut opening = 0;
-        for (mode, loads) in ["auto", "off", "auto", "off"].iter().zip(1..) {
-            fixture.cluster.set_options(&[&format!("--xdp={mode}")]);
-            fixture.cluster.replace_agent("node1", &[])?;
-            // Each load has one new connection at a time to each target.
-            opening += loads * targets.len() as u64;
-            // Those of one carrier meet the next.
-            load.add(&fixture.place("outside"), &targets)?;
-            let before = carried_by_xdp(&fixture, "node1")?;
-            thread::sleep(Duration::from_secs(1));
-            let carried = carried_by_xdp(&fixture, "node1")? - before;
-            ensure!((carried > 0) == (*mode == "auto"), "{mode}: {carried}");
-        }
-        ensure_hardly_harmed(&load.finish()?)?;
-        // Of a connection that opens or ends in that moment, conntrack may see a SYN's answer or a FIN before anything else.
-        let drops = fixture.cluster.topology().node("node1").drops()?;
-        let invalid = drops.invalid;
-        ensure!(
-            invalid <= opening
-                && drops
-                    == Drops {
-                        invalid,
-                        ..Drops::default()
-                    },
-            "{drops:?}"
-        );
-        Ok(())
-    })
-}
-
-/// A driver loses what is in its rings when its program comes or goes: TCP sends that again, and of UDP it is next to nothing.
-fn ensure_hardly_harmed(report: &LoadReport) -> Result<()> {
-    for (name, stream) in &report.streams {
-        let steady = stream.identities.len() == 1 && stream.sources.len() == 1;
-        ensure!(
-            steady && stream.error.is_none() && stream.answered > 0 && stream.lost < FEW_PACKETS,
-            "the stream to {name}: {stream:?}"
-        );
-    }
-    for (name, connections) in &report.connections {
-        let failed = connections.failed.len() as u64;
-        let lost = name.ends_with("Udp") && failed < FEW_PACKETS;
-        ensure!(
-            connections.made() > 0 && (failed == 0 || lost),
-            "new connections to {name}: {connections:?}"
-        );
-    }
-    Ok(())
 }
 
 /// Backends that are machines: the node itself, the other one, and the client.

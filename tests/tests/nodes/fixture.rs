@@ -18,7 +18,7 @@ pub(crate) const PORT: u16 = 8080;
 pub(crate) const MIRROR: u16 = 9000;
 
 /// Enough for an answer on a busy machine, and for a SYN that an unrelated loss delays.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 /// For what must stay without an answer.
 const SILENCE: Duration = Duration::from_millis(400);
 

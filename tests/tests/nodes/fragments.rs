@@ -11,7 +11,7 @@ use weir_tests::packets::{Content, Packet};
 use weir_tests::probe::Mirror;
 
 use crate::fixture::{
-    ALL, Fixture, MIRROR, OVERLAYS, cluster_ips, each, service, to_mirror, with_node_port,
+    ALL, Fixture, MIRROR, OVERLAYS, PATIENCE, cluster_ips, each, service, to_mirror, with_node_port,
 };
 
 const NODE_PORT: u16 = 30025;
@@ -20,7 +20,6 @@ const NODE_PORT: u16 = 30025;
 const LENGTH: usize = 3000;
 const PIECE: usize = 1200;
 
-const PATIENCE: Duration = Duration::from_secs(3);
 const SILENCE: Duration = Duration::from_millis(300);
 
 const ETHERNET: usize = 14;

@@ -12,7 +12,7 @@ use rustix::net::{RecvFlags, recvfrom};
 use socket2::{Domain, Protocol, Socket, Type};
 use weir_tests::netns::Place;
 
-use crate::fixture::{FEW, Fixture, PORT, cluster_ips, each};
+use crate::fixture::{FEW, Fixture, PATIENCE, PORT, cluster_ips, each};
 
 /// RFC 9260 section 6.8.
 const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
@@ -21,7 +21,6 @@ const INIT_ACK: u8 = 2;
 /// What the client wants to read in the header of answers.
 const TAG: u32 = 0x5eed;
 const CLIENT_PORT: u16 = 40_000;
-const PATIENCE: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// An INIT or INIT ACK chunk in a packet of its own (RFC 9260 section 3.3.2).
