@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
+use tokio::runtime::Runtime;
 
 use super::args::{LiveQuery, Predecessor, Takeover};
 use super::command::{ask, object};
 use super::{print, write_out};
 use crate::admin::Status;
 use crate::netlink::{self, LinkTable, netfilter};
-use crate::takeover::{self, Change, DeviceName};
+use crate::takeover::{self, Change, DeviceName, Ipvs};
 
 pub(super) fn execute(asked: &Takeover) -> Result<()> {
     let Predecessor::KubeProxy = asked.from;
@@ -36,9 +37,22 @@ pub(super) fn execute(asked: &Takeover) -> Result<()> {
     };
     let mut report = takeover::carry_out(&wanted, asked.dry_run)?;
     report.legacy = takeover::legacy_tables();
+    let runtime = runtime()?;
+    report.ipvs = Ipvs::of(&runtime.block_on(netlink::links())?);
+    report.ipvs_removed = asked.ipvs && report.ipvs.device.is_some();
+    if report.ipvs_removed && !asked.dry_run {
+        runtime.block_on(report.ipvs.remove_device())?;
+    }
     object(asked.query.output, "Takeover", &report, |report| {
         print::takeover(report, asked.dry_run)
     })
+}
+
+fn runtime() -> Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")
 }
 
 fn finish(asked: &Takeover) -> Result<()> {
@@ -76,11 +90,7 @@ pub(super) fn pod_devices(query: &LiveQuery) -> Result<BTreeSet<DeviceName>> {
     let status: Status = ask(query, "/v1/status", &[])?;
     let devices = status.devices.iter().filter(|device| !device.uplink);
     let indexes: Vec<u32> = devices.map(|device| device.ifindex).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the asynchronous runtime")?;
-    let table = runtime.block_on(netlink::links())?;
+    let table = runtime()?.block_on(netlink::links())?;
     let names: BTreeSet<_> = indexes
         .iter()
         .filter_map(|ifindex| rule_name(&table, *ifindex))

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::{Device, Facts};
 use crate::datapath::{self, Programs};
 use crate::netlink::{self, Details, Family, LinkKind, LinkTable, Tunnel, netfilter};
-use crate::takeover::{self, Remains};
+use crate::takeover::{self, Ipvs, Remains};
 
 /// What a file system for BPF is told by (linux/magic.h).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -94,6 +94,7 @@ pub async fn gather(known: Option<Known>, bpffs: &Path) -> Result<Facts, Error> 
         kube_proxy: takeover::kube_proxy(),
         remains: remains.parts(),
         foreign: remains.foreign().to_vec(),
+        ipvs: Ipvs::of(&table),
         devices,
         pods: pods.collect(),
         forwards_v4: setting("ipv4/ip_forward") != Some(0),

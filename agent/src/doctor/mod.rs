@@ -18,7 +18,7 @@ pub use gather::{Error, Known, gather};
 use crate::datapath::{Attached, OnSockets};
 use crate::netlink::netfilter::Ruleset;
 use crate::netlink::{Peer, XdpMode};
-use crate::takeover::{Foreign, Part, Running};
+use crate::takeover::{Foreign, Ipvs, Part, Running};
 
 /// What was seen.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +31,8 @@ pub struct Facts {
     pub remains: Vec<Part>,
     /// Rules of others that lead to those.
     pub foreign: Vec<Foreign>,
+    /// What its mode `ipvs` left besides.
+    pub ipvs: Ipvs,
     /// All rules in nf_tables.
     pub ruleset: Ruleset,
     /// Devices that Weir serves, or would.
@@ -161,6 +163,7 @@ fn kube_proxy(facts: &Facts, findings: &mut Vec<Finding>) {
             fix: takeover(facts).to_owned(),
         });
     }
+    ipvs(facts, findings);
     // Beside kube-proxy these are as they should be.
     if facts.kube_proxy.is_some() {
         return;
@@ -172,6 +175,28 @@ fn kube_proxy(facts: &Facts, findings: &mut Vec<Finding>) {
             seen: format!("{foreign}, of which {} are kube-proxy's", foreign.keeps.join(", ")),
             why: "it works as long as these stay, so `weir takeover` leaves them; without kube-proxy nobody makes them again",
             fix: format!("{} && {}", foreign.delete(), takeover(facts)),
+        });
+    }
+}
+
+fn ipvs(facts: &Facts, findings: &mut Vec<Finding>) {
+    let Ipvs { device, servers } = &facts.ipvs;
+    if let Some(device) = device {
+        findings.push(Finding {
+            name: "kube-proxy-ipvs-device",
+            harm: Harm::Certain,
+            seen: format!("device {} has {} addresses", device.name, device.addresses),
+            why: "the node takes these for its own, also those that no Service has any more",
+            fix: takeover(facts).replacen("weir takeover", "weir takeover --ipvs", 1),
+        });
+    }
+    if *servers > 0 {
+        findings.push(Finding {
+            name: "ipvs-servers",
+            harm: Harm::Possible,
+            seen: format!("IPVS has {servers} virtual servers"),
+            why: "if they are kube-proxy's, they send what Weir leaves alone to endpoints that are outdated",
+            fix: "ipvsadm --clear # all of them: others', too, if there are any".to_owned(),
         });
     }
 }

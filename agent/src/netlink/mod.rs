@@ -1,6 +1,7 @@
 //! Which device of the node leads to which local pod, from what the kernel's routing netlink tells. Links, routes, neighbours and
 //! bridge tables are read in the process's own network namespace; pods' namespaces are never entered.
 
+mod delete;
 mod details;
 mod dump;
 pub mod netfilter;
@@ -10,6 +11,7 @@ mod resolve;
 mod table;
 mod watch;
 
+pub use delete::delete;
 pub use details::{Details, Peer, Tunnel, XdpMode, details};
 pub use dump::links;
 pub use resolve::{Local, Owners, Question, Resolution, resolve};
@@ -27,6 +29,16 @@ pub enum Error {
     List {
         /// What was asked for.
         what: &'static str,
+        /// The kernel's answer.
+        source: rtnetlink::Error,
+    },
+    /// The kernel refused to remove a device.
+    #[error(
+        "cannot remove device {name}: {source}; it takes CAP_NET_ADMIN in the node's network namespace"
+    )]
+    Delete {
+        /// Which.
+        name: &'static str,
         /// The kernel's answer.
         source: rtnetlink::Error,
     },

@@ -2,6 +2,7 @@
 //!
 //! Connections that kube-proxy has translated stay netfilter's, see [`KEEPER`].
 
+mod ipvs;
 mod names;
 mod remains;
 mod running;
@@ -11,6 +12,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::io;
 
+pub use ipvs::{Ipvs, IpvsDevice};
 pub use remains::{DeviceName, Foreign, Part, Remains};
 pub use running::{Running, kube_proxy, legacy_tables};
 
@@ -71,6 +73,10 @@ pub struct Report {
     pub foreign: Vec<Foreign>,
     /// Tables of the old iptables, into which nobody has looked.
     pub legacy: Vec<String>,
+    /// Of mode `ipvs`, besides rules.
+    pub ipvs: Ipvs,
+    /// Whether its device was removed.
+    pub ipvs_removed: bool,
     /// Chains that got rules to accept what pods send and get.
     pub accepting: Vec<String>,
 }

@@ -74,6 +74,38 @@ fn kube_proxy() -> Result<()> {
     })
 }
 
+/// What the node has left of mode `ipvs`. Not every kernel has devices of the kind that kube-proxy makes: the name counts.
+#[test]
+fn the_device_of_mode_ipvs() -> Result<()> {
+    each(|node| {
+        let namespace = node.namespace();
+        let add = |kind: &str| namespace.ip(&format!("link add kube-ipvs0 type {kind}\n"));
+        add("dummy").or_else(|_| add("bridge"))?;
+        namespace.ip(
+            "addr add 10.96.0.1/32 dev kube-ipvs0\naddr add fd10:96::1/128 dev kube-ipvs0 nodad\n",
+        )?;
+        for (command, words) in [
+            ("weir takeover", "left device kube-ipvs0 with 2 addresses"),
+            (
+                "weir takeover --ipvs --dry-run",
+                "would remove device kube-ipvs0 with 2 addresses",
+            ),
+        ] {
+            let said = node.run(command)?;
+            ensure!(said.contains(words), "{said}");
+        }
+        node.cure("kube-proxy-ipvs-device", 1)?;
+        ensure!(
+            namespace
+                .ip_output(&["link", "show", "dev", "kube-ipvs0"])
+                .is_err()
+        );
+        let said = node.run("weir takeover --ipvs")?;
+        ensure!(!said.contains("kube-ipvs0"), "{said}");
+        Ok(())
+    })
+}
+
 #[test]
 fn rules_of_others_that_lead_to_kube_proxys() -> Result<()> {
     each(|node| {

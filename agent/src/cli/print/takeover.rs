@@ -43,6 +43,24 @@ pub fn takeover(report: &Report, dry_run: bool) -> String {
             report.legacy.join(", ")
         );
     }
+    if let Some(device) = &report.ipvs.device {
+        let (name, addresses) = (device.name, device.addresses);
+        let _ = if report.ipvs_removed {
+            writeln!(text, "{removed} device {name} with {addresses} addresses")
+        } else {
+            writeln!(
+                text,
+                "left device {name} with {addresses} addresses, of mode ipvs: weir takeover --ipvs"
+            )
+        };
+    }
+    if report.ipvs.servers > 0 {
+        let _ = writeln!(
+            text,
+            "left {} virtual servers of IPVS; if all are kube-proxy's: ipvsadm --clear",
+            report.ipvs.servers
+        );
+    }
     for chain in &report.accepting {
         let _ = writeln!(text, "{accepting} what pods send and get in chain {chain}");
     }
