@@ -1,5 +1,7 @@
 //! The project's own commands: `cargo xtask --help` explains each.
 
+#[cfg(test)]
+mod behaviours;
 mod build;
 mod ci;
 mod harness;
