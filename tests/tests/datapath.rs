@@ -35,8 +35,8 @@ fn write<K: IntoBytes + zerocopy::Immutable, V: IntoBytes + zerocopy::Immutable>
 ) -> Step {
     Step::Write {
         table,
-        key: key.as_bytes().to_vec(),
-        value: value.as_bytes().to_vec(),
+        key: key.as_bytes().into(),
+        value: value.as_bytes().into(),
     }
 }
 
@@ -137,7 +137,7 @@ fn a_generation_is_filled_unseen_and_then_selected() {
 
     let delete = Step::Delete {
         table: Table::Class,
-        key: address(3).as_bytes().to_vec(),
+        key: address(3).as_bytes().into(),
     };
     execute(&mut datapath, vec![delete.clone(), delete, Step::Wait]).expect("delete twice");
     assert_eq!(first(&datapath), None);

@@ -3,7 +3,6 @@
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet, Vector};
 use weir_common::abi::{BACKEND_ACTIVE, BACKEND_GONE, BackendState};
-use zerocopy::IntoBytes;
 
 use super::sizes::BACKENDS;
 use super::step::{Step, Table};
@@ -219,11 +218,7 @@ impl Backends {
 
     fn write(&mut self, id: u32, state: BackendState, steps: &mut Vec<Step>) {
         self.states.set(id as usize, state);
-        steps.push(Step::Write {
-            table: Table::Backend,
-            key: id.as_bytes().to_vec(),
-            value: state.as_bytes().to_vec(),
-        });
+        steps.push(Step::write(Table::Backend, &id, &state));
     }
 }
 

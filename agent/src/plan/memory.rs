@@ -84,7 +84,7 @@ impl MemoryMaps {
             }
             Step::Write { table, key, value } => self.write(*table, key, value)?,
             Step::Delete { table, key } => {
-                self.table_mut(*table)?.0.remove(key);
+                self.table_mut(*table)?.0.remove(key.as_slice());
             }
             Step::Select => {
                 if !self.begun {

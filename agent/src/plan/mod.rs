@@ -16,7 +16,7 @@ pub use excess::{Refused, refuse_excess};
 pub use memory::{Canonical, CanonicalFrontend, CanonicalRow, MemoryError, MemoryMaps};
 pub use planner::Planner;
 pub use sizes::{BACKENDS, PlanError, entries};
-pub use step::{Plan, Sizes, Step, Table};
+pub use step::{Bytes, Plan, Sizes, Step, Table};
 
 #[cfg(test)]
 mod tests;

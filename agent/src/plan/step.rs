@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
 use zerocopy::{Immutable, IntoBytes};
 
 /// Maps of a generation, and the ones that all generations share.
@@ -60,6 +61,9 @@ impl Table {
 /// Capacity of each table of a generation.
 pub type Sizes = BTreeMap<Table, u32>;
 
+/// Bytes of an element, in place: a first plan has half a million of them.
+pub type Bytes = SmallVec<[u8; 32]>;
+
 /// One step of a plan. Keys and values are the bytes of the ABI types; array indexes are native-endian `u32`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -70,16 +74,16 @@ pub enum Step {
         /// Where.
         table: Table,
         /// Key bytes.
-        key: Vec<u8>,
+        key: Bytes,
         /// Value bytes.
-        value: Vec<u8>,
+        value: Bytes,
     },
     /// Remove one element; that it is not there is no error.
     Delete {
         /// Where.
         table: Table,
         /// Key bytes.
-        key: Vec<u8>,
+        key: Bytes,
     },
     /// Let programs read the generation begun; the old one's maps are released.
     Select,
@@ -112,8 +116,8 @@ impl Step {
     {
         Self::Write {
             table,
-            key: key.as_bytes().to_vec(),
-            value: value.as_bytes().to_vec(),
+            key: key.as_bytes().into(),
+            value: value.as_bytes().into(),
         }
     }
 
@@ -121,7 +125,7 @@ impl Step {
     pub(super) fn delete<K: IntoBytes + Immutable>(table: Table, key: &K) -> Self {
         Self::Delete {
             table,
-            key: key.as_bytes().to_vec(),
+            key: key.as_bytes().into(),
         }
     }
 }

@@ -263,7 +263,7 @@ impl Watch {
                     Table::Verdict => &mut self.verdicts,
                     _ => return,
                 };
-                elements.insert(key.clone(), value.clone());
+                elements.insert(key.to_vec(), value.to_vec());
                 if !self.building {
                     self.holders.note(&self.maps, step);
                 }
@@ -272,13 +272,13 @@ impl Watch {
                 table: Table::Frontend,
                 key,
             } => {
-                self.frontends.remove(key);
+                self.frontends.remove(key.as_slice());
             }
             Step::Delete {
                 table: Table::Verdict,
                 key,
             } => {
-                self.verdicts.remove(key);
+                self.verdicts.remove(key.as_slice());
             }
             Step::Wait => {
                 let values =
