@@ -1,4 +1,5 @@
-//! Packets per second that a node forwards from a client outside to a backend on another node, through its network stack and past it.
+//! Packets per second that a node forwards from a client outside to a backend on another node: with Weir through its network stack and
+//! past it, and without Weir by rules like kube-proxy's.
 //!
 //! A client's datagrams come by a veth, go back by the same veth, and are dropped there by a driver's program. What sending alone takes is
 //! measured with a veth whose node drops all.
@@ -13,7 +14,7 @@ use weir::datapath::{KernelDatapath, XdpState};
 use weir_common::abi::{Device, Hook};
 use weir_common::reason::Reason;
 use weir_tests::kernel::Place;
-use weir_tests::netns::{Namespace, Place as Inside};
+use weir_tests::netns::{Namespace, Place as Inside, feed, run as output_of};
 use weir_tests::topology::finish_frames;
 use weir_tests::xdp::Constant;
 
@@ -31,7 +32,14 @@ pub(crate) struct Args {
     milliseconds: u64,
 }
 
-const NAMES: [&str; LANES as usize + 1] = ["dropped by the driver", "network stack", "XDP"];
+/// The lane of a node of its own, which knows nothing of Weir.
+const RULES: u8 = LANES + 1;
+const NAMES: [&str; RULES as usize + 1] = [
+    "dropped by the driver",
+    "network stack",
+    "XDP",
+    "nftables, as kube-proxy writes them",
+];
 const PORTS: [u16; 2] = [61000, 65535];
 const LOCAL_PORTS: [u16; 2] = [32768, 60999];
 
@@ -39,16 +47,22 @@ const LOCAL_PORTS: [u16; 2] = [32768, 60999];
 struct Lane {
     number: u8,
     client: Namespace,
+    /// Where it is not the calling thread's network.
+    node: Option<Namespace>,
     ifindex: u32,
     _programs: Vec<Constant>,
 }
 
 impl Lane {
-    /// In the calling thread's network, which is the node's.
+    /// In the calling thread's network, which is that of the node with Weir; or with a node of its own.
     fn new(number: u8) -> Result<Self> {
         let (device, near, far) = (format!("lane{number}"), node(number), client(number));
         let client = Namespace::new("client")?;
+        let own_node = (number == RULES).then(with_rules).transpose()?;
         let ip = |line: &str| {
+            if let Some(node) = &own_node {
+                return node.ip(&format!("{line}\n"));
+            }
             let status = Command::new("ip").args(line.split_whitespace()).status()?;
             ensure!(status.success(), "ip {line}");
             Ok(())
@@ -73,7 +87,11 @@ impl Lane {
         }
         let place: &Inside = client.as_ref();
         finish_frames(place, "eth0")?;
-        let ifindex = if_nametoindex(device.as_str())?;
+        let index = || if_nametoindex(device.as_str());
+        let ifindex = match &own_node {
+            None => index()?,
+            Some(node) => AsRef::<Inside>::as_ref(node).run(index)?,
+        };
         let absorber = || Ok::<_, anyhow::Error>(Constant::dropping(if_nametoindex("eth0")?)?);
         let mut programs = vec![place.run(absorber)?];
         if number == 0 {
@@ -82,14 +100,36 @@ impl Lane {
         Ok(Self {
             number,
             client,
+            node: own_node,
             ifindex,
             _programs: programs,
         })
     }
 
+    /// Packets that left by the device of a node of its own.
+    fn left(&self) -> Result<u64> {
+        let Some(node) = &self.node else {
+            return Ok(0);
+        };
+        let device = format!("lane{}", self.number);
+        let place: &Inside = node.as_ref();
+        let shown = output_of(
+            place
+                .command("ip")
+                .args(["-s", "-j", "link", "show", &device]),
+        )?;
+        let shown: serde_json::Value = serde_json::from_str(&shown)?;
+        let packets = shown[0]["stats64"]["tx"]["packets"].as_u64();
+        packets.with_context(|| format!("no counter of packets: {shown}"))
+    }
+
     /// Sends for a while; gives packets per second that were forwarded, or sent where none are.
     fn send(&self, datapath: &KernelDatapath, time: Duration) -> Result<f64> {
-        let before = forwarded(datapath)?;
+        let forwarded = || -> Result<[u64; RULES as usize]> {
+            let [stack, xdp] = forwarded(datapath)?;
+            Ok([stack, xdp, self.left()?])
+        };
+        let before = forwarded()?;
         let place: &Inside = self.client.as_ref();
         let (sent, elapsed) = place.run(|| -> Result<(u64, Duration)> {
             let socket = UdpSocket::bind((client(self.number), 4000))?;
@@ -103,20 +143,59 @@ impl Lane {
             }
             Ok((sent, start.elapsed()))
         })?;
-        let after = forwarded(datapath)?;
-        let [stack, xdp] = [after[0] - before[0], after[1] - before[1]];
-        let (wanted, other) = match self.number {
-            0 => (sent, stack + xdp),
-            1 => (stack, xdp),
-            _ => (xdp, stack),
-        };
+        let after = forwarded()?;
+        let [stack, xdp, rules] = std::array::from_fn(|way| after[way] - before[way]);
+        let all = [sent, stack, xdp, rules];
+        let wanted = all[usize::from(self.number)];
+        let others = stack + xdp + rules - if self.number == 0 { 0 } else { wanted };
         ensure!(
-            wanted > sent / 2 && other < sent / 100,
-            "of {sent} packets the stack forwarded {stack}, XDP {xdp}, for `{}`",
+            wanted > sent / 2 && others < sent / 100,
+            "of {sent} packets the stack forwarded {stack}, XDP {xdp}, rules {rules}, for `{}`",
             NAMES[usize::from(self.number)]
         );
         Ok(wanted as f64 / elapsed.as_secs_f64())
     }
+}
+
+/// A node with rules of the form that kube-proxy gives a load balancer's address in mode nftables.
+fn with_rules() -> Result<Namespace> {
+    let node = Namespace::new("node")?;
+    node.sysctl("net/ipv4/ip_forward", 1)?;
+    let (service, backend) = (lane_service(RULES), lane_backend(RULES));
+    let rules = format!(
+        "table ip services {{
+            chain endpoint {{
+                meta l4proto udp dnat to {backend}:8080
+            }}
+            chain service {{
+                numgen random mod 1 vmap {{ 0 : goto endpoint }}
+            }}
+            chain external {{
+                meta mark set mark or 0x4000
+                goto service
+            }}
+            map addresses {{
+                type ipv4_addr . inet_proto . inet_service : verdict
+                elements = {{ {service} . udp . 80 : goto external }}
+            }}
+            chain services {{
+                ip daddr . meta l4proto . th dport vmap @addresses
+            }}
+            chain prerouting {{
+                type nat hook prerouting priority dstnat
+                jump services
+            }}
+            chain postrouting {{
+                type nat hook postrouting priority srcnat
+                meta mark and 0x4000 == 0 return
+                meta mark set mark xor 0x4000
+                masquerade fully-random
+            }}
+        }}"
+    );
+    let place: &Inside = node.as_ref();
+    feed(place.command("nft").args(["-f", "-"]), &rules)?;
+    Ok(node)
 }
 
 const fn node(lane: u8) -> Ipv4Addr {
@@ -145,14 +224,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let place = Place::new().context("measuring needs root and an agent with kernel programs")?;
     let datapath = &mut World::new(&place)?.datapath;
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("have the node forward")?;
-    let lanes: Vec<Lane> = (0..=LANES).map(Lane::new).collect::<Result<_>>()?;
+    let lanes: Vec<Lane> = (0..=RULES).map(Lane::new).collect::<Result<_>>()?;
     let device = |lane: &Lane| Device {
         v4: IpAddr::from(node(lane.number)).into(),
         ports: PORTS,
         local_ports: LOCAL_PORTS,
         ..Device::default()
     };
-    let served = || lanes.iter().filter(|lane| lane.number > 0);
+    let served = || {
+        lanes
+            .iter()
+            .filter(|lane| (1..=LANES).contains(&lane.number))
+    };
     datapath.set_nets(&served().map(|lane| (lane.ifindex, device(lane))).collect())?;
     for lane in served() {
         datapath.attach_net(lane.ifindex)?;
@@ -181,11 +264,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             sorted[sorted.len() - 1],
         );
     }
-    let ratios = series[2].0.iter().zip(&series[1].0);
-    let ratio = Series(ratios.map(|(xdp, stack)| xdp / stack).collect());
-    println!(
-        "\nXDP / network stack, round by round: {:.2}",
-        ratio.median()
-    );
+    println!();
+    for (one, other) in [(2, 1), (1, 3), (2, 3)] {
+        let pairs = series[one].0.iter().zip(&series[other].0);
+        let ratio = Series(pairs.map(|(one, other)| one / other).collect());
+        let (one, other) = (NAMES[one], NAMES[other]);
+        println!("{one} / {other}, round by round: {:.2}", ratio.median());
+    }
     Ok(())
 }
