@@ -5,6 +5,7 @@
 //! Weir's kernel programs: entry points over the packet logic of `weir-common`.
 
 mod context;
+mod global;
 mod log;
 mod maps;
 mod skb;

@@ -130,6 +130,11 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn crc32c_effect(&self, change: u32, length: u32) -> u32 {
+        crate::global::crc32c_effect(change, length)
+    }
+
+    #[inline(always)]
     fn trim(&self, length: u32) -> bool {
         // SAFETY: no pointers but the context.
         unsafe { bpf_skb_change_tail(self.raw(), length, 0) == 0 }

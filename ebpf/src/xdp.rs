@@ -153,6 +153,11 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
+    fn crc32c_effect(&self, change: u32, length: u32) -> u32 {
+        crate::global::crc32c_effect(change, length)
+    }
+
+    #[inline(always)]
     fn trim(&self, length: u32) -> bool {
         let change = length.wrapping_sub(self.length()) as i32;
         // SAFETY: no pointers but the context; the verifier forgets all packet pointers.

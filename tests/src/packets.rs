@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crc::{CRC_32_ISCSI, Crc};
 use weir_common::logic::protocol;
 
 /// TCP flag bits.
@@ -172,6 +173,7 @@ impl Packet {
                 let mut sctp = ports(*source, *destination);
                 sctp.extend([0; 8]);
                 sctp.extend(filler(*payload));
+                set_sctp_checksum(&mut sctp);
                 (protocol::SCTP, sctp, None)
             }
             Content::Icmp {
@@ -211,6 +213,18 @@ impl Packet {
             bytes[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
         }
         (number, bytes)
+    }
+}
+
+/// RFC 9260 section 6.8.
+const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+
+/// Makes the checksum of an SCTP packet right, without its IP header.
+fn set_sctp_checksum(sctp: &mut [u8]) {
+    if sctp.len() >= 12 {
+        sctp[8..12].fill(0);
+        let checksum = CRC32C.checksum(sctp);
+        sctp[8..12].copy_from_slice(&checksum.to_le_bytes());
     }
 }
 
@@ -292,6 +306,12 @@ pub fn checksum_error(frame: &[u8]) -> Option<String> {
         protocol::TCP | protocol::UDP | protocol::ICMPV6 => {
             pseudo_header(source, destination, next, transport.len())
         }
+        protocol::SCTP if transport.get(8..12)? == [0; 4] => return None,
+        protocol::SCTP => {
+            let mut right = transport.to_vec();
+            set_sctp_checksum(&mut right);
+            return (transport != right).then(|| "SCTP".to_owned());
+        }
         _ => return None,
     };
     (checksum(pseudo, transport) != 0).then(|| format!("protocol {next}"))
@@ -324,6 +344,9 @@ pub fn answer(frame: &[u8]) -> Option<Vec<u8>> {
         protocol::TCP | protocol::UDP | protocol::SCTP => {
             frame.swap(transport, transport + 2);
             frame.swap(transport + 1, transport + 3);
+            if number == protocol::SCTP {
+                set_sctp_checksum(frame.get_mut(transport..)?);
+            }
         }
         _ => {}
     }

@@ -126,13 +126,7 @@ fn translate(world: &World<'_>, frontend: &Frontend<'_, '_>, clients: Clients) -
             &translation,
         )),
     };
-    translation.warning = if exposed.keeps_port {
-        Some(format!(
-            "SCTP packets cannot be given another port than {number}: those to endpoints at other ports are dropped"
-        ))
-    } else {
-        diagnose::wrong_target_port(world, &translation)
-    };
+    translation.warning = diagnose::wrong_target_port(world, &translation);
     translation
 }
 

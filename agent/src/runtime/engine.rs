@@ -19,7 +19,7 @@ use crate::compile::{self, ServiceCompiler, Tables};
 use crate::datapath;
 use crate::flows::Directory;
 use crate::metrics::Stage;
-use crate::model::{Change, DeviceFacts, Event, Kind, NodePorts, ObjectName, Snapshot};
+use crate::model::{Change, DeviceFacts, Event, Kind, NodePorts, Snapshot};
 use crate::netlink::Local;
 use crate::plan::{Plan, PlanError, Planner, Refused, refuse_excess};
 use crate::state::{Rejected, State};
@@ -62,7 +62,7 @@ pub(super) struct Engine {
     change: Change,
     /// What is queued, for metrics.
     queue: Queue,
-    /// Services that no map can hold, or that no packet can carry.
+    /// Services that no map can hold.
     refused: Vec<Rejected>,
     /// Whether the kernel's maps have ever been filled, by this agent or by an earlier one, whose programs are there then.
     filled: bool,
@@ -301,15 +301,7 @@ impl Engine {
         if change.services {
             self.tables.services = self.services.compile(snapshot).clone();
             let refused = refuse_excess(&mut self.tables.services, &self.services);
-            let sctp = self.services.untranslatable();
-            let refused = refused.iter().map(|it| (&it.service, too_large(it)));
-            let sctp = sctp
-                .iter()
-                .map(|(it, frontends)| (it, needs_same_ports(frontends)));
-            self.refused = refused
-                .chain(sctp)
-                .map(|(service, (reason, message))| rejected(snapshot, service, reason, message))
-                .collect();
+            self.refused = refused.iter().map(|it| rejected(snapshot, it)).collect();
             self.publish_rejections();
             self.health_checks
                 .send_replace(Arc::new(compile::health_checks(snapshot)));
@@ -404,37 +396,18 @@ impl Engine {
     }
 }
 
-fn rejected(
-    snapshot: &Snapshot,
-    service: &ObjectName,
-    reason: &'static str,
-    message: String,
-) -> Rejected {
+fn rejected(snapshot: &Snapshot, Refused { service, entries }: &Refused) -> Rejected {
     let known = snapshot.services.get(service);
     Rejected {
         kind: Kind::Service.as_str(),
         name: service.to_string(),
         uid: known.map(|known| known.uid.clone()).unwrap_or_default(),
-        reason,
-        message,
+        reason: "MapFull",
+        message: format!(
+            "its ports and endpoints are {entries} map entries, more than there is room for beside the other Services; it is not served: \
+             use fewer ports, or several Services"
+        ),
     }
-}
-
-fn too_large(refused: &Refused) -> (&'static str, String) {
-    let entries = refused.entries;
-    let message = format!(
-        "its ports and endpoints are {entries} map entries, more than there is room for beside the other Services; it is not served: \
-         use fewer ports, or several Services"
-    );
-    ("MapFull", message)
-}
-
-fn needs_same_ports(frontends: &[String]) -> (&'static str, String) {
-    let message = format!(
-        "SCTP to {} is dropped: its checksum does not allow another port to be put in; give port, targetPort and nodePort one number",
-        frontends.join(", ")
-    );
-    ("UsedInPart", message)
 }
 
 /// This node's pods by their addresses, and the node's own addresses.

@@ -34,6 +34,11 @@ pub trait Packet: Copy {
         v6: bool,
     ) -> bool;
 
+    /// [`super::crc32c_effect`], wherever it is best done.
+    fn crc32c_effect(&self, change: u32, length: u32) -> u32 {
+        super::crc32c_effect(change, length)
+    }
+
     /// Cuts the packet to `length`.
     fn trim(&self, length: u32) -> bool;
 

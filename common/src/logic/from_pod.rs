@@ -58,7 +58,6 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
                 return outcome;
             }
         } else {
-            let end = flow.end(source);
             if flow.flags() & (NAT | HAIRPIN) == NAT
                 && flow.opener() == source
                 && is_live(ctx, flow, s.headers.protocol, now)
@@ -67,6 +66,7 @@ fn decide<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
                 // These ends already talk through a Service; the answers would go to that connection.
                 return unjudged(s, Reason::TupleClash);
             }
+            let end = flow.end(source);
             if is_approved(ctx, flow, HOOK, &s.headers, &end, now) {
                 note(ctx, flow, HOOK, &s.headers, source, now);
                 if flow.flags() & HAIRPIN != 0 {

@@ -8,6 +8,7 @@ mod affinity;
 mod checksum;
 mod conntrack;
 mod context;
+mod crc32c;
 mod entry;
 mod fast;
 mod fragment;
@@ -34,6 +35,7 @@ pub use conntrack::timeout_seconds;
 pub use context::{
     Context, Env, Maps, Packet, Route, Routes, Scratch, Services, Tuple, nanoseconds,
 };
+pub use crc32c::crc32c_effect;
 pub use fast::xdp_net;
 pub use from_net::from_net;
 pub use from_pod::from_pod;

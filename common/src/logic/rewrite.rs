@@ -2,8 +2,8 @@
 
 use super::checksum::{difference, difference16, replace};
 use super::context::Packet;
-use super::parse::{Headers, LATER_FRAGMENT};
-use super::wire::{MacAddress, protocol};
+use super::parse::{Headers, LATER_FRAGMENT, WHOLE};
+use super::wire::{IPV6, Ipv4, Ipv6, MacAddress, protocol};
 use crate::abi::Address;
 
 /// Which end of a packet is rewritten.
@@ -28,9 +28,12 @@ pub(super) fn rewrite<P: Packet>(
     };
     let with_transport = headers.fragment != LATER_FRAGMENT;
     let change_port = with_transport && headers.has_ports() && old_port != port;
-    // SCTP's CRC32c covers the ports, but no address.
     if change_port && headers.protocol == protocol::SCTP {
-        return false;
+        // As its checksum sees it: both ports in one little-endian word.
+        let change = u32::from((old_port ^ port).swap_bytes());
+        if !correct_sctp(packet, headers, change << (8 * port_offset(which))) {
+            return false;
+        }
     }
     if !store_address(packet, headers, which, &old_address, address) {
         return false;
@@ -58,6 +61,37 @@ pub(super) fn rewrite<P: Packet>(
             optional,
             v6,
         )
+}
+
+/// Corrects SCTP's checksum for changed ports; addresses it does not cover. It is over the whole message, whose length a fragment
+/// does not tell: false.
+#[inline(always)]
+fn correct_sctp<P: Packet>(packet: P, headers: &Headers, change: u32) -> bool {
+    let at = headers.transport + 8;
+    let (Some(checksum), Some(end)) = (packet.load::<u32>(at), end(packet, headers)) else {
+        return false;
+    };
+    if headers.fragment != WHOLE || end < at {
+        return false;
+    }
+    // Not there yet: a device, or the kernel in front of one, computes it at the end.
+    if checksum == 0 {
+        return true;
+    }
+    let effect = packet.crc32c_effect(change, end - headers.transport);
+    packet.store(at, checksum ^ effect.to_le())
+}
+
+/// Where the packet ends, as its IP header says.
+#[inline(always)]
+fn end<P: Packet>(packet: P, headers: &Headers) -> Option<u32> {
+    let at = headers.network;
+    if headers.v6 == 1 {
+        let ip = packet.load::<Ipv6>(at)?;
+        return Some(at + IPV6 + u32::from(u16::from_be(ip.payload_length)));
+    }
+    let ip = packet.load::<Ipv4>(at)?;
+    Some(at + u32::from(u16::from_be(ip.total_length)))
 }
 
 /// Stores an address, and corrects the IPv4 header checksum.

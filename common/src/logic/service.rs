@@ -364,11 +364,10 @@ fn select<C: Context>(ctx: C, s: &mut Scratch) -> u32 {
     TAKEN
 }
 
-/// Whether another port may stand in for the client's. A client outside has its port from the node where it needs one, and SCTP's
-/// checksum covers the ports.
+/// Whether another port may stand in for the client's. A client outside has its port from the node where it needs one.
 #[inline(always)]
 const fn may_stand_in(s: &Scratch) -> bool {
-    s.external == 0 && s.headers.protocol != protocol::SCTP
+    s.external == 0
 }
 
 /// Finds another port for the client at the backend in `s.slot`: its own is taken there by a connection through another frontend.

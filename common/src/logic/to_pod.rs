@@ -86,7 +86,7 @@ fn left_to_netfilter<C: Context>(ctx: C, s: &mut Scratch, front: FlowRef, now: u
 fn deliver<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef, reason: Reason) -> Outcome {
     if flow.flags() & NAT != 0
         && flow.opener() != s.tuple.source()
-        && !put_frontend_back(ctx, s, flow)
+        && !(put_frontend_back(ctx, s, flow) && give_port_back(ctx, s, flow))
     {
         return unjudged(s, Reason::RewriteFailed);
     }
@@ -94,17 +94,17 @@ fn deliver<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef, reason: Reason) -
 }
 
 #[inline(never)]
-fn put_frontend_back<C: Context>(ctx: C, s: &mut Scratch, flow: FlowRef) -> bool {
+fn put_frontend_back<C: Context>(ctx: C, s: &Scratch, flow: FlowRef) -> bool {
     let (address, port) = flow.nat();
-    let own_port = flow.source_port();
     rewrite(ctx, &s.headers, Which::Source, &address, port)
-        && (own_port == 0 || give_port_back(ctx, s, own_port))
 }
 
+/// Gives the client's own port back, where another stands in for it.
 #[inline(never)]
-fn give_port_back<C: Context>(ctx: C, s: &Scratch, own_port: u16) -> bool {
+fn give_port_back<C: Context>(ctx: C, s: &Scratch, flow: FlowRef) -> bool {
+    let own_port = flow.source_port();
     let own = &s.headers.destination;
-    rewrite(ctx, &s.headers, Which::Destination, own, own_port)
+    own_port == 0 || rewrite(ctx, &s.headers, Which::Destination, own, own_port)
 }
 
 /// First packet of a flow, or one whose approval no longer counts.

@@ -52,17 +52,6 @@ fn what_is_not_served_is_told_on_the_object() -> Result<()> {
             Ok(())
         })
     })?;
-
-    // SCTP cannot be given another port.
-    let mut sctp = object("v1", "Service", "shop", "sctp");
-    sctp["spec"] = json!({
-        "selector": {"app": "web"},
-        "ports": [{"protocol": "SCTP", "port": 80, "targetPort": 8080}],
-    });
-    apply(&cluster.control, &[sctp])?;
-    let told = event(&cluster, "sctp", "UsedInPart")?;
-    let note = told["note"].as_str().unwrap_or_default();
-    ensure!(note.contains(":80 is dropped"), "{told}");
     agent.ensure_running()
 }
 

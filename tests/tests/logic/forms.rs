@@ -8,7 +8,7 @@ use weir_tests::packets::{Content, Packet};
 
 use super::node::{
     A, B, Node, POD_A, POD_B, SECOND, SERVICE_B, SERVICE_NONE, allow_egress_to_b, deny_all,
-    tcp_packet, udp_packet,
+    over_sctp, tcp_packet, udp_packet,
 };
 
 const TCP: Content = Content::Tcp {
@@ -92,6 +92,67 @@ fn datagrams_without_checksum_stay_so() {
     };
     let (_, sent) = node.leave(A, &datagram(SERVICE_B, 80));
     assert_eq!(sent, datagram(POD_B, 8080));
+}
+
+/// SCTP's checksum covers the ports, but no address (RFC 9260 section 6.8).
+#[test]
+fn sctp_has_a_right_checksum_behind_other_ports() {
+    let mut node = Node::new(vec![]);
+    node.apply(&over_sctp(snapshot([A, B], vec![])));
+    for (from, service, to) in [
+        (POD_A, SERVICE_B, POD_B),
+        ("fd00:1::1", "fd96::11", "fd00:1::2"),
+    ] {
+        for payload in [0, 4, 17, 1400] {
+            let packet = |(from, source), (to, destination)| {
+                let content = Content::Sctp {
+                    source,
+                    destination,
+                    payload,
+                };
+                Packet::new(address(from), address(to), content).bytes()
+            };
+            let (reason, sent) = node.leave(A, &packet((from, 4000), (service, 80)));
+            assert!(!reason.is_drop(), "{service}: {reason:?}");
+            assert_eq!(sent, packet((from, 4000), (to, 8080)));
+            let (reason, answered) = node.enter(A, B, &packet((to, 8080), (from, 4000)));
+            assert!(!reason.is_drop(), "{service}: {reason:?}");
+            assert_eq!(answered, packet((service, 80), (from, 4000)));
+        }
+    }
+}
+
+#[test]
+fn sctp_without_a_checksum_yet_is_left_without() {
+    let mut node = Node::new(vec![]);
+    node.apply(&over_sctp(snapshot([A, B], vec![])));
+    let packet = |to, destination| {
+        let content = Content::Sctp {
+            source: 4000,
+            destination,
+            payload: 16,
+        };
+        let mut bytes = Packet::new(address(POD_A), address(to), content).bytes();
+        bytes[34 + 8..][..4].fill(0);
+        bytes
+    };
+    let (_, sent) = node.leave(A, &packet(SERVICE_B, 80));
+    assert_eq!(sent, packet(POD_B, 8080));
+}
+
+/// Its checksum is over all of it, and how much that is the first piece does not say.
+#[test]
+fn sctp_in_pieces_keeps_its_port_or_does_not_pass() {
+    let mut node = Node::new(vec![]);
+    node.apply(&over_sctp(snapshot([A, B], vec![])));
+    let content = Content::Sctp {
+        source: 4000,
+        destination: 80,
+        payload: 16,
+    };
+    let mut packet = Packet::new(address(POD_A), address(SERVICE_B), content);
+    packet.fragment = Some((7, 0, true));
+    assert_eq!(node.leave(A, &packet.bytes()).0, Reason::RewriteFailed);
 }
 
 #[test]

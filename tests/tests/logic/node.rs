@@ -7,7 +7,7 @@ use weir::model::{Policy, Protocol, Snapshot};
 use weir::plan::{MemoryMaps, Planner};
 use weir_common::abi::{Hook, Verdict};
 use weir_common::reason::Reason;
-use weir_tests::fixture::{address, policy, snapshot, to};
+use weir_tests::fixture::{address, edit, policy, snapshot, to};
 use weir_tests::packets::{Content, Packet, checksum_error};
 use weir_tests::simulator::{Simulator, Step};
 
@@ -109,6 +109,28 @@ pub(crate) fn udp_packet(source: (&str, u16), destination: (&str, u16)) -> Vec<u
         checksum: true,
     };
     Packet::new(address(source.0), address(destination.0), content).bytes()
+}
+
+/// A cluster with SCTP in the place of UDP.
+pub(crate) fn over_sctp(mut cluster: Snapshot) -> Snapshot {
+    let change = |protocol: &mut Protocol| {
+        if *protocol == Protocol::Udp {
+            *protocol = Protocol::Sctp;
+        }
+    };
+    edit(&mut cluster.services, |service| {
+        service
+            .ports
+            .iter_mut()
+            .for_each(|port| change(&mut port.protocol));
+    });
+    edit(&mut cluster.slices, |slice| {
+        slice
+            .ports
+            .iter_mut()
+            .for_each(|port| change(&mut port.protocol));
+    });
+    cluster
 }
 
 pub(crate) fn deny_all(pod: &str) -> Policy {

@@ -11,8 +11,8 @@ use weir_tests::packets::{Content, Packet, answer, tcp};
 
 use super::external::{CLIENT, arrive, outside};
 use super::node::{
-    A, B, Node, POD_A, POD_B, REMOTE, SECOND, SERVICE_B, SERVICE_SELF, UPLINK, ends, tcp_packet,
-    udp_packet,
+    A, B, Node, POD_A, POD_B, REMOTE, SECOND, SERVICE_B, SERVICE_SELF, UPLINK, ends, over_sctp,
+    tcp_packet, udp_packet,
 };
 
 /// Another Service with the backend of [`SERVICE_B`].
@@ -225,39 +225,25 @@ fn a_client_outside_leaves_its_backend_for_one_that_is_free() {
     assert_eq!(seen, [address(POD_B), address(POD_B), address(REMOTE)]);
 }
 
-/// SCTP's checksum covers the ports.
 #[test]
-fn sctp_keeps_its_port_or_does_not_pass() {
-    let mut cluster = snapshot([A, B], vec![]);
-    edit(&mut cluster.services, |service| {
-        for port in &mut service.ports {
-            port.port = 8080;
-            if port.protocol == Protocol::Udp {
-                port.protocol = Protocol::Sctp;
-            }
-        }
-    });
-    edit(&mut cluster.slices, |slice| {
-        for port in &mut slice.ports {
-            if port.protocol == Protocol::Udp {
-                port.protocol = Protocol::Sctp;
-            }
-        }
-    });
+fn sctp_has_a_right_checksum_with_a_port_that_stands_in() {
     let mut node = Node::new(vec![]);
-    node.apply(&cluster);
-    for (service, reason) in [
-        (SERVICE_B, Reason::NotIsolated),
-        (ALSO_B, Reason::TupleClash),
-    ] {
+    node.apply(&over_sctp(snapshot([A, B], vec![])));
+    let packet = |source, (to, destination)| {
         let content = Content::Sctp {
-            source: 4000,
-            destination: 8080,
+            source,
+            destination,
             payload: 4,
         };
-        let packet = Packet::new(address(POD_A), address(service), content).bytes();
-        assert_eq!(node.leave(A, &packet).0, reason, "{service}");
-    }
+        Packet::new(address(POD_A), address(to), content).bytes()
+    };
+    let (_, sent) = node.leave(A, &packet(4000, (SERVICE_B, 80)));
+    assert_eq!(sent, packet(4000, (POD_B, 8080)));
+    let (reason, sent) = node.leave(A, &packet(4000, (ALSO_B, 80)));
+    assert!(!reason.is_drop(), "{reason:?}");
+    let (_, port) = ends(&sent)[0];
+    assert!(port >= STAND_IN, "{port}");
+    assert_eq!(sent, packet(port, (POD_B, 8080)));
 }
 
 /// "Port unreachable" about a packet.

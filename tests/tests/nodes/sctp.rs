@@ -1,4 +1,4 @@
-//! SCTP through Services, by packets: its checksum covers the ports but no address, so a port keeps its number.
+//! SCTP through Services, by packets: its checksum covers the ports.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,6 +21,8 @@ const INIT_ACK: u8 = 2;
 /// What the client wants to read in the header of answers.
 const TAG: u32 = 0x5eed;
 const CLIENT_PORT: u16 = 40_000;
+const SERVICE_PORT: u16 = 2905;
+const NODE_PORT: u16 = 32_905;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// An INIT or INIT ACK chunk in a packet of its own (RFC 9260 section 3.3.2).
@@ -128,11 +130,11 @@ impl Server {
 }
 
 /// Opens an association with a Service; only what comes from there counts.
-fn open(place: &Place, to: IpAddr) -> Result<Handshake> {
+fn open(place: &Place, to: IpAddr, port: u16) -> Result<Handshake> {
     let socket = place.run(|| raw(to.is_ipv4(), PATIENCE))?;
     place.run(|| socket.connect(&SocketAddr::new(to, 0).into()))?;
     let asked = Handshake {
-        ports: [CLIENT_PORT, PORT],
+        ports: [CLIENT_PORT, port],
         tag: 0,
         kind: INIT,
         own_tag: TAG,
@@ -147,26 +149,31 @@ fn associations_are_opened_through_services() -> Result<()> {
     each(&FEW, |variant| {
         let mut fixture = Fixture::new(variant)?;
         let pods = [("near", 50), ("far", 51)];
+        let node_port = |end: u8| NODE_PORT + u16::from(end);
         let services = pods.map(|(pod, end)| {
-            let [v4, v6] = cluster_ips(end);
+            let ([v4, v6], node_port) = (cluster_ips(end), node_port(end));
             format!(
                 "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {pod}-sctp, namespace: default}}\n\
-                 spec:\n  clusterIP: {v4}\n  clusterIPs: [{v4}, \"{v6}\"]\n  ipFamilyPolicy: RequireDualStack\n  selector: {{app: {pod}}}\n\
-                 \x20 ports:\n  - {{name: sctp, port: {PORT}, targetPort: {PORT}, protocol: SCTP}}\n"
+                 spec:\n  type: NodePort\n  clusterIP: {v4}\n  clusterIPs: [{v4}, \"{v6}\"]\n  ipFamilyPolicy: RequireDualStack\n  selector: {{app: {pod}}}\n\
+                 \x20 ports:\n  - {{name: sctp, port: {SERVICE_PORT}, targetPort: {PORT}, nodePort: {node_port}, protocol: SCTP}}\n"
             )
         });
         fixture.apply("sctp.yaml", &services.concat())?;
         let servers = pods.map(|(pod, end)| Server::start(&fixture.place(pod), u32::from(end)));
         let servers = servers.into_iter().collect::<Result<Vec<_>>>()?;
         for (_, end) in pods {
-            for to in cluster_ips(end) {
+            let node = fixture.cluster.topology().node("node1").addresses();
+            let inside = cluster_ips(end).map(|to| ("client", to, SERVICE_PORT));
+            let outside = node.both().map(|to| ("outside", to, node_port(end)));
+            for (client, to, port) in inside.into_iter().chain(outside) {
                 let expected = Handshake {
-                    ports: [PORT, CLIENT_PORT],
+                    ports: [port, CLIENT_PORT],
                     tag: TAG,
                     kind: INIT_ACK,
                     own_tag: u32::from(end),
                 };
-                ensure!(open(&fixture.place("client"), to)? == expected);
+                let answer = open(&fixture.place(client), to, port)?;
+                ensure!(answer == expected, "{client} to {to}: {answer:?}");
             }
         }
         servers.into_iter().try_for_each(Server::finish)?;

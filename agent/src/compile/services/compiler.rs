@@ -8,9 +8,9 @@ use imbl::ordmap::DiffItem;
 use weir_common::abi::{BackendState, FrontendKey, SourceKey};
 
 use super::choice::Site;
+use super::cidrs;
 use super::frontends::{Claim, Home};
 use super::part::Part;
-use super::{cidrs, sctp};
 use crate::compile::{FrontendEntry, ServiceTables};
 use crate::model::{EndpointSlice, ForeignService, ObjectName, Service, ServiceCidr, Snapshot};
 
@@ -27,8 +27,6 @@ pub struct ServiceCompiler {
     /// What the last two add to the sources.
     ranges: BTreeMap<SourceKey, ObjectName>,
     parts: BTreeMap<ObjectName, Compiled>,
-    /// Frontends that lead nowhere because of their protocol.
-    untranslatable: BTreeMap<ObjectName, Vec<String>>,
     /// Who claims each frontend, the strongest first. Of two claims of one kind the Service with the smaller name has the stronger
     /// one: the other is being deleted, or was given the address since.
     claims: BTreeSet<(FrontendKey, Claim, ObjectName)>,
@@ -89,12 +87,6 @@ impl ServiceCompiler {
         }
         self.reserve(snapshot);
         &self.tables
-    }
-
-    /// Frontends of SCTP whose packets are dropped, since they lead to another port number, by Service.
-    #[must_use]
-    pub fn untranslatable(&self) -> &BTreeMap<ObjectName, Vec<String>> {
-        &self.untranslatable
     }
 
     /// How many backends each Service has, whether anything leads to them or not.
@@ -183,7 +175,6 @@ impl ServiceCompiler {
         keys: &mut BTreeSet<FrontendKey>,
     ) -> Option<Compiled> {
         let former = self.parts.remove(name)?;
-        self.untranslatable.remove(name);
         for (key, (claim, _)) in &former.part.frontends {
             self.claims.remove(&(*key, *claim, name.clone()));
             keys.insert(*key);
@@ -225,11 +216,6 @@ impl ServiceCompiler {
         }
         for source in &part.sources {
             self.tables.sources.insert(*source, name.clone());
-        }
-        let entries = part.frontends.iter().map(|(key, (_, entry))| (key, entry));
-        let untranslatable = sctp::untranslatable(entries);
-        if !untranslatable.is_empty() {
-            self.untranslatable.insert(name.clone(), untranslatable);
         }
         self.parts.insert(name.clone(), Compiled { number, part });
     }

@@ -13,7 +13,6 @@ use super::choice::Site;
 use super::frontends::{Claim, Home};
 use super::part::Part;
 use super::ranges;
-use super::sctp::is_untranslatable;
 use crate::compile::{Backend, FrontendEntry};
 use crate::model::{
     EndpointSlice, ObjectName, Protocol, Service, ServicePort, Snapshot, TrafficPolicy,
@@ -69,8 +68,6 @@ pub struct Exposed<'s> {
     pub entry: FrontendEntry,
     /// Ranges that clients must come from; empty if nobody asks where they do.
     pub ranges: Vec<IpNetwork>,
-    /// Whether packets to endpoints at other port numbers are dropped: SCTP's checksum covers the ports.
-    pub keeps_port: bool,
 }
 
 impl<'s> Exposed<'s> {
@@ -89,7 +86,6 @@ impl<'s> Exposed<'s> {
             service,
             port,
             address,
-            keeps_port: is_untranslatable(&key, &entry),
             number: key.port,
             claim,
             entry,

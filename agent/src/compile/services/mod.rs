@@ -9,7 +9,6 @@ mod health;
 mod local;
 mod part;
 mod ranges;
-mod sctp;
 
 pub use self::choice::may_be_endpoint;
 pub use self::cidrs::services_only;

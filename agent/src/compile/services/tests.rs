@@ -222,24 +222,6 @@ fn service_ports_without_local_endpoints_are_counted_once() {
 }
 
 #[test]
-fn sctp_cannot_change_its_port() {
-    let found = |protocol, port| {
-        let mut service = web(VIP);
-        service.ports[0].protocol = protocol;
-        service.ports[0].port = port;
-        let mut slice = slice("s", "http", 8080, vec![endpoint("10.0.0.1", "ready")]);
-        slice.ports[0].protocol = protocol;
-        let mut compiler = ServiceCompiler::default();
-        compiler.compile(&of(service, vec![slice]));
-        compiler.untranslatable().clone()
-    };
-    let dropped = vec!["172.20.0.1:80".to_owned()];
-    assert_eq!(found(Protocol::Sctp, 80), [(name("web"), dropped)].into());
-    assert_eq!(found(Protocol::Sctp, 8080), [].into());
-    assert_eq!(found(Protocol::Tcp, 80), [].into());
-}
-
-#[test]
 fn families_stay_apart() {
     let slices = vec![
         slice("v4", "http", 8080, vec![endpoint("10.0.0.1", "ready")]),

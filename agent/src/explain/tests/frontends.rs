@@ -432,29 +432,6 @@ fn ports_that_can_be_told_need_not_be_given() {
 }
 
 #[test]
-fn sctp_keeps_its_port() {
-    let cluster = shop()
-        .service(
-            "shop/calls",
-            "10.96.0.70",
-            "app=backend",
-            "38412/SCTP",
-            "38412",
-        )
-        .slice("shop/calls", true, &["shop/backend-1"], "38412/SCTP")
-        .edit_service("shop/calls", |service| {
-            service.ports[0].node_port = Some(30412);
-        });
-    let asked = |to: &str| cluster.ask("web/frontend", to);
-    // The pods do not declare it.
-    let declared = warnings(&asked("10.96.0.70:38412/SCTP")).join(" ");
-    assert!(declared.starts_with("wrong targetPort?"), "{declared}");
-    let moved = asked("192.168.0.1:30412/SCTP");
-    let warning = "SCTP packets cannot be given another port than 30412: those to endpoints at other ports are dropped";
-    assert_eq!(warnings(&moved), [warning]);
-}
-
-#[test]
 fn every_frontend_is_listed() {
     let list = |cluster: &Cluster| -> Vec<String> {
         let rows = services(&cluster.0).into_iter();
