@@ -130,8 +130,8 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    fn crc32c_effect(&self, change: u32, length: u32) -> u32 {
-        crate::global::crc32c_effect(change, length)
+    fn crc32c_effect(&self, change: u32, length: u32, polynomial: u32) -> u32 {
+        crate::global::crc32c_effect(change, length, polynomial)
     }
 
     #[inline(always)]

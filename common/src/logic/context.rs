@@ -35,8 +35,8 @@ pub trait Packet: Copy {
     ) -> bool;
 
     /// [`super::crc32c_effect`], wherever it is best done.
-    fn crc32c_effect(&self, change: u32, length: u32) -> u32 {
-        super::crc32c_effect(change, length)
+    fn crc32c_effect(&self, change: u32, length: u32, polynomial: u32) -> u32 {
+        super::crc32c_effect(change, length, polynomial)
     }
 
     /// Cuts the packet to `length`.

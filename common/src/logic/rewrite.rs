@@ -2,6 +2,7 @@
 
 use super::checksum::{difference, difference16, replace};
 use super::context::Packet;
+use super::crc32c::CRC32C;
 use super::parse::{Headers, LATER_FRAGMENT, WHOLE};
 use super::wire::{IPV6, Ipv4, Ipv6, MacAddress, protocol};
 use crate::abi::Address;
@@ -78,7 +79,7 @@ fn correct_sctp<P: Packet>(packet: P, headers: &Headers, change: u32) -> bool {
     if checksum == 0 {
         return true;
     }
-    let effect = packet.crc32c_effect(change, end - headers.transport);
+    let effect = packet.crc32c_effect(change, end - headers.transport, CRC32C);
     packet.store(at, checksum ^ effect.to_le())
 }
 
