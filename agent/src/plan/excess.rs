@@ -1,5 +1,6 @@
 //! Services that no map could hold: one object too large must not keep the others from being served.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use imbl::OrdMap;
@@ -22,20 +23,23 @@ pub struct Refused {
 /// at all: half a Service would be worse. `compiler` is the one that the tables come from, and says whose each backend is.
 pub fn refuse_excess(services: &mut ServiceTables, compiler: &ServiceCompiler) -> Vec<Refused> {
     let mut refused = Vec::new();
-    let mut names = BTreeSet::new();
-    while !fits(services) {
-        let Some(largest) = largest(services, compiler, &names) else {
-            break;
-        };
-        names.insert(largest.service.clone());
+    if fits(services) {
+        return refused;
+    }
+    let mut left_out = BTreeSet::new();
+    for largest in by_size(services, compiler) {
+        left_out.insert(largest.service.clone());
         remove(services, &largest.service);
-        for fingerprint in compiler.backends_of(&largest.service) {
-            match compiler.backend_without(fingerprint, &names) {
+        for (fingerprint, state) in compiler.backends_without(&largest.service, &left_out) {
+            match state {
                 Some(state) => services.backends.insert(fingerprint, state),
                 None => services.backends.remove(&fingerprint),
             };
         }
         refused.push(largest);
+        if fits(services) {
+            break;
+        }
     }
     refused
 }
@@ -48,12 +52,8 @@ fn fits(services: &ServiceTables) -> bool {
         && (services.slots <= limit(Table::Slot) || slots(services) <= limit(Table::Slot))
 }
 
-/// Of several of one size the one whose name comes last.
-fn largest(
-    services: &ServiceTables,
-    compiler: &ServiceCompiler,
-    refused: &BTreeSet<ObjectName>,
-) -> Option<Refused> {
+/// All Services as if they were refused, the largest first; of several of one size the one whose name comes last.
+fn by_size(services: &ServiceTables, compiler: &ServiceCompiler) -> Vec<Refused> {
     let mut entries: BTreeMap<&ObjectName, usize> = compiler.backends().collect();
     for entry in services.frontends.values() {
         *entries.entry(&entry.origin).or_default() +=
@@ -62,14 +62,13 @@ fn largest(
     for service in services.sources.values() {
         *entries.entry(service).or_default() += 1;
     }
-    let largest = entries
-        .into_iter()
-        .filter(|(service, _)| !refused.contains(service))
-        .max_by_key(|(_, entries)| *entries);
-    largest.map(|(service, entries)| Refused {
+    let refused = |(service, entries): (&ObjectName, usize)| Refused {
         service: service.clone(),
         entries,
-    })
+    };
+    let mut by_size: Vec<_> = entries.into_iter().rev().map(refused).collect();
+    by_size.sort_by_key(|one| Reverse(one.entries));
+    by_size
 }
 
 fn remove(services: &mut ServiceTables, name: &ObjectName) {
@@ -156,5 +155,21 @@ mod tests {
     #[test]
     fn what_nothing_leads_to_makes_a_service_large_too() {
         refuses(false);
+    }
+
+    #[test]
+    fn of_several_of_one_size_those_whose_names_come_last_go() {
+        let mut snapshot = Snapshot::default();
+        for name in ["a", "bb", "ccc"] {
+            add(&mut snapshot, name, 32, 9_000, false);
+        }
+        let mut compiler = ServiceCompiler::default();
+        let mut services = compiler.compile(&snapshot).clone();
+        let refused = refuse_excess(&mut services, &compiler);
+        let names: Vec<_> = refused
+            .iter()
+            .map(|one| one.service.name.as_str())
+            .collect();
+        assert_eq!(names, ["ccc", "bb"]);
     }
 }

@@ -95,24 +95,25 @@ impl ServiceCompiler {
         parts.map(|(name, compiled)| (name, compiled.part.fingerprints().len()))
     }
 
-    /// Fingerprints of a Service's backends, whether anything leads to them or not.
-    pub fn backends_of(&self, name: &ObjectName) -> impl Iterator<Item = u32> {
-        let compiled = self.parts.get(name).into_iter();
-        compiled.flat_map(|compiled| compiled.part.fingerprints())
-    }
-
-    /// What becomes of a backend if some Services are left out.
+    /// What becomes of each backend of a Service, by fingerprint, if some Services are left out.
     #[must_use]
-    pub fn backend_without(
+    pub fn backends_without(
         &self,
-        fingerprint: u32,
+        name: &ObjectName,
         left_out: &BTreeSet<ObjectName>,
-    ) -> Option<BackendState> {
-        let left_out: BTreeSet<u32> = left_out
-            .iter()
-            .filter_map(|name| Some(self.parts.get(name)?.number))
-            .collect();
-        self.most_alive(fingerprint, |number| !left_out.contains(&number))
+    ) -> Vec<(u32, Option<BackendState>)> {
+        let number = |name| Some(self.parts.get(name)?.number);
+        let left_out: BTreeSet<u32> = left_out.iter().filter_map(number).collect();
+        let parts = self.parts.get(name).into_iter();
+        parts
+            .flat_map(|compiled| compiled.part.fingerprints())
+            .map(|it| {
+                (
+                    it,
+                    self.most_alive(it, |number| !left_out.contains(&number)),
+                )
+            })
+            .collect()
     }
 
     /// Notes the objects of a snapshot; the Services that something about is different.

@@ -109,9 +109,13 @@ fn of_two_backends_with_one_fingerprint_the_active_one_counts() {
     add(&mut snapshot, "one", 1, *one, true);
     add(&mut snapshot, "other", 2, other, false);
     assert_eq!(state(&mut compiler, &snapshot), Some(BACKEND_ACTIVE));
-    let without = [ObjectName::new("a", "one")].into();
-    let left = compiler.backend_without(common, &without);
-    assert_eq!(left.map(|held| held.state), Some(BACKEND_DRAINING));
+    let one = ObjectName::new("a", "one");
+    let left = compiler.backends_without(&one, &[one.clone()].into());
+    let left: Vec<_> = left
+        .iter()
+        .map(|(fingerprint, state)| (*fingerprint, state.map(|held| held.state)))
+        .collect();
+    assert_eq!(left, [(common, Some(BACKEND_DRAINING))]);
     snapshot.services.remove(&ObjectName::new("a", "one"));
     assert_eq!(state(&mut compiler, &snapshot), Some(BACKEND_DRAINING));
     snapshot.services.remove(&ObjectName::new("a", "other"));
