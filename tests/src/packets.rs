@@ -219,8 +219,8 @@ impl Packet {
 /// RFC 9260 section 6.8.
 const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
-/// Makes the checksum of an SCTP packet right, without its IP header.
-fn set_sctp_checksum(sctp: &mut [u8]) {
+/// Makes the checksum right of an SCTP packet without its IP header.
+pub fn set_sctp_checksum(sctp: &mut [u8]) {
     if sctp.len() >= 12 {
         sctp[8..12].fill(0);
         let checksum = CRC32C.checksum(sctp);

@@ -8,7 +8,7 @@ use weir_tests::packets::{Content, Packet};
 
 use super::node::{
     A, B, Node, POD_A, POD_B, SECOND, SERVICE_B, SERVICE_NONE, allow_egress_to_b, deny_all,
-    over_sctp, tcp_packet, udp_packet,
+    over_sctp, sctp_packet, tcp_packet, udp_packet,
 };
 
 const TCP: Content = Content::Tcp {
@@ -104,14 +104,7 @@ fn sctp_has_a_right_checksum_behind_other_ports() {
         ("fd00:1::1", "fd96::11", "fd00:1::2"),
     ] {
         for payload in [0, 4, 17, 1400] {
-            let packet = |(from, source), (to, destination)| {
-                let content = Content::Sctp {
-                    source,
-                    destination,
-                    payload,
-                };
-                Packet::new(address(from), address(to), content).bytes()
-            };
+            let packet = |source, destination| sctp_packet(source, destination, payload).bytes();
             let (reason, sent) = node.leave(A, &packet((from, 4000), (service, 80)));
             assert!(!reason.is_drop(), "{service}: {reason:?}");
             assert_eq!(sent, packet((from, 4000), (to, 8080)));
@@ -126,18 +119,13 @@ fn sctp_has_a_right_checksum_behind_other_ports() {
 fn sctp_without_a_checksum_yet_is_left_without() {
     let mut node = Node::new(vec![]);
     node.apply(&over_sctp(snapshot([A, B], vec![])));
-    let packet = |to, destination| {
-        let content = Content::Sctp {
-            source: 4000,
-            destination,
-            payload: 16,
-        };
-        let mut bytes = Packet::new(address(POD_A), address(to), content).bytes();
+    let packet = |to| {
+        let mut bytes = sctp_packet((POD_A, 4000), to, 16).bytes();
         bytes[34 + 8..][..4].fill(0);
         bytes
     };
-    let (_, sent) = node.leave(A, &packet(SERVICE_B, 80));
-    assert_eq!(sent, packet(POD_B, 8080));
+    let (_, sent) = node.leave(A, &packet((SERVICE_B, 80)));
+    assert_eq!(sent, packet((POD_B, 8080)));
 }
 
 /// Its checksum is over all of it, and how much that is the first piece does not say.
@@ -145,12 +133,7 @@ fn sctp_without_a_checksum_yet_is_left_without() {
 fn sctp_in_pieces_keeps_its_port_or_does_not_pass() {
     let mut node = Node::new(vec![]);
     node.apply(&over_sctp(snapshot([A, B], vec![])));
-    let content = Content::Sctp {
-        source: 4000,
-        destination: 80,
-        payload: 16,
-    };
-    let mut packet = Packet::new(address(POD_A), address(SERVICE_B), content);
+    let mut packet = sctp_packet((POD_A, 4000), (SERVICE_B, 80), 16);
     packet.fragment = Some((7, 0, true));
     assert_eq!(node.leave(A, &packet.bytes()).0, Reason::RewriteFailed);
 }

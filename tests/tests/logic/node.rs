@@ -111,6 +111,15 @@ pub(crate) fn udp_packet(source: (&str, u16), destination: (&str, u16)) -> Vec<u
     Packet::new(address(source.0), address(destination.0), content).bytes()
 }
 
+pub(crate) fn sctp_packet(source: (&str, u16), destination: (&str, u16), payload: usize) -> Packet {
+    let content = Content::Sctp {
+        source: source.1,
+        destination: destination.1,
+        payload,
+    };
+    Packet::new(address(source.0), address(destination.0), content)
+}
+
 /// A cluster with SCTP in the place of UDP.
 pub(crate) fn over_sctp(mut cluster: Snapshot) -> Snapshot {
     let change = |protocol: &mut Protocol| {

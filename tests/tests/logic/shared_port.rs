@@ -12,7 +12,7 @@ use weir_tests::packets::{Content, Packet, answer, tcp};
 use super::external::{CLIENT, arrive, outside};
 use super::node::{
     A, B, Node, POD_A, POD_B, REMOTE, SECOND, SERVICE_B, SERVICE_SELF, UPLINK, ends, over_sctp,
-    tcp_packet, udp_packet,
+    sctp_packet, tcp_packet, udp_packet,
 };
 
 /// Another Service with the backend of [`SERVICE_B`].
@@ -229,14 +229,7 @@ fn a_client_outside_leaves_its_backend_for_one_that_is_free() {
 fn sctp_has_a_right_checksum_with_a_port_that_stands_in() {
     let mut node = Node::new(vec![]);
     node.apply(&over_sctp(snapshot([A, B], vec![])));
-    let packet = |source, (to, destination)| {
-        let content = Content::Sctp {
-            source,
-            destination,
-            payload: 4,
-        };
-        Packet::new(address(POD_A), address(to), content).bytes()
-    };
+    let packet = |source, destination| sctp_packet((POD_A, source), destination, 4).bytes();
     let (_, sent) = node.leave(A, &packet(4000, (SERVICE_B, 80)));
     assert_eq!(sent, packet(4000, (POD_B, 8080)));
     let (reason, sent) = node.leave(A, &packet(4000, (ALSO_B, 80)));

@@ -7,15 +7,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use crc::{CRC_32_ISCSI, Crc};
 use rustix::net::{RecvFlags, recvfrom};
 use socket2::{Domain, Protocol, Socket, Type};
 use weir_tests::netns::Place;
+use weir_tests::packets::set_sctp_checksum;
 
 use crate::fixture::{FEW, Fixture, PATIENCE, PORT, cluster_ips, each};
 
-/// RFC 9260 section 6.8.
-const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
 /// What the client wants to read in the header of answers.
@@ -45,8 +43,7 @@ impl Handshake {
         bytes.extend(self.own_tag.to_be_bytes());
         // Window, streams, first number.
         bytes.extend([0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
-        let checksum = CRC32C.checksum(&bytes);
-        bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
+        set_sctp_checksum(&mut bytes);
         bytes
     }
 
