@@ -549,6 +549,14 @@ impl KernelDatapath {
         run_over(&self.dry, hook, run)
     }
 
+    /// What judges packets as [`Self::dry_run`] does, for other threads, while plans are carried out.
+    pub fn judge(&self) -> Result<Judge> {
+        let programs = self.dry.duplicate();
+        programs
+            .map(Judge)
+            .during(|| "duplicate the programs that judge without a trace")
+    }
+
     /// Runs the live program over a packet, with all that it does.
     pub fn test_run(&self, hook: Hook, run: &TestRun<'_>) -> Result<RunOutput> {
         run_over(&self.live, hook, run)
@@ -572,6 +580,17 @@ impl KernelDatapath {
             backend: self.backend.shape().entries,
         };
         object::load_empty(&self.pins, capacities).map(Floor)
+    }
+}
+
+/// Judges packets without a trace, over the maps of the data path that it is of, as they are at the moment.
+#[derive(Debug)]
+pub struct Judge(Programs);
+
+impl Judge {
+    /// See [`KernelDatapath::dry_run`].
+    pub fn dry_run(&self, hook: Hook, run: &TestRun<'_>) -> Result<RunOutput> {
+        run_over(&self.0, hook, run)
     }
 }
 

@@ -23,7 +23,7 @@ pub use crate::model::AttachMode;
 pub use bpf::TestRun;
 pub use error::{Error, Result};
 pub use events::EventReader;
-pub use kernel::{Floor, KernelDatapath, Options, RunOutput, cleanup};
+pub use kernel::{Floor, Judge, KernelDatapath, Options, RunOutput, cleanup};
 pub use object::is_embedded;
 pub use others::{Attached, Holder, OnSockets, Programs};
 pub use packet_log::PacketLog;

@@ -77,6 +77,15 @@ impl Programs {
         Ok(Self { log, by_hook })
     }
 
+    /// The same programs, under descriptors of their own.
+    pub(crate) fn duplicate(&self) -> io::Result<Self> {
+        let [a, b, c, d] = self.by_hook.each_ref().map(OwnedFd::try_clone);
+        Ok(Self {
+            log: None,
+            by_hook: [a?, b?, c?, d?],
+        })
+    }
+
     /// The program of a hook.
     pub(crate) fn get(&self, hook: Hook) -> BorrowedFd<'_> {
         self.by_hook[hook as usize].as_fd()

@@ -74,6 +74,10 @@ impl Services {
         if frontends > self.capacity as usize || sources > self.source_capacity as usize {
             return Err(Full);
         }
+        // Who finds a wildcard must find the ports that it is not about: it comes after them, and goes first.
+        let is_wildcard = |key: &FrontendKey| key.port == 0;
+        placed.sort_by_key(|(key, ..)| is_wildcard(key));
+        gone.sort_by_key(|(key, _)| !is_wildcard(key));
         for (key, value, old) in placed {
             if self.frontends.insert(key, value) != Some(value) {
                 steps.push(Step::write(Table::Frontend, &key, &value));
@@ -86,6 +90,10 @@ impl Services {
             steps.push(Step::delete(Table::Frontend, &key));
             self.frontends.remove(&key);
             self.release(old);
+        }
+        if !ended.is_empty() {
+            // Programs that read a frontend as it was still ask for its ranges.
+            steps.push(Step::Wait);
         }
         let ended = ended.iter().map(|key| Step::delete(Table::Source, key));
         steps.extend(ended);

@@ -282,6 +282,8 @@ pub struct Scratch {
     pub affinity: Affinity,
     /// The pod at this device.
     pub endpoint: Endpoint,
+    /// Which version of the two-version elements judges the packet: 0 or 1.
+    pub version: u32,
     /// The device that the packet leaves by.
     pub device: Device,
     /// How it gets to the next machine.

@@ -9,14 +9,9 @@ use crate::abi::{
 /// Steps of a binary search in a segment of fewer than 65536 ranges.
 const SEARCH_STEPS: u32 = 17;
 
-/// Which version of two-version elements is in force.
-#[inline(always)]
-fn version<C: Context>(ctx: C) -> u32 {
-    ctx.control(control::VERSION) as u32 & 1
-}
-
 /// Finds the local pod that has `address`; failing that, if `by_device`, the one behind the hook's device. Leaves it in
-/// `s.endpoint`. False if there is none.
+/// `s.endpoint`, and in `s.version` which version of the two-version elements judges the packet: read once, for between two readings the node
+/// may flip, and the pod's new row would meet the peer's old class. False if there is none.
 #[inline(never)]
 pub(super) fn find_endpoint<C: Context>(
     ctx: C,
@@ -24,10 +19,10 @@ pub(super) fn find_endpoint<C: Context>(
     address: &Address,
     by_device: bool,
 ) -> bool {
-    let version = version(ctx);
+    s.version = ctx.control(control::VERSION) as u32 & 1;
     s.endpoint = Endpoint::default();
     if let Some(endpoint) = ctx.endpoint(&EndpointKey::address(*address))
-        && endpoint.rows(version).ingress != ROW_ABSENT
+        && endpoint.rows(s.version).ingress != ROW_ABSENT
     {
         s.endpoint = endpoint;
         return true;
@@ -36,7 +31,7 @@ pub(super) fn find_endpoint<C: Context>(
         return false;
     }
     match ctx.endpoint(&EndpointKey::device(ctx.ifindex())) {
-        Some(endpoint) if endpoint.rows(version).ingress != ROW_ABSENT => {
+        Some(endpoint) if endpoint.rows(s.version).ingress != ROW_ABSENT => {
             s.endpoint = endpoint;
             true
         }
@@ -44,7 +39,7 @@ pub(super) fn find_endpoint<C: Context>(
     }
 }
 
-/// Judges a connection of the pod in `s.endpoint` with `peer` by its ingress or egress row; leaves the rule in `s.rule`, and
+/// Judges a connection of the pod in `s.endpoint` with `peer` by its ingress or egress row in `s.version`; leaves the rule in `s.rule`, and
 /// gives it: `RULE_NONE` is a denial. `port` is the port at the destination of the connection, 0 for protocols without ports.
 #[inline(always)]
 pub(super) fn judge<C: Context>(
@@ -61,7 +56,7 @@ pub(super) fn judge<C: Context>(
 /// The direction stands in the scratch: a fifth argument would be one too many for a function called, and see `translation` there.
 #[inline(never)]
 fn judge_peer<C: Context>(ctx: C, s: &mut Scratch, peer: &Address, bound: u32) -> u32 {
-    let version = version(ctx);
+    let version = s.version;
     let rows = s.endpoint.rows(version);
     let row = match s.direction {
         Direction::Ingress => rows.ingress,

@@ -129,7 +129,7 @@ pub(super) fn find<M: Services>(
     port: u16,
     protocol: u8,
 ) -> Option<Frontend> {
-    let mut key = FrontendKey {
+    let key = FrontendKey {
         address: *address,
         port,
         protocol,
@@ -140,9 +140,13 @@ pub(super) fn find<M: Services>(
     {
         return Some(frontend);
     }
-    key.port = 0;
-    key.protocol = 0;
-    maps.frontend(&key)
+    let mut rest = key;
+    rest.port = 0;
+    rest.protocol = 0;
+    let wildcard = maps.frontend(&rest)?;
+    // The Service may have come between the two lookups: the agent writes its ports before the wildcard.
+    let claimed = if port == 0 { None } else { maps.frontend(&key) };
+    Some(claimed.unwrap_or(wildcard))
 }
 
 /// First slot and length of the set for clients outside the cluster, or inside.

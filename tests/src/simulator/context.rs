@@ -3,10 +3,11 @@
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 
+use weir::plan::MemoryMaps;
 use weir_common::abi::{
     Address, Affinity, AffinityKey, BackendState, Class, Device, Endpoint, EndpointKey, Event,
     Flow, FlowKey, FlowRef, FragmentKey, FragmentPorts, Frontend, FrontendKey, PrefixKey, Range,
-    Segment, Slot, SourceKey, VerdictKey,
+    Segment, Slot, SourceKey, VerdictKey, control,
 };
 use weir_common::logic::{Env, Maps, Route, Routes, Services, nanoseconds};
 
@@ -14,6 +15,29 @@ use super::tables::Simulator;
 
 #[derive(Clone, Copy)]
 pub(super) struct Context<'s>(pub(super) &'s Simulator);
+
+impl Context<'_> {
+    /// Looks into what all generations share.
+    fn shared<T>(self, look: impl FnOnce(&MemoryMaps) -> T) -> T {
+        match &mut *self.0.held_up.borrow_mut() {
+            Some((0, later)) => look(later),
+            Some((lookups, _)) => {
+                *lookups -= 1;
+                look(&self.0.maps)
+            }
+            None => look(&self.0.maps),
+        }
+    }
+
+    /// Looks into the maps of a generation: for the whole packet that which was selected when it came.
+    fn config<T>(self, look: impl FnOnce(&MemoryMaps) -> T) -> T {
+        let began = &self.0.maps;
+        self.shared(|maps| {
+            let same = maps.control(control::SELECTED) == began.control(control::SELECTED);
+            look(if same { maps } else { began })
+        })
+    }
+}
 
 impl Env for Context<'_> {
     fn now(&self) -> u32 {
@@ -47,19 +71,19 @@ impl Env for Context<'_> {
 
 impl Services for Context<'_> {
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
-        self.0.maps.frontend(key)
+        self.config(|maps| maps.frontend(key))
     }
 
     fn slot(&self, index: u32) -> Option<Slot> {
-        self.0.maps.slot(index)
+        self.config(|maps| maps.slot(index))
     }
 
     fn backend(&self, id: u32) -> Option<BackendState> {
-        Some(self.0.maps.backend(id))
+        Some(self.shared(|maps| maps.backend(id)))
     }
 
     fn admits(&self, key: &SourceKey) -> bool {
-        self.0.maps.admits(key)
+        self.config(|maps| maps.admits(key))
     }
 
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
@@ -73,27 +97,27 @@ impl Services for Context<'_> {
 
 impl Maps for Context<'_> {
     fn control(&self, index: u32) -> u64 {
-        self.0.maps.control(index)
+        self.shared(|maps| maps.control(index))
     }
 
     fn endpoint(&self, key: &EndpointKey) -> Option<Endpoint> {
-        self.0.maps.endpoint(key)
+        self.config(|maps| maps.endpoint(key))
     }
 
     fn class(&self, address: &Address) -> Option<Class> {
-        self.0.maps.class(address)
+        self.config(|maps| maps.class(address))
     }
 
     fn prefix(&self, key: &PrefixKey) -> Option<Class> {
-        self.0.maps.prefix(&key.address)
+        self.config(|maps| maps.prefix(&key.address))
     }
 
     fn verdict(&self, key: &VerdictKey) -> Option<Segment> {
-        self.0.maps.verdict(key)
+        self.config(|maps| maps.verdict(key))
     }
 
     fn range(&self, index: u32) -> Option<Range> {
-        self.0.maps.range(index)
+        self.config(|maps| maps.range(index))
     }
 
     fn flow(&self, key: &FlowKey) -> Option<FlowRef> {

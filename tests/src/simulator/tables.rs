@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use weir::plan::MemoryMaps;
 use weir_common::abi::{
@@ -33,6 +34,8 @@ pub struct Simulator {
     pub(super) packet: RefCell<Vec<u8>>,
     pub(super) step: Cell<Step>,
     pub(super) ticks_per_second: u32,
+    /// What the packet at hand finds after so many more lookups.
+    pub(super) held_up: RefCell<Option<(u32, Rc<MemoryMaps>)>>,
     scratch: RefCell<[Scratch; Hook::COUNT as usize]>,
 }
 
@@ -88,6 +91,7 @@ impl Simulator {
             packet: RefCell::default(),
             step: Cell::new(nowhere),
             ticks_per_second,
+            held_up: RefCell::default(),
             scratch: RefCell::default(),
         }
     }
@@ -107,6 +111,21 @@ impl Simulator {
         };
         self.deleted.borrow_mut().clear();
         (outcome.verdict(), outcome.reason(), self.packet.take())
+    }
+
+    /// Sends a packet past a hook as [`Self::run`] does, by a processor that is held up after `lookups` lookups in maps of the agent, until
+    /// those are as in `later`; says, too, whether the packet needed that many. What it changes in tables of its own counts.
+    pub fn run_held_up(
+        &self,
+        step: Step,
+        packet: &[u8],
+        lookups: u32,
+        later: &Rc<MemoryMaps>,
+    ) -> ((Verdict, u8, Vec<u8>), bool) {
+        self.held_up.replace(Some((lookups, Rc::clone(later))));
+        let outcome = self.run(step, packet);
+        let left = self.held_up.take();
+        (outcome, left.is_some_and(|(lookups, _)| lookups == 0))
     }
 
     /// Sends a packet past the XDP hook of `step.ifindex`, before its other hooks; as [`Self::run`] does.
