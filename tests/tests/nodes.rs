@@ -12,10 +12,14 @@ mod carriers;
 mod choice;
 #[path = "nodes/dns.rs"]
 mod dns;
+#[path = "nodes/established.rs"]
+mod established;
 #[path = "nodes/external.rs"]
 mod external;
 #[path = "nodes/fixture.rs"]
 mod fixture;
+#[path = "nodes/foreign_sources.rs"]
+mod foreign_sources;
 #[path = "nodes/fragments.rs"]
 mod fragments;
 #[path = "nodes/host.rs"]

@@ -534,11 +534,14 @@ fn the_simulator_and_the_loaded_programs_agree() {
             let wanted = if wanted == usize::MAX { 0 } else { wanted };
             if wanted != current {
                 let mut plan = planner.plan(&compile(&families[wanted])).expect("plan");
-                // Connections to backends that are gone are reset at every second turn.
-                plan.steps.push(PlanStep::Control {
-                    index: control::RESET_GONE,
-                    value: (seed / 10 / families.len() as u64) % 2,
-                });
+                // Connections to backends that are gone are reset at every second turn, pods may send for others at every third and fourth.
+                let turn = seed / 10 / families.len() as u64;
+                for (index, value) in [
+                    (control::RESET_GONE, turn % 2),
+                    (control::FOREIGN_SOURCES, turn / 2 % 2),
+                ] {
+                    plan.steps.push(PlanStep::Control { index, value });
+                }
                 kernel.datapath.execute(&plan).expect("execute");
                 simulator.maps.execute(&plan).expect("execute");
                 current = wanted;

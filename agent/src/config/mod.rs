@@ -105,6 +105,28 @@ pub struct RunConfig {
     )]
     pub removed_backends: RemovedBackends,
 
+    /// What becomes of connections that a changed policy no longer allows: judge ends them with their next packet, keep leaves them to
+    /// both ends
+    #[arg(
+        long,
+        env = "WEIR_ESTABLISHED",
+        value_name = "WHAT",
+        value_enum,
+        default_value_t
+    )]
+    pub established: Established,
+
+    /// What becomes of packets that a pod sends with an address that is not its own: drop, or judge, which treats them as the pod's (for
+    /// CNIs whose pods route for others, such as virtual machines)
+    #[arg(
+        long,
+        env = "WEIR_FOREIGN_SOURCES",
+        value_name = "WHAT",
+        value_enum,
+        default_value_t
+    )]
+    pub foreign_sources: ForeignSources,
+
     /// Directory for pins, in a BPF file system
     #[arg(long, env = "WEIR_BPFFS", value_name = "DIR", default_value = BPFFS)]
     pub bpffs: PathBuf,
@@ -191,6 +213,26 @@ pub enum RemovedBackends {
     Keep,
     /// Clients get a reset.
     Reset,
+}
+
+/// What becomes of connections that a changed policy no longer allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Established {
+    /// They end with their next packet.
+    #[default]
+    Judge,
+    /// They go on for as long as both ends like.
+    Keep,
+}
+
+/// What becomes of packets that a pod sends with an address that is not its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ForeignSources {
+    /// They are dropped.
+    #[default]
+    Drop,
+    /// The pod answers for them.
+    Judge,
 }
 
 /// How log lines are written (to standard error).

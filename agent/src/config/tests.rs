@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use super::{LogFormat, RemovedBackends, RunConfig, cgroup_mount};
+use super::{Established, ForeignSources, LogFormat, RemovedBackends, RunConfig, cgroup_mount};
 use crate::model::{AttachMode, SocketLb, XdpMode};
 
 #[derive(Parser)]
@@ -33,6 +33,8 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.attach, AttachMode::Auto);
     assert_eq!(config.socket_lb, SocketLb::Host);
     assert_eq!(config.removed_backends, RemovedBackends::Keep);
+    assert_eq!(config.established, Established::Judge);
+    assert_eq!(config.foreign_sources, ForeignSources::Drop);
     assert_eq!(config.xdp, XdpMode::Off);
     assert_eq!(config.log_format, LogFormat::Text);
     config.validate().unwrap();
@@ -45,6 +47,8 @@ fn what_is_given_counts() {
         "--attach=clsact",
         "--socket-lb=all",
         "--removed-backends=reset",
+        "--established=keep",
+        "--foreign-sources=judge",
         "--xdp=auto",
         "--node-name=n1",
         "--log-format=json",
@@ -55,6 +59,8 @@ fn what_is_given_counts() {
     assert_eq!(config.attach, AttachMode::Clsact);
     assert_eq!(config.socket_lb, SocketLb::All);
     assert_eq!(config.removed_backends, RemovedBackends::Reset);
+    assert_eq!(config.established, Established::Keep);
+    assert_eq!(config.foreign_sources, ForeignSources::Judge);
     assert_eq!(config.xdp, XdpMode::Auto);
     assert_eq!(config.node_name().unwrap(), "n1");
     assert_eq!(config.log_format, LogFormat::Json);
@@ -67,6 +73,8 @@ fn mistakes_name_the_option() {
         (&["--attach=tc"][..], "none of auto, tcx, clsact"),
         (&["--socket-lb=pods"], "none of host, all, none"),
         (&["--removed-backends=drop"], "--removed-backends"),
+        (&["--established=reset"], "--established"),
+        (&["--foreign-sources=keep"], "--foreign-sources"),
         (&["--xdp=generic"], "none of off, auto"),
         (&["--flow-capacity=10"], "--flow-capacity"),
         (&["--healthz-address=10256"], "--healthz-address"),

@@ -49,6 +49,8 @@ pub struct Planner {
     tables: Option<Arc<Tables>>,
     /// Those of the last plan, also when it is not known whether the maps hold it.
     policies: Option<Arc<PolicyTables>>,
+    /// Whether live flows keep what was allowed when they were opened.
+    keeps_established: bool,
 }
 
 impl Planner {
@@ -56,6 +58,15 @@ impl Planner {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One whose plans never have live flows judged again.
+    #[must_use]
+    pub fn keeping_established(self) -> Self {
+        Self {
+            keeps_established: true,
+            ..self
+        }
     }
 
     /// One whose array of backends is small.
@@ -174,7 +185,7 @@ impl Planner {
         if !same_policies {
             let policies = Arc::make_mut(&mut live.policies);
             policies.ranges.space.begin();
-            let narrows = || narrows(&old.policies, &desired.policies);
+            let narrows = || !self.keeps_established && narrows(&old.policies, &desired.policies);
             let version = &mut self.version;
             policies.update(&desired.policies, version, narrows, &mut steps)?;
             spaces.push(&mut policies.ranges.space);
@@ -206,7 +217,8 @@ impl Planner {
         steps.push(Step::Select);
         let old = self.tables.as_deref();
         // Without knowledge of the past it may have allowed more.
-        if old.is_none_or(|old| narrows(&old.policies, &desired.policies)) {
+        let narrows = old.is_none_or(|old| narrows(&old.policies, &desired.policies));
+        if narrows && !self.keeps_established {
             steps.push(Step::BumpEpoch);
         }
         // Programs that read the old generation still choose among its backends.

@@ -16,6 +16,7 @@ use super::queue::Queue;
 use super::shared::{Moment, Shared};
 use super::xdp;
 use crate::compile::{self, ServiceCompiler, Tables};
+use crate::config::Established;
 use crate::datapath;
 use crate::flows::Directory;
 use crate::metrics::Stage;
@@ -77,9 +78,13 @@ impl Engine {
     pub(super) fn new(
         shared: Arc<Shared>,
         node_ports: Vec<NodePorts>,
+        established: Established,
         health_checks: watch::Sender<HealthChecks>,
     ) -> Result<Self, datapath::Error> {
         let mut planner = Planner::new();
+        if established == Established::Keep {
+            planner = planner.keeping_established();
+        }
         let (filled, adopts);
         {
             let datapath = shared.datapath();

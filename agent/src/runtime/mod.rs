@@ -36,7 +36,7 @@ use self::health_checks::HealthChecks;
 use self::shared::Shared;
 use self::tasks::Tasks;
 use crate::admin;
-use crate::config::{ConfigError, RemovedBackends, RunConfig};
+use crate::config::{ConfigError, ForeignSources, RemovedBackends, RunConfig};
 use crate::datapath::{self, EventReader, KernelDatapath, Options, SocketOptions};
 use crate::model::{DeviceFacts, Event, SocketLb, XdpMode};
 use crate::netlink::{self, Local, Owners};
@@ -171,6 +171,7 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
     let engine = Engine::new(
         Arc::clone(&shared),
         config.node_port_addresses.clone(),
+        config.established,
         checks_in,
     )?;
     tracing::info!(
@@ -295,6 +296,10 @@ fn open(config: &RunConfig, cgroup: PathBuf) -> Result<KernelDatapath, datapath:
             Step::Control {
                 index: control::RESET_GONE,
                 value: u64::from(config.removed_backends == RemovedBackends::Reset),
+            },
+            Step::Control {
+                index: control::FOREIGN_SOURCES,
+                value: u64::from(config.foreign_sources == ForeignSources::Judge),
             },
         ],
     })?;

@@ -61,6 +61,8 @@ pub mod control {
     pub const RESET_GONE: u32 = 7;
     /// Not 0 while connections that netfilter tracks are entered into the table: packets of others that are not known wait.
     pub const TAKING_OVER: u32 = 8;
+    /// 1 if a pod may send with addresses that are not its own, and answers for them; 0 if such packets are dropped.
+    pub const FOREIGN_SOURCES: u32 = 9;
     /// Number of slots.
     pub const ENTRIES: u32 = 16;
 }

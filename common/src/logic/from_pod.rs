@@ -8,7 +8,7 @@ use super::known::{Renewal, known, meet, passing, renew};
 use super::netfilter::behind;
 use super::outcome::{Outcome, account, sample};
 use super::parse::{FLOW, Headers};
-use super::policy::{bound, find_endpoint, judge};
+use super::policy::{bound, find_behind, find_endpoint, judge};
 use super::receive::{receive, unjudged};
 use super::reject::refuse;
 use super::rewrite::{Which, rewrite, swap_ethernet};
@@ -19,7 +19,7 @@ use super::service::{
 use super::wire::protocol;
 use crate::abi::{
     Address, EndpointKey, FRONTEND_SIDE, FlowRef, HAIRPIN, Hook, NAT, NETFILTER, ROLE_OPENER,
-    ROLE_RESPONDER, RULE_HAIRPIN, RULE_NODE, RULE_NONE, RULE_NOT_ISOLATED,
+    ROLE_RESPONDER, RULE_HAIRPIN, RULE_NODE, RULE_NONE, RULE_NOT_ISOLATED, control,
 };
 use crate::reason::Reason;
 
@@ -209,7 +209,7 @@ fn decide_new<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
     }
 }
 
-/// Finds the pod, and refuses a source address that is not its own.
+/// Finds the pod, and refuses a source address that is not its own, or has the pod behind the device answer for it.
 #[inline(never)]
 fn check_sender<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
     let source = s.headers.source;
@@ -230,10 +230,13 @@ fn check_sender<C: Context>(ctx: C, s: &mut Scratch) -> Outcome {
             .is_none_or(|behind| behind.id == s.endpoint.id),
         ifindex => ifindex == ctx.ifindex(),
     };
-    if !found || !own {
-        return Outcome::drop(Reason::SpoofedSource);
+    let answered =
+        found && own || ctx.control(control::FOREIGN_SOURCES) != 0 && find_behind(ctx, s);
+    if answered {
+        Outcome::UNDECIDED
+    } else {
+        Outcome::drop(Reason::SpoofedSource)
     }
-    Outcome::UNDECIDED
 }
 
 /// A packet of a flow that this pod's side has not approved, or not under the present policies.

@@ -27,9 +27,12 @@ pub(super) fn find_endpoint<C: Context>(
         s.endpoint = endpoint;
         return true;
     }
-    if !by_device {
-        return false;
-    }
+    by_device && find_behind(ctx, s)
+}
+
+/// Finds the pod behind the hook's device, whatever the packet's addresses, in `s.version`; leaves it in `s.endpoint`. False if there is none.
+#[inline(always)]
+pub(super) fn find_behind<C: Context>(ctx: C, s: &mut Scratch) -> bool {
     match ctx.endpoint(&EndpointKey::device(ctx.ifindex())) {
         Some(endpoint) if endpoint.rows(s.version).ingress != ROW_ABSENT => {
             s.endpoint = endpoint;

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use weir::plan::{Plan, Step as PlanStep};
+use weir_common::abi::control;
 use weir_common::reason::Reason;
 use weir_tests::fixture::{address, policy, snapshot, to};
 use weir_tests::packets::{Content, Packet, answer, tcp};
@@ -191,4 +193,43 @@ fn neighbour_discovery_is_what_has_not_been_forwarded() {
         assert_eq!(node.leave(A, &message(kind, own)).0, Reason::Neighbor);
         assert_eq!(node.leave(A, &message(kind, 64)).0, Reason::PolicyDenied);
     }
+}
+
+#[test]
+fn a_pod_that_may_send_for_others_answers_for_them() {
+    let outside = "10.99.0.1";
+    let mut node = Node::new(vec![deny_all("b"), allow_egress_to_b()]);
+    let from = |source, port| udp_packet((source, 4000), (POD_B, port));
+    assert_eq!(node.leave(A, &from(outside, 8080)).0, Reason::SpoofedSource);
+    let (index, value) = (control::FOREIGN_SOURCES, 1);
+    let steps = vec![PlanStep::Control { index, value }];
+    node.simulator
+        .maps
+        .execute(&Plan { steps })
+        .expect("execute");
+    // As the pod itself is judged; whose address it uses makes no difference.
+    for source in [outside, POD_B, REMOTE] {
+        let to = |port| match source {
+            POD_B => udp_packet((source, 4000), (REMOTE, port)),
+            _ => from(source, port),
+        };
+        let allowed = if source == POD_B {
+            Reason::PolicyDenied
+        } else {
+            Reason::PolicyAllowed
+        };
+        assert_eq!(node.leave(A, &to(8080)).0, allowed, "{source}");
+        assert_eq!(node.leave(A, &to(8081)).0, Reason::PolicyDenied, "{source}");
+    }
+    // The peer judges the address that it sees, and answers find the pod behind its device.
+    node.enforce(vec![allow_egress_to_b()]);
+    let (_, sent) = node.leave(A, &from(outside, 8080));
+    assert_eq!(node.enter(B, A, &sent).0, Reason::NotIsolated);
+    let (_, back) = node.leave(B, &answer(&sent).expect("answer"));
+    assert_eq!(node.enter(A, B, &back).0, Reason::Reply);
+    // A device without a pod has nobody to answer.
+    assert_eq!(
+        node.leave(UPLINK, &from(outside, 8080)).0,
+        Reason::SpoofedSource
+    );
 }

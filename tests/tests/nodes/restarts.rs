@@ -84,7 +84,7 @@ fn churn(fixture: &mut Fixture, kill: u32) -> Result<()> {
 }
 
 /// One who is not let in, and tries all the time.
-struct Intruder {
+pub(crate) struct Intruder {
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<Result<u32>>>,
 }
@@ -100,7 +100,7 @@ impl Drop for Intruder {
 }
 
 impl Intruder {
-    fn start(fixture: &Fixture, client: &str, to: [SocketAddr; 2]) -> Result<Self> {
+    pub(crate) fn start(fixture: &Fixture, client: &str, to: [SocketAddr; 2]) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (flag, place) = (Arc::clone(&stop), fixture.place(client));
         let thread = thread::spawn(move || {
@@ -132,7 +132,7 @@ impl Intruder {
         })
     }
 
-    fn finish(mut self) -> Result<u32> {
+    pub(crate) fn finish(mut self) -> Result<u32> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("a thread is joined once");
         thread

@@ -67,7 +67,7 @@ fn the_reference_page_is_that_of_the_definitions() {
 }
 
 /// Texts of which every option that takes not just any text takes one.
-const SAMPLES: [&str; 11] = [
+const SAMPLES: [&str; 13] = [
     "tcx",
     "auto",
     "json",
@@ -75,6 +75,8 @@ const SAMPLES: [&str; 11] = [
     "all",
     "none",
     "reset",
+    "judge",
+    "keep",
     "10.0.0.0/8",
     "[fd00::1]:80",
     "30s",

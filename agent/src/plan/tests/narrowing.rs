@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::super::narrows::narrows;
+use super::super::{Planner, Step};
 use super::planning::allow;
 use crate::compile::testing::{PEERS, PORTS, ip, pod, snapshot, snapshots};
-use crate::compile::{PolicyTables, judge, policies};
+use crate::compile::{PolicyTables, compile, judge, policies};
 use crate::model::{Direction, Pod, Policy};
 
 fn pods() -> Vec<Pod> {
@@ -58,6 +59,26 @@ fn the_same_permissions_under_another_name_take_nothing_away() {
     let one = tables(pods(), vec![allow("p", "web", 80)]);
     let other = tables(pods(), vec![allow("q", "web", 80)]);
     assert!(!narrows(&one, &other));
+}
+
+#[test]
+fn live_flows_are_judged_again_unless_they_are_kept() {
+    let tables = |policies| compile(&snapshot(pods(), policies));
+    let (wide, narrow) = (tables(vec![]), tables(vec![allow("p", "web", 80)]));
+    for (mut planner, judged) in [
+        (Planner::new(), true),
+        (Planner::new().keeping_established(), false),
+    ] {
+        // Of what was before its first plan a planner knows nothing.
+        let first = planner.plan(&wide).unwrap();
+        let narrowing = planner.plan(&narrow).unwrap();
+        planner.invalidate();
+        let again = planner.plan(&narrow).unwrap();
+        let widening = planner.plan(&wide).unwrap();
+        let bumps =
+            [first, narrowing, again, widening].map(|plan| plan.steps.contains(&Step::BumpEpoch));
+        assert_eq!(bumps, [judged, judged, judged, false]);
+    }
 }
 
 proptest! {
