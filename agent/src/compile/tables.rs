@@ -9,6 +9,7 @@ use weir_common::abi::{
     Address, BackendState, EndpointKey, FrontendKey, PrefixKey, Range, SourceKey,
 };
 
+use super::hash::content_hash;
 use crate::model::{Direction, ObjectName, Pod};
 
 /// Everything that one node's maps should hold.
@@ -70,6 +71,12 @@ pub struct RowId(pub u128);
 impl RowId {
     /// Not isolated: [`weir_common::abi::ROW_OPEN`].
     pub const OPEN: Self = Self(0);
+
+    /// The row that isolates the same pods and allows nothing.
+    #[must_use]
+    pub fn closed(self) -> Self {
+        Self(content_hash("closed", &self.0))
+    }
 }
 
 /// Content hash of a class: the peer terms that an address satisfies. Class ids mean the same in all tables.

@@ -3,6 +3,7 @@
 mod backends;
 mod display;
 mod excess;
+mod held_back;
 mod memory;
 mod narrows;
 mod planner;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use weir_common::abi::BackendState;
 
 use super::backends::Backends;
+use super::held_back::held_back;
 use super::narrows::narrows;
 use super::policies::Policies;
 use super::services::Services;
 use super::sizes::{PlanError, backends_too_large, sizes};
 use super::step::{Plan, Step};
-use crate::compile::{Backend, PolicyTables, ServiceTables, Tables};
+use crate::compile::{Backend, PolicyTables, Tables};
 
 /// A table of the selected generation has no room left: a larger generation is needed.
 #[derive(Clone, Copy, Debug)]
@@ -147,17 +148,22 @@ impl Planner {
         Ok((next, steps))
     }
 
-    /// The steps that bring Services in line and leave policies as they are: what is possible when [`Self::plan`] is not. None if
-    /// there is nothing to leave.
-    pub fn plan_services(&mut self, services: &ServiceTables) -> Plan {
-        let Some(policies) = self.policies.clone() else {
+    /// The steps that bring Services in line and leave policies as they are, except that pods which have come since are isolated as they
+    /// should be and may do nothing else: what is possible when [`Self::plan`] is not. `first` says that the maps never held anything; if they may, and what
+    /// is not known, they are left as they are.
+    pub fn plan_what_fits(&mut self, desired: &Tables, first: bool) -> Plan {
+        let nothing = first.then(Arc::default);
+        let Some(former) = self.policies.clone().or(nothing) else {
             return Plan::default();
         };
-        let desired = Tables {
-            services: services.clone(),
-            policies,
-        };
-        self.plan(&desired).unwrap_or_default()
+        let closed = Arc::new(held_back(&former, &desired.policies));
+        for policies in [closed, former] {
+            let services = desired.services.clone();
+            if let Ok(plan) = self.plan(&Tables { services, policies }) {
+                return plan;
+            }
+        }
+        Plan::default()
     }
 
     fn incremental(&mut self, desired: &Tables) -> Result<Vec<Step>, Unplanned> {

@@ -233,7 +233,8 @@ impl Engine {
         }
     }
 
-    /// What is to be written. Policies that do not fit leave the former ones in force, and Services are carried out all the same.
+    /// What is to be written. Policies that do not fit leave the former ones in force, pods that come meanwhile have nothing that these do not
+    /// allow, and Services are carried out all the same.
     fn plan(&mut self) -> (Plan, Option<PlanError>) {
         let start = Instant::now();
         let planned = match self.planner.plan(&self.tables) {
@@ -241,7 +242,7 @@ impl Engine {
             Err(error) => {
                 self.shared.tally.failed(Stage::Plan);
                 (
-                    self.planner.plan_services(&self.tables.services),
+                    self.planner.plan_what_fits(&self.tables, !self.filled),
                     Some(error),
                 )
             }

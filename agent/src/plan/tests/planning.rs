@@ -135,9 +135,9 @@ fn the_first_plan_builds_a_generation_and_the_second_is_empty() {
 fn a_planner_says_whether_the_maps_hold_what_it_knows() {
     let mut planner = Planner::new();
     assert!(planner.held().is_none());
-    let services = Tables::default().services;
+    let nothing = Tables::default();
     assert!(
-        planner.plan_services(&services).is_empty(),
+        planner.plan_what_fits(&nothing, false).is_empty(),
         "no policies to leave"
     );
     planner.plan(&Tables::default()).expect("plan");
@@ -145,7 +145,7 @@ fn a_planner_says_whether_the_maps_hold_what_it_knows() {
     planner.invalidate();
     assert!(planner.held().is_none());
     // The maps may hold anything, so all of it is written, policies as they were wanted last.
-    assert!(!planner.plan_services(&services).is_empty());
+    assert!(!planner.plan_what_fits(&nothing, false).is_empty());
     assert!(planner.held().is_some());
 }
 
