@@ -4,6 +4,8 @@
 
 // xtask: minutes=25 soak
 
+#[path = "nodes/audit.rs"]
+mod audit;
 #[path = "nodes/bad_input.rs"]
 mod bad_input;
 #[path = "nodes/carriers.rs"]

@@ -108,6 +108,32 @@ pub struct FeatureState {
     pub otherwise: String,
 }
 
+/// Answer of `/v1/audit`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Audit {
+    /// The maps that were compared with what was written to them.
+    pub tables: Vec<AuditedTable>,
+    /// Questions about policies that were asked of objects and of tables.
+    pub questions: usize,
+    /// Questions that there are: local pods, directions, and the pieces into which rules cut addresses and ports.
+    pub atoms: usize,
+    /// What differs, in words; of each kind the first ones.
+    pub differences: Vec<String>,
+}
+
+/// A map that was compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditedTable {
+    /// Map.
+    pub name: String,
+    /// Elements that it has; of arrays those that are not all zeros.
+    pub elements: usize,
+    /// Elements that are not as they should be.
+    pub differences: usize,
+}
+
 /// An object or file that is skipped, wholly or in part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -12,7 +12,9 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use answer::{Device, FeatureState, MapFill, Rejection, Sockets, Status, Watch};
+pub use answer::{
+    Audit, AuditedTable, Device, FeatureState, MapFill, Rejection, Sockets, Status, Watch,
+};
 pub use client::{Client, ClientError};
 pub use dump::{Element, MapDump, RawMaps, canonical, raw};
 pub use lists::{FlowRow, PodRow, PolicyRow, flow_rows, pods, policies};
@@ -42,6 +44,12 @@ pub trait Provider: Send + Sync + 'static {
     /// # Errors
     /// What could not be read, in words.
     fn flows(&self) -> Result<Vec<(FlowKey, Flow)>, String>;
+
+    /// Compares the kernel's maps, what was written to them, and the objects.
+    ///
+    /// # Errors
+    /// What could not be compared, in words.
+    fn audit(&self) -> Result<Audit, String>;
 
     /// The newest flow records, oldest first.
     fn records(&self) -> Vec<Record>;

@@ -169,6 +169,10 @@ fn router(provider: Arc<dyn Provider>) -> Router {
             }),
         )
         .route(
+            "/v1/audit",
+            get(async |State(p): Shared| blocking(move || p.audit().map_err(internal)).await),
+        )
+        .route(
             "/v1/explain",
             get(async |State(p): Shared, query: RawQuery| {
                 blocking(move || explain_query(&*p, &query)).await

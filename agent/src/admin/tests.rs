@@ -13,7 +13,7 @@ use weir_common::abi::{
 use zerocopy::IntoBytes;
 
 use super::{
-    Client, ClientError, MapDump, PodRow, Provider, RawMaps, ServeError, Status, canonical,
+    Audit, Client, ClientError, MapDump, PodRow, Provider, RawMaps, ServeError, Status, canonical,
     flow_rows, raw, serve,
 };
 use crate::explain::{Explanation, Verdict};
@@ -40,6 +40,10 @@ impl Provider for Fixed {
 
     fn flows(&self) -> Result<Vec<(FlowKey, Flow)>, String> {
         Err("cannot read table `flow`".to_owned())
+    }
+
+    fn audit(&self) -> Result<Audit, String> {
+        Err("nothing was written yet".to_owned())
     }
 
     fn records(&self) -> Vec<crate::flows::Record> {

@@ -89,6 +89,16 @@ pub enum Command {
         #[command(flatten)]
         query: LiveQuery,
     },
+    /// Whether the kernel holds what the objects say: its maps against what was written, that against tables made anew, and those against
+    /// the policies themselves
+    #[command(
+        after_help = "Exit codes: 0 no difference, 1 some, 2 error. The agent repairs by itself what somebody else has changed in the maps."
+    )]
+    Audit {
+        /// Output and agent
+        #[command(flatten)]
+        query: LiveQuery,
+    },
     /// What on this node stands in Weir's way, and the command that removes it
     #[command(after_help = "Exit codes: 0 nothing that surely does harm, 1 something, 2 error.")]
     Doctor {

@@ -13,7 +13,7 @@ use super::args::{
     OutputFormat, Query, Scope, ServiceCommand,
 };
 use super::{Outcome, colour, doctor, offline, print, takeover, write_out};
-use crate::admin::{self, Client, FlowRow, MapDump, PodRow, PolicyRow, Status};
+use crate::admin::{self, Audit, Client, FlowRow, MapDump, PodRow, PolicyRow, Status};
 use crate::config::{self, Effective, LogFormat, RunConfig, admin_socket};
 use crate::datapath;
 use crate::explain::{self, Explanation, Question, Translation, Verdict};
@@ -48,6 +48,7 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
             dropped,
             query,
         } => flow_records(last, dropped, &query)?,
+        Command::Audit { query } => return audit(&query),
         Command::Doctor { bpffs, query } => return doctor::execute(&bpffs, &query),
         Command::Takeover(asked) => takeover::execute(&asked)?,
         Command::Cleanup { bpffs, run_dir } => cleanup(&bpffs, &run_dir)?,
@@ -174,6 +175,16 @@ fn explain(source: &str, destination: &str, fix: bool, query: &Query) -> Result<
     Ok(match answer.verdict {
         Verdict::Allowed => Outcome::Yes,
         _ => Outcome::No,
+    })
+}
+
+fn audit(query: &LiveQuery) -> Result<Outcome> {
+    let audit: Audit = ask(query, "/v1/audit", &[])?;
+    object(query.output, "Audit", &audit, print::audit)?;
+    Ok(if audit.differences.is_empty() {
+        Outcome::Yes
+    } else {
+        Outcome::No
     })
 }
 

@@ -252,6 +252,12 @@ impl SideOutcome {
     pub const fn passes(self) -> bool {
         !matches!(self, Self::Denied)
     }
+
+    /// Whether it passes whatever policies say: they were not asked, and tables do not tell.
+    #[must_use]
+    pub const fn is_exempt(self) -> bool {
+        matches!(self, Self::Itself | Self::OwnNode | Self::NotSelectable)
+    }
 }
 
 /// A policy that isolates a pod.

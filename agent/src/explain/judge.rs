@@ -88,7 +88,11 @@ pub(super) fn flow<'a>(world: &World<'a>, path: &Path<'_, 'a>) -> Flow {
     }
 }
 
-fn side<'a>(world: &World<'a>, connection: &Connection<'_, 'a>, direction: Direction) -> Side {
+pub(super) fn side<'a>(
+    world: &World<'a>,
+    connection: &Connection<'_, 'a>,
+    direction: Direction,
+) -> Side {
     let (subject, peer) = match direction {
         Direction::Egress => (connection.source, connection.destination),
         Direction::Ingress => (connection.destination, connection.source),

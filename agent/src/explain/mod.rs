@@ -5,6 +5,7 @@
 //! always reach itself; a pod's own node may always reach it; host-network pods are the node.
 
 mod answer;
+mod atoms;
 mod diagnose;
 mod dns;
 mod fix;
@@ -26,6 +27,7 @@ pub use answer::{
     EndpointAnswer, Explanation, Fix, Flow, Hop, Isolation, NearMiss, Note, Place, PlaceKind,
     RuleMatch, Side, SideOutcome, Translation, Verdict,
 };
+pub use atoms::{Judged, judge_atoms};
 pub use question::{PortName, Question, QuestionError, Subject};
 
 use crate::model::{Protocol, Snapshot};

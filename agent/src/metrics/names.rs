@@ -38,6 +38,10 @@ pub(super) const REJECTED: Name = name(
 );
 pub(super) const MAP_ENTRIES: Name = name("weir_map_entries", "Elements of a map in use");
 pub(super) const MAP_CAPACITY: Name = name("weir_map_capacity", "Elements that a map can hold");
+pub(super) const MAP_DRIFT: Name = name(
+    "weir_map_drift",
+    "Elements of a map that somebody else had changed, written anew since",
+);
 pub(super) const PACKETS: Name = name("weir_packets", "Packets judged, a GSO packet once");
 pub(super) const BYTES: Name = name("weir_bytes", "Bytes judged, with Ethernet headers");
 pub(super) const FLOWS: Name = name(
@@ -146,7 +150,7 @@ pub(super) const PROXY_LIVEZ: Name =
     name("kubeproxy_proxy_livez", "Answers of /livez by status code");
 
 /// All metrics.
-pub const ALL: [Name; 39] = [
+pub const ALL: [Name; 40] = [
     BUILD,
     SYNC_DURATION,
     SYNC_ERRORS,
@@ -154,6 +158,7 @@ pub const ALL: [Name; 39] = [
     WATCH_SYNCED,
     WATCH_ERRORS,
     REJECTED,
+    MAP_DRIFT,
     MAP_ENTRIES,
     MAP_CAPACITY,
     PACKETS,

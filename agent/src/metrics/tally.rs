@@ -62,6 +62,7 @@ pub(super) struct Counts {
     pub(super) errors: BTreeMap<Stage, u64>,
     pub(super) flows: BTreeMap<FlowKind, u64>,
     pub(super) expired: u64,
+    pub(super) drift: BTreeMap<&'static str, u64>,
     pub(super) proxy: Proxy,
 }
 
@@ -75,6 +76,7 @@ impl Default for Tally {
                 errors: Stage::ALL.map(|stage| (stage, 0)).into(),
                 flows: BTreeMap::new(),
                 expired: 0,
+                drift: BTreeMap::new(),
                 proxy: Proxy::default(),
             }),
         }
@@ -102,6 +104,11 @@ impl Tally {
     /// Entries of the flow table were removed as their time was over.
     pub fn expired(&self, flows: u64) {
         self.counts().expired += flows;
+    }
+
+    /// Elements of a map were not what was written there, and were written anew.
+    pub fn drifted(&self, map: &'static str, elements: usize) {
+        *self.counts().drift.entry(map).or_default() += elements as u64;
     }
 
     /// Counts what kube-proxy counts, too.

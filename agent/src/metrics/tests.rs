@@ -61,6 +61,7 @@ fn tally() -> Arc<Tally> {
     tally.took(Stage::Write, Duration::from_millis(3));
     tally.failed(Stage::Attach);
     tally.expired(5);
+    tally.drifted("class", 2);
     for verdict in [Outcome::Dropped, Outcome::Dropped, Outcome::Forwarded] {
         tally.flow(FlowKind {
             verdict,

@@ -119,6 +119,10 @@ impl Collector for Scrape {
             let mut rejected = sample.rejected.iter();
             rejected.try_for_each(|(kind, count)| lines.gauge([("kind", kind)], *count))
         })?;
+        metric(names::MAP_DRIFT, Counter, &|mut lines| {
+            let mut drift = counts.drift.iter();
+            drift.try_for_each(|(map, elements)| lines.counter([("map", *map)], *elements))
+        })?;
         metric(names::MAP_ENTRIES, Gauge, &|mut lines| {
             let mut maps = sample.maps.iter();
             maps.try_for_each(|(map, fill)| lines.gauge([("map", map)], fill.entries))

@@ -4,6 +4,7 @@ use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet, Vector};
 use weir_common::abi::{BACKEND_ACTIVE, BACKEND_GONE, BackendState};
 
+use super::contents::Contents;
 use super::sizes::BACKENDS;
 use super::step::{Step, Table};
 
@@ -208,6 +209,13 @@ impl Backends {
             self.ids.remove(&former);
         }
         Some(id)
+    }
+
+    /// Every element, as it was last written.
+    pub(super) fn list(&self, contents: &mut Contents) {
+        for (id, state) in (0_u32..).zip(&self.states) {
+            contents.add(&id, state);
+        }
     }
 
     fn rest(&mut self) {

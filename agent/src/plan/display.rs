@@ -9,6 +9,7 @@ use weir_common::abi::{
 };
 use zerocopy::FromBytes;
 
+use super::contents::Difference;
 use super::step::{Plan, Step, Table};
 
 impl fmt::Display for Plan {
@@ -43,6 +44,27 @@ impl fmt::Display for Step {
             Self::Control { index, value } => write!(f, "control {index} = {value}"),
             Self::BumpEpoch => f.write_str("bump epoch"),
             Self::Wait => f.write_str("wait"),
+        }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "map {}: ", self.table.name())?;
+        write_key(f, self.table, &self.key)?;
+        match &self.found {
+            Some(found) => {
+                f.write_str(" is ")?;
+                write_value(f, self.table, found)?;
+            }
+            None => f.write_str(" is missing")?,
+        }
+        match &self.wanted {
+            Some(wanted) => {
+                f.write_str(", should be ")?;
+                write_value(f, self.table, wanted)
+            }
+            None => f.write_str(", should not be there"),
         }
     }
 }

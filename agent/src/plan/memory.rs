@@ -145,6 +145,12 @@ impl MemoryMaps {
         Ok(())
     }
 
+    /// The elements of a table that programs read, as bytes.
+    #[must_use]
+    pub fn dump(&self, table: Table) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        self.elements(table).cloned().unwrap_or_default()
+    }
+
     fn elements(&self, table: Table) -> Option<&Elements> {
         if table == Table::Backend {
             return Some(&self.backends);

@@ -1,6 +1,7 @@
 //! Desired against actual: an ordered list of map writes, printable, with barriers.
 
 mod backends;
+mod contents;
 mod display;
 mod excess;
 mod held_back;
@@ -13,6 +14,7 @@ mod sizes;
 mod space;
 mod step;
 
+pub use contents::Difference;
 pub use excess::{Refused, refuse_excess};
 pub use memory::{Canonical, CanonicalFrontend, CanonicalRow, MemoryError, MemoryMaps};
 pub use planner::Planner;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use weir_common::abi::BackendState;
 
 use super::backends::Backends;
+use super::contents::Contents;
 use super::held_back::held_back;
 use super::narrows::narrows;
 use super::policies::Policies;
 use super::services::Services;
 use super::sizes::{PlanError, backends_too_large, sizes};
-use super::step::{Plan, Step};
+use super::step::{Plan, Step, Table};
 use crate::compile::{Backend, PolicyTables, Tables};
 
 /// A table of the selected generation has no room left: a larger generation is needed.
@@ -164,6 +165,28 @@ impl Planner {
             }
         }
         Plan::default()
+    }
+
+    /// What a table should hold, if that is known.
+    pub(super) fn contents(&self, table: Table) -> Option<Contents> {
+        let live = self.live.as_ref()?;
+        let mut contents = Contents::default();
+        match table {
+            Table::Frontend | Table::Slot | Table::Source => {
+                live.services.list(table, &self.backends, &mut contents);
+            }
+            Table::Endpoint | Table::Class | Table::Prefix | Table::Verdict | Table::Range => {
+                live.policies.list(table, &mut contents);
+            }
+            Table::Backend => self.backends.list(&mut contents),
+        }
+        Some(contents)
+    }
+
+    /// The control word `VERSION` that the plans so far lead to.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     fn incremental(&mut self, desired: &Tables) -> Result<Vec<Step>, Unplanned> {

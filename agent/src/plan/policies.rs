@@ -10,6 +10,7 @@ use weir_common::abi::{
 };
 use zerocopy::{Immutable, IntoBytes};
 
+use super::contents::Contents;
 use super::planner::Full;
 use super::sizes::RANGES_PER_VERDICT;
 use super::space::Segments;
@@ -154,6 +155,37 @@ impl Policies {
         }
         self.delete(&target, desired, steps);
         Ok(())
+    }
+
+    /// The elements of one of its tables.
+    pub(super) fn list(&self, table: Table, contents: &mut Contents) {
+        match table {
+            Table::Endpoint => {
+                for (key, endpoint) in &self.endpoints {
+                    contents.add(key, endpoint);
+                }
+            }
+            Table::Class => {
+                for (address, class) in &self.addresses {
+                    contents.add(address, class);
+                }
+            }
+            Table::Prefix => {
+                for (prefix, class) in &self.prefixes {
+                    contents.add(prefix, class);
+                }
+            }
+            Table::Verdict => {
+                for (key, ranges) in &self.verdicts {
+                    contents.add(key, &self.ranges.segment(ranges));
+                }
+            }
+            _ => {
+                for (index, range) in self.ranges.elements() {
+                    contents.add(&index, &range);
+                }
+            }
+        }
     }
 
     fn target(&mut self, desired: &PolicyTables) -> Result<Target, Full> {

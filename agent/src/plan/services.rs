@@ -7,6 +7,7 @@ use imbl::ordmap::DiffItem;
 use weir_common::abi::{Frontend, FrontendKey, Slot};
 
 use super::backends::Backends;
+use super::contents::Contents;
 use super::planner::Full;
 use super::space::Segments;
 use super::step::{Sizes, Step, Table};
@@ -98,6 +99,27 @@ impl Services {
         let ended = ended.iter().map(|key| Step::delete(Table::Source, key));
         steps.extend(ended);
         Ok(())
+    }
+
+    /// The elements of one of its tables.
+    pub(super) fn list(&self, table: Table, backends: &Backends, contents: &mut Contents) {
+        match table {
+            Table::Frontend => {
+                for (key, frontend) in &self.frontends {
+                    contents.add(key, frontend);
+                }
+            }
+            Table::Source => {
+                for key in self.led.sources.keys() {
+                    contents.add(key, &0_u32);
+                }
+            }
+            _ => {
+                for (index, backend) in self.slots.elements() {
+                    contents.add(&index, &slot(&backend, backends));
+                }
+            }
+        }
     }
 
     /// Finds or makes room for the sets of a frontend.

@@ -139,6 +139,20 @@ impl<T: Copy + Eq + Hash> Segments<T> {
         Some(Segment { base, count })
     }
 
+    /// Where content is that is in use.
+    pub(super) fn segment(&self, content: &Arc<[T]>) -> Segment {
+        let count = content.len() as u32;
+        let base = self.runs.get(content).map(|run| run.base);
+        base.map_or_else(Segment::default, |base| Segment { base, count })
+    }
+
+    /// What the runs in use hold, by index.
+    pub(super) fn elements(&self) -> impl Iterator<Item = (u32, T)> {
+        self.runs
+            .iter()
+            .flat_map(|(content, run)| (run.base..).zip(content.iter().copied()))
+    }
+
     /// One user less of the run with this content: the last one gives it back.
     pub(super) fn release(&mut self, content: &Arc<[T]>) {
         let Some(&Run { base, users }) = self.runs.get(content) else {

@@ -41,6 +41,11 @@ impl Table {
         Self::Range,
     ];
 
+    /// All tables.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::GENERATION.into_iter().chain([Self::Backend])
+    }
+
     /// Name of the map, also in metrics and pins.
     #[must_use]
     pub const fn name(self) -> &'static str {

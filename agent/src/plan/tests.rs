@@ -1,5 +1,6 @@
 //! Plans against maps in memory, watched step by step.
 
+mod contents;
 mod held_back;
 mod narrowing;
 mod planning;

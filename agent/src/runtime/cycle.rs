@@ -115,6 +115,10 @@ pub(super) async fn cycle(
                 let facts = facts.borrow_and_update().clone();
                 engine.set_devices(facts)
             }
+            () = shared.suspicion.notified() => {
+                engine.suspect();
+                true
+            }
             () = until(due) => {
                 // The first sync of a restarted agent should know the devices that the kernel's maps already have.
                 let deadline = *devices_deadline.get_or_insert(Instant::now() + FIRST_DEVICES);

@@ -10,6 +10,7 @@ use weir_common::abi::control;
 
 use super::adopt;
 use super::devices::{Devices, leading};
+use super::drift::{self, Rounds};
 use super::health_checks::HealthChecks;
 use super::nets;
 use super::queue::Queue;
@@ -68,6 +69,8 @@ pub(super) struct Engine {
     /// Whether the kernel's maps have ever been filled, by this agent or by an earlier one, whose programs are there then.
     filled: bool,
     started: Instant,
+    /// Which table is compared next with the kernel's.
+    rounds: Rounds,
     /// Whether connections of before may have to be entered when programs are attached: none were when this agent began, and it
     /// has not yet found the devices of all pods.
     adopts: bool,
@@ -118,6 +121,7 @@ impl Engine {
             refused: Vec::new(),
             filled,
             started: Instant::now(),
+            rounds: Rounds::new(),
             adopts,
         })
     }
@@ -197,10 +201,12 @@ impl Engine {
         let last_error = result.as_ref().err().map(ToString::to_string);
         let done = result.is_ok().then(Moment::now);
         let held = self.planner.held().cloned();
+        let planner = held.is_some().then(|| Arc::new(self.planner.clone()));
         self.shared.publish(|published| {
             published.last_sync = done.or(published.last_sync);
             published.last_error = last_error;
             published.held = held;
+            published.planner = planner;
             published.last_attempt = Some(Instant::now());
             if done.is_some() {
                 published.waiting_since = None;
@@ -213,6 +219,7 @@ impl Engine {
     /// they know no pod, and would cut off all.
     fn try_sync(&mut self) -> Result<(), SyncError> {
         let start = Instant::now();
+        self.look_for_drift();
         self.compile();
         let (plan, refused) = self.plan();
         let whole = plan.is_whole();
@@ -230,6 +237,50 @@ impl Engine {
                 Err(SyncError::Both(Box::new(written), Box::new(attached)))
             }
             (written, attached) => written.and(attached),
+        }
+    }
+
+    /// Has all tables compared with the kernel's by the next sync.
+    pub(super) fn suspect(&mut self) {
+        self.rounds.hurry();
+    }
+
+    /// Compares tables with the kernel's, each in its turn; if one was changed by somebody else, everything is written anew.
+    fn look_for_drift(&mut self) {
+        let tables = self.rounds.due(Instant::now());
+        if tables.is_empty() || self.planner.held().is_none() {
+            return;
+        }
+        let datapath = self.shared.datapath();
+        let mut drifted = false;
+        for table in tables {
+            match drift::compare(&self.planner, &datapath, table) {
+                Ok(differences) if differences.is_empty() => {}
+                Ok(differences) => {
+                    drift::warn(table, &differences);
+                    self.shared.tally.drifted(table.name(), differences.len());
+                    drifted = true;
+                }
+                // The next round asks again.
+                Err(error) => tracing::warn!(
+                    "cannot compare map {} with what was written: {error}",
+                    table.name()
+                ),
+            }
+        }
+        let word = datapath.control(control::VERSION);
+        if !drift::version_is_right(&self.planner, &datapath) {
+            tracing::warn!(
+                word,
+                "somebody changed the version of policies that counts; the maps are written anew"
+            );
+            self.shared.tally.drifted("control", 1);
+            drifted = true;
+        }
+        drop(datapath);
+        if drifted {
+            self.planner.invalidate();
+            self.planner.set_version(word);
         }
     }
 

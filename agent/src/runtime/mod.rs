@@ -5,6 +5,7 @@
 mod adopt;
 mod cycle;
 mod devices;
+mod drift;
 mod engine;
 mod events;
 mod health;

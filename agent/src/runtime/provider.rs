@@ -8,11 +8,12 @@ use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
 use weir_common::abi::{Flow, FlowKey, control};
 
+use super::drift;
 use super::process;
 use super::shared::{Published, Shared};
 use super::xdp;
 use crate::admin::{
-    Device, FeatureState, MapFill, Provider, RawMaps, Rejection, Sockets, Status, Watch,
+    Audit, Device, FeatureState, MapFill, Provider, RawMaps, Rejection, Sockets, Status, Watch,
 };
 use crate::compile::{self, WithoutLocal};
 use crate::datapath::{self, KernelDatapath, XdpState};
@@ -20,11 +21,6 @@ use crate::flows::Record;
 use crate::metrics::{Fill, Sample};
 use crate::model::{Kind, Snapshot, SocketLb};
 use crate::plan::{self, Table};
-
-/// All tables.
-fn tables() -> impl Iterator<Item = Table> {
-    Table::GENERATION.into_iter().chain([Table::Backend])
-}
 
 /// Version of the agent.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -100,7 +96,7 @@ impl Provider for Shared {
         };
         Ok(RawMaps {
             version: datapath.control(control::VERSION),
-            tables: tables().map(dump).collect::<Result<_, _>>()?,
+            tables: Table::all().map(dump).collect::<Result<_, _>>()?,
         })
     }
 
@@ -110,6 +106,10 @@ impl Provider for Shared {
             .for_each_flow(|key, flow| flows.push((key, flow)))
             .map_err(|error| error.to_string())?;
         Ok(flows)
+    }
+
+    fn audit(&self) -> Result<Audit, String> {
+        drift::audit(self)
     }
 
     fn records(&self) -> Vec<Record> {

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::{SetOnce, watch};
+use tokio::sync::{Notify, SetOnce, watch};
 
 use crate::compile::Tables;
 use crate::datapath::{Feature, KernelDatapath, XdpState};
 use crate::flows::{Directory, Recent, Record};
 use crate::metrics::Tally;
 use crate::model::{Kind, Snapshot};
+use crate::plan::Planner;
 use crate::source::kube::{Requests, WatchStates};
 use crate::state::Rejected;
 
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     pub(super) tally: Arc<Tally>,
     /// Set once there are names for flow events.
     pub(super) compiled: SetOnce<()>,
+    /// An audit has found that maps are not what was written.
+    pub(super) suspicion: Notify,
     /// How the watches are doing; `None` for manifests.
     pub(super) watches: Option<watch::Receiver<WatchStates>>,
     /// What the API server was asked; nothing for manifests.
@@ -53,6 +56,8 @@ pub(super) struct Published {
     pub(super) listed: BTreeSet<Kind>,
     /// What the maps hold, once that is known.
     pub(super) held: Option<Arc<Tables>>,
+    /// What knows each element of the maps, while that is known.
+    pub(super) planner: Option<Arc<Planner>>,
     /// When the kernel was last brought in line.
     pub(super) last_sync: Option<Moment>,
     /// Since when a change waits for the kernel.
@@ -101,6 +106,7 @@ impl Shared {
             features,
             tally: Arc::default(),
             compiled: SetOnce::new(),
+            suspicion: Notify::new(),
             watches,
             requests,
             datapath: RwLock::new(datapath),

@@ -1,5 +1,6 @@
 //! Answers as text: tables in kubectl's look, and JSON.
 
+mod audit;
 mod doctor;
 mod explain;
 mod records;
@@ -11,6 +12,7 @@ mod tests;
 
 use serde::Serialize;
 
+pub use audit::audit;
 pub use doctor::findings;
 pub use explain::{explanation, fixes};
 pub use records::flow_records;

@@ -1,0 +1,155 @@
+//! Everything that policies can tell apart, each asked once: of objects, and of tables made from them.
+//!
+//! The numbers in rules cut addresses and ports into finitely many pieces, in each of which every verdict is the same. So asking
+//! one address and one port of each piece is asking all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::judge::{Connection, side};
+use super::world::World;
+use crate::compile::{self, PolicyTables};
+use crate::model::{Direction, Peer, Pod, PortMatch, Protocol, Snapshot};
+
+/// Addresses of nobody, kept free for documentation (RFC 5737, RFC 3849).
+const NOBODY: [IpAddr; 2] = [
+    IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 200)),
+    IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 200)),
+];
+
+/// What came of asking.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// How many questions were asked.
+    pub asked: usize,
+    /// How many there are.
+    pub atoms: usize,
+    /// Those with two answers, in words.
+    pub disagreements: Vec<String>,
+}
+
+/// Asks objects and tables about every local pod, direction, piece of addresses and piece of ports. Where there are more than `most` questions, as many
+/// of them are asked, evenly spread.
+#[must_use]
+pub fn judge_atoms(snapshot: &Snapshot, tables: &PolicyTables, most: usize) -> Judged {
+    let world = World::new(snapshot);
+    let subjects: Vec<_> = tables
+        .endpoints
+        .iter()
+        .filter(|(key, _)| key.ifindex == 0)
+        .map(|(key, entry)| (IpAddr::from(key.address), entry))
+        .collect();
+    let (peers, ports) = (&peers(snapshot), &ports(snapshot));
+    let atoms = subjects.len() * peers.len() * ports.len() * 2;
+    let stride = atoms.div_ceil(most.max(1)).max(1);
+    let mut judged = Judged {
+        atoms,
+        ..Judged::default()
+    };
+    let each = subjects.iter().flat_map(|subject| {
+        let ports = ports.iter();
+        ports.flat_map(move |port| {
+            let peers = peers.iter();
+            peers.flat_map(move |peer| {
+                [Direction::Ingress, Direction::Egress]
+                    .map(|direction| (subject, peer, port, direction))
+            })
+        })
+    });
+    for (&(address, entry), &peer, &(protocol, port), direction) in each.step_by(stride) {
+        if peer.is_ipv4() != address.is_ipv4() {
+            continue;
+        }
+        let (own, other) = (world.spot(address), world.spot(peer));
+        let (source, destination) = match direction {
+            Direction::Ingress => (&other, &own),
+            Direction::Egress => (&own, &other),
+        };
+        let connection = Connection {
+            source,
+            destination,
+            protocol,
+            port,
+            via: None,
+            client: None,
+        };
+        let side = side(&world, &connection, direction);
+        if side.outcome.is_exempt() {
+            continue;
+        }
+        judged.asked += 1;
+        let number = protocol.number();
+        let verdict = compile::judge(tables, entry, direction, peer, number, port);
+        if side.outcome.passes() != verdict.passes() {
+            judged.disagreements.push(format!(
+                "pod {}, {} with {peer}, {protocol} port {port}: policies say {:?}, tables {verdict:?}",
+                entry.pod.name,
+                direction.as_str(),
+                side.outcome,
+            ));
+        }
+    }
+    judged
+}
+
+/// An address of each piece: those of pods and nodes by themselves, since labels are theirs, and the first of each block and behind it.
+fn peers(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
+    let mut peers = BTreeSet::from(NOBODY);
+    peers.extend(snapshot.address_owners().keys());
+    let nodes = snapshot.nodes.values();
+    peers.extend(nodes.flat_map(|node| node.addresses.iter().copied()));
+    let policies = snapshot.policies.values();
+    let rules = policies.flat_map(|policy| policy.ingress.iter().chain(&policy.egress).flatten());
+    for peer in rules.flat_map(|rule| &rule.peers) {
+        if let Peer::Block { cidr, except } = peer {
+            for block in std::iter::once(cidr).chain(except) {
+                peers.extend(edges(*block));
+            }
+        }
+    }
+    peers
+}
+
+/// First address of a block, and the one behind its last, if there is one.
+fn edges(block: IpNetwork) -> impl Iterator<Item = IpAddr> {
+    let behind = match block {
+        IpNetwork::V4(block) => u32::from(block.broadcast())
+            .checked_add(1)
+            .map(|it| IpAddr::V4(it.into())),
+        IpNetwork::V6(block) => u128::from(block.broadcast())
+            .checked_add(1)
+            .map(|it| IpAddr::V6(it.into())),
+    };
+    std::iter::once(block.network()).chain(behind)
+}
+
+/// A port of each piece, of each protocol: the first of each range and the one behind it, and the ports that names stand for.
+fn ports(snapshot: &Snapshot) -> BTreeSet<(Protocol, u16)> {
+    let mut starts: BTreeMap<Protocol, BTreeSet<u16>> = BTreeMap::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+        starts.insert(protocol, [1].into());
+    }
+    let mut cut = |protocol, first: u16, last: u16| {
+        let starts: &mut BTreeSet<u16> = starts.entry(protocol).or_default();
+        starts.insert(first);
+        starts.extend(last.checked_add(1));
+    };
+    let policies = snapshot.policies.values();
+    let rules = policies.flat_map(|policy| policy.ingress.iter().chain(&policy.egress).flatten());
+    for port in rules.flat_map(|rule| &rule.ports) {
+        if let PortMatch::Range(first, last) = port.port {
+            cut(port.protocol, first, last);
+        }
+    }
+    for pod in snapshot.pods.values() {
+        let pod: &Pod = pod;
+        for port in &pod.ports {
+            cut(port.protocol, port.port, port.port);
+        }
+    }
+    let each = starts.into_iter();
+    each.flat_map(|(protocol, ports)| ports.into_iter().map(move |port| (protocol, port)))
+        .collect()
+}

@@ -1,0 +1,54 @@
+//! What the planner believes of the maps is what they hold, and what somebody else changes is found.
+
+use proptest::prelude::*;
+
+use super::super::{MemoryMaps, Planner, Table};
+use super::watch::histories;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn every_changed_element_is_found_and_no_other(history in histories(), chosen: prop::sample::Index, kind in 0..3_u8) {
+        let mut planner = Planner::new();
+        let mut maps = MemoryMaps::new();
+        for new in history {
+            maps.execute(&planner.plan(&new).unwrap()).unwrap();
+            for table in Table::all() {
+                let found = maps.dump(table);
+                prop_assert_eq!(&planner.differences(table, &found), &vec![], "{:?}", table);
+                let is_array = matches!(table, Table::Slot | Table::Range | Table::Backend);
+                if found.is_empty() || is_array && kind != 0 {
+                    continue;
+                }
+                let (key, value) = found.iter().nth(chosen.index(found.len())).unwrap();
+                let mut other = found.clone();
+                let mut changed = value.clone();
+                changed[0] ^= 1;
+                let (wanted, there) = match kind {
+                    0 => {
+                        other.insert(key.clone(), changed.clone());
+                        (Some(value), Some(&changed))
+                    }
+                    1 => {
+                        other.remove(key);
+                        (Some(value), None)
+                    }
+                    _ => {
+                        let mut key = key.clone();
+                        key[0] ^= 0x80;
+                        other.insert(key, changed.clone());
+                        (None, Some(&changed))
+                    }
+                };
+                let differences = planner.differences(table, &other);
+                // What nothing leads to may be anything.
+                prop_assume!(!(is_array && differences.is_empty()));
+                prop_assert_eq!(differences.len(), 1, "{:?}", table);
+                prop_assert_eq!(differences[0].wanted.as_deref(), wanted.map(Vec::as_slice));
+                prop_assert_eq!(differences[0].found.as_deref(), there.map(Vec::as_slice));
+            }
+        }
+        planner.invalidate();
+        prop_assert!(planner.differences(Table::Frontend, &maps.dump(Table::Frontend)).is_empty());
+    }
+}
