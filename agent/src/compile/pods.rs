@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Pod, Protocol, Snapshot};
+use crate::model::{Pod, Snapshot};
 
 /// A pod of this node with the addresses that are its own.
 pub(super) struct Local<'a> {
@@ -51,13 +51,4 @@ pub(super) fn devices<'a>(snapshot: &Snapshot, local: &[Local<'a>]) -> BTreeMap<
         }
     }
     devices
-}
-
-/// The number that a pod gives a port name. Of several containers that use one name for one protocol the first counts, as for
-/// the endpoints of a Service.
-pub(super) fn named_port(pod: &Pod, name: &str, protocol: Protocol) -> Option<u16> {
-    pod.ports
-        .iter()
-        .find(|port| port.name == name && port.protocol == protocol)
-        .map(|port| port.port)
 }

@@ -9,7 +9,6 @@ use weir_common::abi::Range;
 
 use super::classes::Classes;
 use super::hash::content_hash;
-use super::pods::named_port;
 use super::ranges::{self, EVERYTHING, Interval};
 use super::terms::{Term, Terms};
 use super::{RowEntry, RowId};
@@ -75,7 +74,8 @@ impl Rule {
     fn for_subject(&self, pod: &Pod) -> Option<Self> {
         let resolve = |port: &Ports| match port {
             Ports::Fixed(..) => Some(port.clone()),
-            Ports::Named(name, protocol) => named_port(pod, name, *protocol)
+            Ports::Named(name, protocol) => pod
+                .named_port(name, *protocol)
                 .map(|number| fixed(ranges::ports(*protocol, number, number))),
         };
         let ports: Vec<Ports> = self.ports.iter().filter_map(resolve).collect();

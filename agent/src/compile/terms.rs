@@ -9,7 +9,6 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::hash::content_hash;
-use super::pods::named_port;
 use crate::model::{Namespace, Peer, Pod, Protocol, Selector, Snapshot};
 
 /// One question about a peer.
@@ -151,7 +150,7 @@ impl Terms {
             let labels: Vec<Option<&String>> = keys.iter().map(|key| pod.labels.get(key)).collect();
             let numbers: Vec<Option<u16>> = named
                 .iter()
-                .map(|(name, protocol)| named_port(pod, name, *protocol))
+                .map(|(name, protocol)| pod.named_port(name, *protocol))
                 .collect();
             let group = (pod.name.namespace.as_str(), labels, numbers);
             let terms = match known.get(&group) {
@@ -219,7 +218,7 @@ impl Terms {
             })
             .collect();
         for (name, protocol) in named {
-            if let Some(number) = named_port(pod, name, *protocol) {
+            if let Some(number) = pod.named_port(name, *protocol) {
                 terms.push(self.intern(Term::Port {
                     name: name.clone(),
                     protocol: *protocol,

@@ -59,11 +59,7 @@ pub(super) fn no_endpoint(
             selected.len()
         );
     }
-    let lacks_name = |pod: &&Pod| {
-        !pod.ports
-            .iter()
-            .any(|p| p.name == port.target_port && p.protocol == port.protocol)
-    };
+    let lacks_name = |pod: &&Pod| pod.named_port(&port.target_port, port.protocol).is_none();
     if named_target && selected.iter().all(lacks_name) {
         return format!(
             "targetPort {:?} is no {} port of the pods behind it; {}",

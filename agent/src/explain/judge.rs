@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::miss::{self, Judged};
-use super::world::{Spot, World, named_ports};
+use super::world::{Spot, World};
 use super::{Flow, Hop, Isolation, PlaceKind, RuleMatch, Side, SideOutcome, Verdict, wording};
 use crate::model::{Direction, Peer, Policy, PolicyPort, PortMatch, Protocol, Rule};
 
@@ -214,7 +214,7 @@ impl Judged<'_, '_, '_> {
                 PortMatch::Range(first, last) => (*first..=*last).contains(&number),
                 PortMatch::Named(name) => destination
                     .pod
-                    .is_some_and(|pod| named_ports(pod, name, protocol).any(|port| port == number)),
+                    .is_some_and(|pod| pod.named_port(name, protocol) == Some(number)),
             }
     }
 }

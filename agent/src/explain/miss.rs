@@ -209,17 +209,15 @@ impl Judged<'_, '_, '_> {
             ));
         };
         let number = self.connection.port;
-        let mut named = pod.ports.iter().filter(|port| port.name == name);
-        let of_protocol = named.clone().find(|port| port.protocol == protocol);
-        if let Some(port) = of_protocol {
-            return (port.port != number).then(|| {
+        if let Some(port) = pod.named_port(name, protocol) {
+            return (port != number).then(|| {
                 format!(
-                    "{name:?} is port {} on pod {}, the connection goes to {number}",
-                    port.port, pod.name
+                    "{name:?} is port {port} on pod {}, the connection goes to {number}",
+                    pod.name
                 )
             });
         }
-        Some(match named.next() {
+        Some(match pod.ports.iter().find(|port| port.name == name) {
             Some(port) => format!(
                 "{name:?} is a {} port on pod {}, the rule means {protocol}",
                 port.protocol, pod.name

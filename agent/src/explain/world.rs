@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{ExplainError, Place, PlaceKind, Subject};
 use crate::compile::Exposure;
-use crate::model::{Labels, ObjectName, Pod, Policy, Protocol, Service, Snapshot};
+use crate::model::{Labels, ObjectName, Pod, Policy, Service, Snapshot};
 
 /// An address with its owner.
 #[derive(Clone, Debug)]
@@ -238,12 +238,4 @@ impl<'a> World<'a> {
                     && policy.pod_selector.matches(&pod.labels)
             })
     }
-}
-
-/// The number of a named container port.
-pub(super) fn named_ports(pod: &Pod, name: &str, protocol: Protocol) -> impl Iterator<Item = u16> {
-    pod.ports
-        .iter()
-        .filter(move |port| port.name == name && port.protocol == protocol)
-        .map(|port| port.port)
 }

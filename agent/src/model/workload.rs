@@ -47,6 +47,14 @@ impl Pod {
         !self.host_network && !self.terminal
     }
 
+    /// The number of the port that the pod calls so for this protocol. Of several containers that use one name for one protocol the
+    /// first counts, as for the endpoints of a Service.
+    #[must_use]
+    pub fn named_port(&self, name: &str, protocol: Protocol) -> Option<u16> {
+        let named = |port: &&ContainerPort| port.name == name && port.protocol == protocol;
+        self.ports.iter().find(named).map(|port| port.port)
+    }
+
     /// Greatest for the pod that owns an address or device which several live pods show: the newest, and of pods of one second
     /// the one with the greatest UID.
     #[must_use]

@@ -16,6 +16,8 @@
 //! * `ipBlock` is a match on the address alone: pods, nodes and the world.
 //! * Pods on the host's network are neither subjects nor selectable peers.
 //! * A protocol without ports (ICMP, GRE, ...) passes only by a rule without `ports`.
+//! * Of several containers of a pod that give one name to ports of one protocol, the first counts,
+//!   as for the endpoints of a Service.
 //! * Of several live pods that show one address, the newest owns it.
 //! * What validation refuses (an unknown operator, protocol or type, a peer with no field, a
 //!   malformed CIDR, `endPort` beside a name) matches nothing.

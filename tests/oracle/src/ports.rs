@@ -34,17 +34,18 @@ fn entry_matches(entry: &NetworkPolicyPort, flow: &Flow, destination: Option<&Po
         (Some(IntOrString::Int(number)), None) => port == *number,
         (Some(IntOrString::Int(first)), Some(last)) => (*first..=last).contains(&port),
         (Some(IntOrString::String(name)), None) => {
-            destination.is_some_and(|pod| serves_name(pod, name, flow.protocol, port))
+            destination.is_some_and(|pod| named_port(pod, name, flow.protocol) == Some(port))
         }
         // Validation refuses `endPort` without a number to start from.
         (None | Some(IntOrString::String(_)), Some(_)) => false,
     }
 }
 
-/// Whether the pod calls this port of this protocol `name`, in a container that serves while the
-/// pod runs: a regular one, or an init container that is restarted always (a sidecar).
-fn serves_name(pod: &Pod, name: &str, protocol: u8, port: i32) -> bool {
-    let Some(spec) = &pod.spec else { return false };
+/// The port of this protocol that the pod calls `name`, in the first container that does so and
+/// serves while the pod runs: regular ones, then init containers that are restarted always
+/// (sidecars).
+fn named_port(pod: &Pod, name: &str, protocol: u8) -> Option<i32> {
+    let spec = pod.spec.as_ref()?;
     let sidecars = spec
         .init_containers
         .iter()
@@ -54,12 +55,12 @@ fn serves_name(pod: &Pod, name: &str, protocol: u8, port: i32) -> bool {
         .iter()
         .chain(sidecars)
         .flat_map(|container| container.ports.iter().flatten())
-        .any(|declared| {
+        .find(|declared| {
             declared.name.as_deref() == Some(name)
                 && protocol_number(declared.protocol.as_deref().filter(|text| !text.is_empty()))
                     == Some(protocol)
-                && declared.container_port == port
         })
+        .map(|declared| declared.container_port)
 }
 
 fn is_sidecar(container: &Container) -> bool {

@@ -265,6 +265,28 @@ fn ingress_port_names_are_the_subjects() {
 }
 
 #[test]
+fn of_ports_that_share_a_name_the_first_of_a_protocol_counts() {
+    let mut pods = three();
+    for pod in &mut pods {
+        pod.ports = vec![
+            container("http", Protocol::Udp, 53),
+            container("http", Protocol::Tcp, 80),
+            container("http", Protocol::Tcp, 81),
+        ];
+    }
+    let rules = || vec![rule(vec![], vec![named("http")])];
+    let tables = policies(&snapshot(
+        pods,
+        vec![ingress("in", rules()), egress("out", rules())],
+    ));
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let open = |protocol, port| passes(&tables, direction, "10.0.0.2", protocol, port);
+        assert!(open(6, 80) && !open(6, 81) && !open(6, 53), "{direction:?}");
+        assert!(!open(17, 53), "{direction:?}");
+    }
+}
+
+#[test]
 fn egress_port_names_are_the_peers() {
     let mut pods = three();
     pods[1].ports = vec![container("http", Protocol::Tcp, 80)];

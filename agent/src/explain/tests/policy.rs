@@ -301,6 +301,34 @@ fn named_ports_are_the_destinations() {
 }
 
 #[test]
+fn of_ports_that_share_a_name_the_first_of_a_protocol_counts() {
+    let ingress = |protocol: &str| {
+        format!(
+            "{{podSelector: {{}}, policyTypes: [Ingress], ingress: [{{ports: [{{port: dns, protocol: {protocol}}}]}}]}}"
+        )
+    };
+    let cluster = shop().pod(
+        "shop/dns",
+        "n1",
+        "10.1.0.8",
+        "app=dns",
+        "dns=53/UDP dns=5353/TCP dns=5354/TCP",
+    );
+    for (protocol, number, other) in [("UDP", 53, 5353), ("TCP", 5353, 53)] {
+        let cluster = cluster.clone().rule("shop/named", &ingress(protocol));
+        let to = |port| format!("10.1.0.8:{port}/{protocol}");
+        let verdict = |port| cluster.ask("web/frontend", &to(port)).verdict;
+        assert_eq!(verdict(number), Verdict::Allowed);
+        for port in [other, 5354] {
+            assert_eq!(
+                miss(&cluster, "web/frontend", &to(port)),
+                format!("\"dns\" is port {number} on pod shop/dns, the connection goes to {port}")
+            );
+        }
+    }
+}
+
+#[test]
 fn a_reused_address_belongs_to_the_live_pod_that_is_newest() {
     let cluster = shop()
         .pod("shop/job", "n1", "10.1.0.2", "app=job", "")

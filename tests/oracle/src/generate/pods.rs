@@ -169,6 +169,8 @@ fn init_containers(random: &mut Random) -> Option<Vec<Container>> {
     let ports = vec![
         port(Some("metrics"), 9090, None),
         port(Some("dns"), 5353, Some("SCTP")),
+        // The main container may give this name, too.
+        port(Some("web"), 8443, None),
     ];
     Some(vec![Container {
         name: name.to_owned(),

@@ -245,6 +245,33 @@ fn a_name_counts_per_protocol() {
 }
 
 #[test]
+fn of_containers_that_share_a_name_the_first_counts() {
+    let container = |name: &str, ports: &str| format!("{{name: {name}, ports: [{ports}]}}");
+    let http = |port| format!("{{name: http, containerPort: {port}}}");
+    let (one, other) = (container("one", &http(81)), container("other", &http(82)));
+    let side = format!(
+        "{{name: side, restartPolicy: Always, ports: [{}]}}",
+        http(83)
+    );
+    for (containers, expected) in [
+        (format!("{one}, {other}"), 81),
+        (format!("{other}, {one}"), 82),
+        (container("silent", ""), 83),
+    ] {
+        for mut world in [ingress_ports("{port: http}"), egress_ports("{port: http}")] {
+            world.pod(&format!(
+                "{{metadata: {{namespace: x, name: s}},
+                   spec: {{nodeName: node-1, containers: [{containers}], initContainers: [{side}]}},
+                   status: {{podIPs: [{{ip: 10.1.1.30}}]}}}}"
+            ));
+            for port in [81, 82, 83] {
+                world.check(&[("x/b", "10.1.1.30", tcp(port), port == expected)]);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_sidecars_port_name_counts_and_a_finished_init_containers_does_not() {
     for (restart_policy, expected) in [
         ("restartPolicy: Always,", ALLOW),
