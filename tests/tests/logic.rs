@@ -20,6 +20,8 @@ mod forms;
 mod netfilter;
 #[path = "logic/node.rs"]
 mod node;
+#[path = "logic/policies.rs"]
+mod policies;
 #[path = "logic/removed.rs"]
 mod removed;
 #[path = "logic/shared_port.rs"]

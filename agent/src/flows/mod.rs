@@ -50,7 +50,7 @@ pub struct Record {
 pub struct Peer {
     /// Address.
     pub address: IpAddr,
-    /// Port, or identifier of an ICMP query.
+    /// Port; of an ICMP echo its identifier, and one more at the end that answers.
     pub port: u16,
     /// What has the address, if known.
     #[serde(skip_serializing_if = "Option::is_none", default)]

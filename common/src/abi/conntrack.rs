@@ -47,7 +47,8 @@ impl Side {
 pub struct FlowKey {
     /// Addresses, low end first.
     pub addresses: [Address; 2],
-    /// Ports, low end first. ICMP queries have their identifier at both ends; protocols without ports have 0.
+    /// Ports, low end first. An ICMP echo has its identifier at the end that asks and one more at the
+    /// other; protocols without ports have 0.
     pub ports: [u16; 2],
     /// IP protocol number.
     pub protocol: u8,

@@ -98,7 +98,7 @@ pub struct Event {
     pub destination: Address,
     /// Destination that was judged: the backend where the packet was addressed to a Service, else `destination`.
     pub judged: Address,
-    /// Source port, or ICMP identifier.
+    /// Source port; of an ICMP echo its identifier, and one more at the end that answers.
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,

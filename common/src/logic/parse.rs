@@ -33,9 +33,9 @@ pub struct Headers {
     pub source: Address,
     /// Destination address.
     pub destination: Address,
-    /// Source port; identifier of an ICMP echo message; else 0.
+    /// Source port; of an ICMP echo message its identifier, and one more at the end that answers; else 0.
     pub source_port: u16,
-    /// Destination port; identifier of an ICMP echo message; else 0.
+    /// Destination port; the same; else 0.
     pub destination_port: u16,
     /// IP protocol number of the transport header.
     pub protocol: u8,
@@ -278,10 +278,11 @@ fn parse_icmp<P: Packet>(packet: P, headers: &mut Headers) -> u32 {
     let Some(icmp) = packet.load::<Icmp>(headers.transport) else {
         return Reason::Truncated as u32;
     };
-    let (error, echo, neighbor) = if headers.v6 == 1 {
+    let (error, request, reply, neighbor) = if headers.v6 == 1 {
         (
             icmp.kind >= 1 && icmp.kind <= 4,
-            matches!(icmp.kind, 128 | 129),
+            icmp.kind == 128,
+            icmp.kind == 129,
             // Only on their own link, which is what these hop limits say; with others they are packets like any.
             match icmp.kind {
                 133..=137 => headers.hop_limit == 255,
@@ -292,7 +293,8 @@ fn parse_icmp<P: Packet>(packet: P, headers: &mut Headers) -> u32 {
     } else {
         (
             matches!(icmp.kind, 3 | 4 | 11 | 12),
-            matches!(icmp.kind, 0 | 8),
+            icmp.kind == 8,
+            icmp.kind == 0,
             false,
         )
     };
@@ -302,11 +304,23 @@ fn parse_icmp<P: Packet>(packet: P, headers: &mut Headers) -> u32 {
     if error {
         headers.kind = ICMP_ERROR;
     }
-    if echo {
-        headers.source_port = u16::from_be(icmp.id);
-        headers.destination_port = headers.source_port;
+    let (asking, answering) = echo_ports(u16::from_be(icmp.id));
+    if request {
+        headers.source_port = asking;
+        headers.destination_port = answering;
+    }
+    if reply {
+        headers.source_port = answering;
+        headers.destination_port = asking;
     }
     PARSED
+}
+
+/// What an ICMP echo message with this identifier has for ports: the end that asks, then the end that answers. They differ, so that a
+/// request of one end is never taken for the answer to a request of the other.
+#[inline(always)]
+const fn echo_ports(id: u16) -> (u16, u16) {
+    (id, id.wrapping_add(1))
 }
 
 /// Ports as they go on the wire.
