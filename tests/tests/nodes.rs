@@ -12,6 +12,8 @@ mod bad_input;
 mod carriers;
 #[path = "nodes/choice.rs"]
 mod choice;
+#[path = "nodes/connections.rs"]
+mod connections;
 #[path = "nodes/dns.rs"]
 mod dns;
 #[path = "nodes/established.rs"]
@@ -26,6 +28,10 @@ mod foreign_sources;
 mod fragments;
 #[path = "nodes/host.rs"]
 mod host;
+#[path = "nodes/isolation.rs"]
+mod isolation;
+#[path = "nodes/judged.rs"]
+mod judged;
 #[path = "nodes/lifecycle.rs"]
 mod lifecycle;
 #[path = "nodes/overlay.rs"]
@@ -34,6 +40,8 @@ mod overlay;
 mod path_mtu;
 #[path = "nodes/policies.rs"]
 mod policies;
+#[path = "nodes/raw.rs"]
+mod raw;
 #[path = "nodes/removed.rs"]
 mod removed;
 #[path = "nodes/restarts.rs"]

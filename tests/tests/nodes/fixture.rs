@@ -20,7 +20,7 @@ pub(crate) const MIRROR: u16 = 9000;
 /// Enough for an answer on a busy machine, and for a SYN that an unrelated loss delays.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 /// For what must stay without an answer.
-const SILENCE: Duration = Duration::from_millis(400);
+pub(crate) const SILENCE: Duration = Duration::from_millis(400);
 
 /// Nothing to the pods of tier `back`.
 pub(crate) const DENY: &str = "
@@ -76,10 +76,15 @@ impl Variant {
         Ok(())
     }
 
+    /// Whether the node's netfilter sees what its pods send to each other.
+    pub(crate) fn forwards_between_pods(self) -> bool {
+        self.shape != BRIDGE
+    }
+
     /// Nodes drop what conntrack calls invalid where conntrack sees both directions: inside a bridge whose frames do not pass
     /// netfilter, it never sees the answers of pods to pods of the same node.
     fn is_strict(self) -> bool {
-        self.shape != BRIDGE
+        self.forwards_between_pods()
     }
 }
 

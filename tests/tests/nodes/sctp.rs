@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// An INIT or INIT ACK chunk in a packet of its own (RFC 9260 section 3.3.2).
 #[derive(Debug, PartialEq, Eq)]
-struct Handshake {
+pub(crate) struct Handshake {
     ports: [u16; 2],
     /// In the header.
     tag: u32,
@@ -86,13 +86,13 @@ fn receive(socket: &Socket, v4: bool) -> Result<(Handshake, IpAddr)> {
 }
 
 /// Answers what opens an association with one's own tag.
-struct Server {
+pub(crate) struct Server {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<()>>>,
 }
 
 impl Server {
-    fn start(place: &Place, own_tag: u32) -> Result<Self> {
+    pub(crate) fn start(place: &Place, own_tag: u32) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let threads = [true, false].map(|v4| {
             let stop = Arc::clone(&stop);
@@ -102,6 +102,10 @@ impl Server {
                     let Ok((asked, from)) = receive(&socket, v4) else {
                         continue;
                     };
+                    // This place may have asked somebody itself.
+                    if asked.kind != INIT {
+                        continue;
+                    }
                     let answer = Handshake {
                         ports: [asked.ports[1], asked.ports[0]],
                         tag: asked.own_tag,
@@ -117,18 +121,28 @@ impl Server {
         Ok(Self { stop, threads })
     }
 
-    fn finish(self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
+        for thread in std::mem::take(&mut self.threads) {
             thread.join().expect("a server's thread")?;
         }
         Ok(())
     }
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // The test has failed for another reason.
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Opens an association with a Service; only what comes from there counts.
-fn open(place: &Place, to: IpAddr, port: u16) -> Result<Handshake> {
-    let socket = place.run(|| raw(to.is_ipv4(), PATIENCE))?;
+pub(crate) fn open(place: &Place, to: IpAddr, port: u16, patience: Duration) -> Result<Handshake> {
+    let socket = place.run(|| raw(to.is_ipv4(), patience))?;
     place.run(|| socket.connect(&SocketAddr::new(to, 0).into()))?;
     let asked = Handshake {
         ports: [CLIENT_PORT, port],
@@ -169,7 +183,7 @@ fn associations_are_opened_through_services() -> Result<()> {
                     kind: INIT_ACK,
                     own_tag: u32::from(end),
                 };
-                let answer = open(&fixture.place(client), to, port)?;
+                let answer = open(&fixture.place(client), to, port, PATIENCE)?;
                 ensure!(answer == expected, "{client} to {to}: {answer:?}");
             }
         }
