@@ -59,3 +59,44 @@ impl Requirement {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requirements_are_plain_set_logic() {
+        let values = || BTreeSet::from(["x".to_owned(), "no label's value!".to_owned()]);
+        let objects: [Labels; 3] = [
+            [("key".to_owned(), "x".to_owned())].into(),
+            [("key".to_owned(), "y".to_owned())].into(),
+            [("other".to_owned(), "x".to_owned())].into(),
+        ];
+        for (operator, expected) in [
+            (Operator::In(values()), [true, false, false]),
+            (Operator::NotIn(values()), [false, true, true]),
+            (Operator::Exists, [true, true, false]),
+            (Operator::DoesNotExist, [false, false, true]),
+        ] {
+            let key = "key".to_owned();
+            let requirement = Requirement { key, operator };
+            let mut selector = Selector {
+                requirements: vec![requirement],
+            };
+            let matching = objects.each_ref().map(|labels| selector.matches(labels));
+            assert_eq!(matching, expected, "{selector:?}");
+            // All of several must hold.
+            selector.requirements.push(Requirement {
+                key: "other".to_owned(),
+                operator: Operator::Exists,
+            });
+            let matching = objects.each_ref().map(|labels| selector.matches(labels));
+            assert_eq!(matching, [false, false, expected[2]], "{selector:?}");
+        }
+        assert!(
+            objects
+                .iter()
+                .all(|labels| Selector::default().matches(labels))
+        );
+    }
+}

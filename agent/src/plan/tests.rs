@@ -4,5 +4,6 @@ mod contents;
 mod held_back;
 mod narrowing;
 mod planning;
+mod policies;
 mod room;
 mod watch;

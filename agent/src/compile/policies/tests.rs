@@ -196,6 +196,36 @@ fn peers_select_as_the_api_says() {
 }
 
 #[test]
+fn blocks_within_blocks_have_the_ports_of_all_and_the_holes_of_none_but_their_own() {
+    let rules = vec![
+        rule(vec![block("0.0.0.0/0", &[])], vec![tcp(80)]),
+        rule(
+            vec![
+                block("10.0.0.0/8", &["10.0.0.2/32"]),
+                block("10.0.0.0/8", &["10.0.0.3/32"]),
+            ],
+            vec![tcp(81)],
+        ),
+        rule(
+            vec![block("10.0.0.0/24", &["10.0.0.2/31"])],
+            vec![tcp(8080)],
+        ),
+    ];
+    let tables = policies(&snapshot(three(), vec![ingress("p", rules)]));
+    for (peer, open) in [
+        ("192.0.2.1", &[80][..]),
+        ("10.0.1.1", &[80, 81]),
+        ("10.0.0.2", &[80, 81]),
+        ("10.0.0.3", &[80, 81]),
+        ("10.0.0.1", &[80, 81, 8080]),
+    ] {
+        let passing = |port: &u16| passes(&tables, Direction::Ingress, peer, 6, *port);
+        let ports: Vec<u16> = [80, 81, 8080].into_iter().filter(passing).collect();
+        assert_eq!(ports, open, "{peer}");
+    }
+}
+
+#[test]
 fn a_pod_is_isolated_only_where_a_policy_selects_it_and_only_in_that_direction() {
     let mut elsewhere = ingress("elsewhere", vec![]);
     elsewhere.name.namespace = "b".to_owned();

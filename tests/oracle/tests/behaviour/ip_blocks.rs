@@ -77,6 +77,19 @@ fn one_block_written_twice_with_different_holes_is_the_union() {
 }
 
 #[test]
+fn a_block_within_a_block_has_the_ports_of_both() {
+    let spec = "{podSelector: {}, policyTypes: [Ingress], ingress: [
+        {from: [{ipBlock: {cidr: 0.0.0.0/0}}], ports: [{port: 80}]},
+        {from: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: 443}]}]}";
+    World::with("x", spec).check(&[
+        ("y/a", "x/a", HTTP, ALLOW),
+        ("y/a", "x/a", tcp(443), ALLOW),
+        (WORLD, "x/a", HTTP, ALLOW),
+        (WORLD, "x/a", tcp(443), DENY),
+    ]);
+}
+
+#[test]
 fn the_families_are_apart() {
     ingress_from(&["{cidr: 0.0.0.0/0}"]).check(&[
         (WORLD, "x/a", HTTP, ALLOW),

@@ -390,6 +390,15 @@ fn pods() {
         );
     }
 
+    // One that is being deleted is alive as long as its phase says so.
+    let mut leaving = spec(json!({"nodeName": "node-a", "containers": []}));
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    leaving["status"] = json!({"phase": "Running", "podIP": "10.0.0.1"});
+    match used(Kind::Pod, leaving).object {
+        Object::Pod(pod) => assert!(pod.owns_addresses()),
+        other => panic!("not a pod: {other:?}"),
+    }
+
     let (pod, flaws) = pod_of(
         json!({"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}, {"ip": "?"}]}),
         json!({

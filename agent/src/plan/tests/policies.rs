@@ -1,0 +1,135 @@
+//! Policies that find no room, and many that come and go.
+
+use super::super::sizes::RANGES_PER_VERDICT;
+use super::super::{MemoryMaps, PlanError, Planner, Table, entries};
+use super::planning::allow;
+use super::watch::fresh;
+use crate::compile::testing::{pod, policy, port, selector, snapshot};
+use crate::compile::{Tables, compile};
+use crate::model::{Peer, Pod, Policy, PortMatch, Protocol, Rule, Selector};
+
+fn pods() -> Vec<Pod> {
+    vec![
+        pod("a", "db", "db", "10.0.0.1"),
+        pod("a", "web", "web", "10.0.0.2"),
+    ]
+}
+
+fn tables(policies: Vec<Policy>) -> Tables {
+    compile(&snapshot(pods(), policies))
+}
+
+/// Ingress from everybody on every other port of that many protocols.
+fn every_other_port(name: &str, protocols: &[Protocol]) -> Policy {
+    let odd = |protocol: &Protocol| {
+        let numbers = (1..=u16::MAX).step_by(2);
+        let ports = numbers.map(|number| port(*protocol, PortMatch::Range(number, number)));
+        ports.collect::<Vec<_>>()
+    };
+    Policy {
+        ingress: Some(vec![Rule {
+            peers: vec![],
+            ports: protocols.iter().flat_map(odd).collect(),
+        }]),
+        ..policy("a", name, Selector::default())
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name_and_leaves_the_former_in_force() {
+    let old = tables(vec![allow("p", "web", 80)]);
+    let mut planner = Planner::new();
+    let mut maps = MemoryMaps::new();
+    maps.execute(&planner.plan(&old).unwrap()).unwrap();
+    let everything = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    let new = tables(vec![
+        every_other_port("huge", &everything),
+        allow("p", "web", 90),
+    ]);
+    let Err(error) = planner.plan(&new) else {
+        panic!("there is a plan");
+    };
+    let PlanError::TooLarge {
+        table,
+        limit,
+        largest,
+        ..
+    } = &error;
+    assert_eq!((*table, *limit), (Table::Range, RANGES_PER_VERDICT));
+    assert!(
+        largest[0].starts_with("NetworkPolicy a/huge ("),
+        "{largest:?}"
+    );
+    // Services go their way meanwhile.
+    maps.execute(&planner.plan_services(&new.services)).unwrap();
+    assert_eq!(maps.canonical(), fresh(&old).canonical());
+    // It is smaller then.
+    let new = tables(vec![
+        every_other_port("huge", &everything[..1]),
+        allow("p", "web", 90),
+    ]);
+    maps.execute(&planner.plan(&new).unwrap()).unwrap();
+    assert_eq!(maps.canonical(), fresh(&new).canonical());
+}
+
+#[test]
+fn many_ports_blocks_and_peers_are_no_matter() {
+    let blocks = (0..2000_u32).map(|number| Peer::Block {
+        cidr: format!("10.{}.{}.0/24", 100 + number / 256, number % 256)
+            .parse()
+            .unwrap(),
+        except: vec![],
+    });
+    let mut pods = pods();
+    pods.extend((0..10_000_u32).map(|number| {
+        let address = std::net::Ipv4Addr::from(0x0a40_0000 + number).to_string();
+        let mut pod = pod("a", &format!("peer-{number}"), "peer", &address);
+        pod.node = "there".to_owned();
+        pod
+    }));
+    let peers = Peer::Pods {
+        namespaces: None,
+        pods: Some(selector(&[("app", "peer")])),
+    };
+    let large = Policy {
+        pod_selector: selector(&[("app", "db")]),
+        ingress: Some(vec![Rule {
+            peers: blocks.chain([peers]).collect(),
+            ports: (0..500)
+                .map(|number| port(Protocol::Tcp, PortMatch::Range(2 * number, 2 * number)))
+                .collect(),
+        }]),
+        ..policy("a", "large", Selector::default())
+    };
+    let tables = compile(&snapshot(pods, vec![large]));
+    let need = entries(&tables);
+    assert_eq!((need[&Table::Class], need[&Table::Prefix]), (10_000, 2000));
+    // All of them are one class, or two: ranges are kept once.
+    assert!(need[&Table::Range] < 1000, "{need:?}");
+    let mut maps = MemoryMaps::new();
+    maps.execute(&Planner::new().plan(&tables).unwrap())
+        .unwrap();
+    assert_eq!(maps.canonical(), fresh(&tables).canonical());
+}
+
+#[test]
+fn a_thousand_changes_leave_nothing_behind() {
+    let state = |number: u16| match number % 3 {
+        0 => vec![],
+        1 => vec![allow("p", "web", 80 + number)],
+        _ => vec![
+            allow("p", "db", 80),
+            allow(&format!("q{number}"), "web", 80 + number),
+        ],
+    };
+    let mut planner = Planner::new();
+    let mut maps = MemoryMaps::new();
+    for number in 0..1000 {
+        let tables = tables(state(number));
+        let plan = planner.plan(&tables).unwrap();
+        // Maps that grew would be made anew.
+        assert_eq!(plan.is_whole(), number == 0, "change {number}");
+        maps.execute(&plan).unwrap();
+        assert_eq!(maps.canonical(), fresh(&tables).canonical(), "{number}");
+    }
+}
