@@ -20,6 +20,8 @@ mod forms;
 mod netfilter;
 #[path = "logic/node.rs"]
 mod node;
+#[path = "logic/pings.rs"]
+mod pings;
 #[path = "logic/policies.rs"]
 mod policies;
 #[path = "logic/removed.rs"]
