@@ -5,6 +5,7 @@ pub mod convert;
 pub mod kube;
 pub mod manifests;
 mod outcome;
+pub mod policy_api;
 mod rejection;
 
 pub use rejection::{Fault, Problem, Rejection};
