@@ -8,8 +8,10 @@ use k8s_openapi::api::networking::v1::{
 };
 
 use crate::pods::{labels, namespace, node};
-use crate::{Cluster, DirectionVerdict, Exemption, Flow, Judgement, PolicyRef, RuleRef};
-use crate::{owner, peers, ports, selects};
+use crate::{
+    Cluster, ClusterTier, DirectionVerdict, Exemption, Flow, Judgement, PolicyRef, RuleRef,
+};
+use crate::{owner, peers, ports, selects, tiers};
 
 /// Judges `flow` as its observer node must: the egress of that node's pods and the ingress of that
 /// node's pods.
@@ -52,7 +54,7 @@ fn judge_ends(cluster: &Cluster, flow: &Flow, judged_here: impl Fn(&Pod) -> bool
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Direction {
+pub(crate) enum Direction {
     Egress,
     Ingress,
 }
@@ -100,13 +102,17 @@ impl Ends<'_> {
         }
         isolating.sort();
         allowing.sort();
-        let allowed = exempt.is_some() || isolating.is_empty() || !allowing.is_empty();
-        DirectionVerdict {
-            allowed,
+        let tier = |tier| tiers::first_match(self.cluster, tier, direction, subject, self.flow);
+        let mut verdict = DirectionVerdict {
+            allowed: exempt.is_some(),
+            admin: tier(ClusterTier::Admin),
             isolating,
             allowing,
+            baseline: tier(ClusterTier::Baseline),
             exempt,
-        }
+        };
+        verdict.allowed |= verdict.policies_allow();
+        verdict
     }
 
     fn rule_matches(&self, direction: Direction, policy_namespace: &str, rule: &Rule<'_>) -> bool {

@@ -1,5 +1,7 @@
 //! What a verdict says, and which objects it rests on.
 
+use crate::ClusterAction;
+
 /// A NetworkPolicy by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PolicyRef {
@@ -18,6 +20,28 @@ pub struct RuleRef {
     pub rule: usize,
 }
 
+/// One rule of a ClusterNetworkPolicy, in the direction of the verdict that names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClusterRuleRef {
+    /// Name of the policy.
+    pub policy: String,
+    /// Index in `spec.ingress` or `spec.egress`, from 0.
+    pub rule: usize,
+    /// What it does: `Deny` also where it was written as `Pass` and cannot be read.
+    pub action: ClusterAction,
+}
+
+/// Who has the last word about a flow at one end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decider {
+    /// This rule of the Admin or the Baseline tier; its action is not `Pass`.
+    Rule(ClusterRuleRef),
+    /// The NetworkPolicies that isolate the pod.
+    NetworkPolicies,
+    /// Nobody: it is allowed.
+    Nobody,
+}
+
 /// Why a direction is allowed whatever the policies say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exemption {
@@ -32,12 +56,44 @@ pub enum Exemption {
 pub struct DirectionVerdict {
     /// Whether this end lets the flow pass.
     pub allowed: bool,
-    /// Every policy that isolates the pod in this direction. None of them: nothing is denied.
+    /// The first rule of the Admin tier that matches the flow.
+    pub admin: Option<ClusterRuleRef>,
+    /// Every policy that isolates the pod in this direction. None of them: none of them denies.
     pub isolating: Vec<PolicyRef>,
     /// Every rule of those policies that matches the flow.
     pub allowing: Vec<RuleRef>,
+    /// The first rule of the Baseline tier that matches the flow.
+    pub baseline: Option<ClusterRuleRef>,
     /// Set when the policies do not count for this flow; the lists above still tell what they say.
     pub exempt: Option<Exemption>,
+}
+
+impl DirectionVerdict {
+    /// Who decides, tier by tier, if nothing exempts the flow.
+    #[must_use]
+    pub fn decider(&self) -> Decider {
+        let last_word = |rule: &&ClusterRuleRef| rule.action != ClusterAction::Pass;
+        if let Some(rule) = self.admin.as_ref().filter(last_word) {
+            return Decider::Rule(rule.clone());
+        }
+        if !self.isolating.is_empty() {
+            return Decider::NetworkPolicies;
+        }
+        match self.baseline.as_ref().filter(last_word) {
+            Some(rule) => Decider::Rule(rule.clone()),
+            None => Decider::Nobody,
+        }
+    }
+
+    /// What the policies of all tiers say, if nothing exempts the flow.
+    #[must_use]
+    pub fn policies_allow(&self) -> bool {
+        match self.decider() {
+            Decider::Rule(rule) => rule.action == ClusterAction::Accept,
+            Decider::NetworkPolicies => !self.allowing.is_empty(),
+            Decider::Nobody => true,
+        }
+    }
 }
 
 /// The verdicts of both ends. `None` for an end that is no pod which policies could select, or

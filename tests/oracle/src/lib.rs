@@ -1,4 +1,5 @@
-//! A slow, literal reading of the NetworkPolicy API (`networking.k8s.io/v1`).
+//! A slow, literal reading of the NetworkPolicy API (`networking.k8s.io/v1`) and of ClusterNetworkPolicy
+//! (`policy.networking.k8s.io/v1alpha2`).
 //!
 //! This crate judges Weir's policy compiler, so it shares no code with it and prefers the words
 //! of the API to speed: every question walks every object again. It takes objects as a user wrote
@@ -23,8 +24,14 @@
 //!   malformed CIDR, `endPort` beside a name) matches nothing.
 //! * A Namespace object that does not exist is selected by no `namespaceSelector`, not even by
 //!   the empty one; the policies and pods in it count none the less.
+//! * NetworkPolicies have the last word in each direction in which one isolates the pod; in the
+//!   other direction the Baseline tier is asked.
+//! * The two exemptions above hold in every tier.
+//! * Of ClusterNetworkPolicies of one tier and priority the one whose name sorts first comes first.
+//! * A rule with `domainNames` is one that cannot be read: it fails closed.
 
 mod address;
+mod cluster_policy;
 mod flow;
 pub mod generate;
 mod judge;
@@ -34,29 +41,39 @@ mod peers;
 mod pods;
 mod ports;
 mod selector;
+mod tiers;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 
 pub use address::{block_contains, parse_address, parse_network};
+pub use cluster_policy::{
+    ClusterAction, ClusterEgressRule, ClusterIngressRule, ClusterNetworkPolicy, ClusterPeer,
+    ClusterPolicySpec, ClusterPort, ClusterProtocol, ClusterSubject, ClusterTier, ClusterTransport,
+    NamespacedPod,
+};
 pub use flow::{Flow, beneath_policy, protocol};
 pub use judge::{judge, judge_cluster_wide};
-pub use judgement::{DirectionVerdict, Exemption, Judgement, PolicyRef, RuleRef};
+pub use judgement::{
+    ClusterRuleRef, Decider, DirectionVerdict, Exemption, Judgement, PolicyRef, RuleRef,
+};
 pub use minimise::minimise;
 pub use pods::{addresses, on_pod_network, owner};
 pub use selector::selects;
 
-/// Everything of a cluster that NetworkPolicy depends on, as its users wrote it.
+/// Everything of a cluster that policies depend on, as its users wrote it.
 ///
 /// An object without `metadata.namespace` is in the namespace `default`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cluster {
     /// Namespaces, for their labels.
     pub namespaces: Vec<Namespace>,
-    /// Nodes, for their addresses. Verdicts do not read them; the choice of flows does.
+    /// Nodes, for their labels and addresses.
     pub nodes: Vec<Node>,
     /// Pods on every node and in every phase.
     pub pods: Vec<Pod>,
     /// The policies of every namespace.
     pub policies: Vec<NetworkPolicy>,
+    /// The policies above and below those.
+    pub cluster_policies: Vec<ClusterNetworkPolicy>,
 }

@@ -3,7 +3,9 @@
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
-use crate::Cluster;
+use crate::{
+    Cluster, ClusterNetworkPolicy, ClusterPeer, ClusterProtocol, ClusterSubject, NamespacedPod,
+};
 
 /// Takes away objects and parts of objects for as long as the rest still fails, until no single
 /// removal does.
@@ -36,6 +38,7 @@ pub fn minimise(mut cluster: Cluster, still_fails: impl Fn(&Cluster) -> bool) ->
 fn remove_part(cluster: &mut Cluster, index: usize) -> bool {
     let mut knife = Knife { before: index };
     knife.item(&mut cluster.policies)
+        || knife.item(&mut cluster.cluster_policies)
         || knife.item(&mut cluster.pods)
         || knife.item(&mut cluster.namespaces)
         || knife.item(&mut cluster.nodes)
@@ -43,6 +46,10 @@ fn remove_part(cluster: &mut Cluster, index: usize) -> bool {
             .policies
             .iter_mut()
             .any(|policy| knife.policy(policy))
+        || cluster
+            .cluster_policies
+            .iter_mut()
+            .any(|policy| knife.cluster_policy(policy))
         || cluster.pods.iter_mut().any(|pod| {
             let spec = pod.spec.iter_mut();
             let mut containers = spec.flat_map(|spec| {
@@ -66,6 +73,10 @@ fn remove_part(cluster: &mut Cluster, index: usize) -> bool {
             .namespaces
             .iter_mut()
             .any(|namespace| knife.labels(&mut namespace.metadata))
+        || cluster
+            .nodes
+            .iter_mut()
+            .any(|node| knife.labels(&mut node.metadata))
 }
 
 /// Walks over parts and cuts out one.
@@ -141,6 +152,45 @@ impl Knife {
                 .pod_selector
                 .as_mut()
                 .is_some_and(|selector| self.selector(selector))
+    }
+
+    fn cluster_policy(&mut self, policy: &mut ClusterNetworkPolicy) -> bool {
+        let spec = &mut policy.spec;
+        self.item(&mut spec.ingress)
+            || spec
+                .ingress
+                .iter_mut()
+                .any(|rule| self.cluster_rule(&mut rule.from, &mut rule.protocols))
+            || self.item(&mut spec.egress)
+            || spec
+                .egress
+                .iter_mut()
+                .any(|rule| self.cluster_rule(&mut rule.to, &mut rule.protocols))
+            || match &mut spec.subject {
+                ClusterSubject::Namespaces(selector) => self.selector(selector),
+                ClusterSubject::Pods(pods) => self.namespaced_pod(pods),
+            }
+    }
+
+    fn cluster_rule(
+        &mut self,
+        peers: &mut Vec<ClusterPeer>,
+        protocols: &mut Vec<ClusterProtocol>,
+    ) -> bool {
+        self.item(protocols)
+            || self.item(peers)
+            || peers.iter_mut().any(|peer| match peer {
+                ClusterPeer::Namespaces(selector) | ClusterPeer::Nodes(selector) => {
+                    self.selector(selector)
+                }
+                ClusterPeer::Pods(pods) => self.namespaced_pod(pods),
+                ClusterPeer::Networks(networks) => self.item(networks),
+                ClusterPeer::DomainNames(_) | ClusterPeer::Unknown(_) => false,
+            })
+    }
+
+    fn namespaced_pod(&mut self, pods: &mut NamespacedPod) -> bool {
+        self.selector(&mut pods.namespace_selector) || self.selector(&mut pods.pod_selector)
     }
 
     fn selector(&mut self, selector: &mut LabelSelector) -> bool {

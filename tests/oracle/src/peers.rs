@@ -56,7 +56,8 @@ fn peer_matches(
     }
 }
 
-fn namespace_selected(cluster: &Cluster, selector: &LabelSelector, name: &str) -> bool {
+/// Whether the namespace of that name is there and selected.
+pub(crate) fn namespace_selected(cluster: &Cluster, selector: &LabelSelector, name: &str) -> bool {
     let mut namespaces = cluster.namespaces.iter();
     namespaces
         .find(|namespace| namespace.metadata.name.as_deref() == Some(name))

@@ -44,7 +44,7 @@ fn entry_matches(entry: &NetworkPolicyPort, flow: &Flow, destination: Option<&Po
 /// The port of this protocol that the pod calls `name`, in the first container that does so and
 /// serves while the pod runs: regular ones, then init containers that are restarted always
 /// (sidecars).
-fn named_port(pod: &Pod, name: &str, protocol: u8) -> Option<i32> {
+pub(crate) fn named_port(pod: &Pod, name: &str, protocol: u8) -> Option<i32> {
     let spec = pod.spec.as_ref()?;
     let sidecars = spec
         .init_containers

@@ -10,7 +10,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::random::Random;
 use crate::{
-    Cluster, Flow, addresses, on_pod_network, parse_address, parse_network, pods, protocol,
+    Cluster, ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterProtocol, Flow, addresses,
+    on_pod_network, parse_address, parse_network, pods, protocol,
 };
 
 /// Services asked about for each pair of addresses and direction: more pairs tell more than more
@@ -110,7 +111,13 @@ fn other_ends(cluster: &Cluster) -> BTreeSet<IpAddr> {
     {
         ends.extend(node_addresses(cluster, node));
     }
-    for network in cluster.policies.iter().flat_map(networks) {
+    let of_clusters = cluster.cluster_policies.iter().flat_map(cluster_networks);
+    for network in cluster
+        .policies
+        .iter()
+        .flat_map(networks)
+        .chain(of_clusters)
+    {
         let (first, last) = (network.network(), network.broadcast());
         ends.extend([first, last]);
         ends.extend(step(first, false));
@@ -166,6 +173,7 @@ fn services(cluster: &Cluster) -> Vec<Service> {
         .policies
         .iter()
         .flat_map(policy_ports)
+        .chain(cluster.cluster_policies.iter().flat_map(cluster_ports))
         .chain(cluster.pods.iter().flat_map(served_ports))
     {
         ports.extend([border.saturating_sub(1), border, border.saturating_add(1)]);
@@ -227,6 +235,38 @@ fn rules(policy: &NetworkPolicy) -> Vec<(&[NetworkPolicyPeer], &[NetworkPolicyPo
                 ports.as_deref().unwrap_or_default(),
             )
         })
+        .collect()
+}
+
+fn cluster_networks(policy: &ClusterNetworkPolicy) -> Vec<IpNetwork> {
+    let peers = policy.spec.egress.iter().flat_map(|rule| &rule.to);
+    let networks = peers.filter_map(|peer| match peer {
+        ClusterPeer::Networks(networks) => Some(networks),
+        _ => None,
+    });
+    networks
+        .flatten()
+        .filter_map(|network| parse_network(network))
+        .collect()
+}
+
+fn cluster_ports(policy: &ClusterNetworkPolicy) -> Vec<u16> {
+    let ingress = policy.spec.ingress.iter().map(|rule| &rule.protocols);
+    let egress = policy.spec.egress.iter().map(|rule| &rule.protocols);
+    let borders = ingress
+        .chain(egress)
+        .flatten()
+        .flat_map(|protocol| match protocol {
+            ClusterProtocol::Tcp(transport)
+            | ClusterProtocol::Udp(transport)
+            | ClusterProtocol::Sctp(transport) => match transport.destination_port {
+                ClusterPort::Number(number) => vec![number],
+                ClusterPort::Range { start, end } => vec![start, end],
+            },
+            ClusterProtocol::DestinationNamedPort(_) | ClusterProtocol::Unknown(_) => Vec::new(),
+        });
+    borders
+        .filter_map(|border| u16::try_from(border).ok())
         .collect()
 }
 

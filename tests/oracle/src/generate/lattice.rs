@@ -81,6 +81,12 @@ pub(super) fn block(random: &mut Random, pods: &[Pod]) -> IPBlock {
     }
 }
 
+/// A network, in one of its notations.
+pub(super) fn network(random: &mut Random, pods: &[Pod]) -> String {
+    let network = *random.pick(&networks(pods));
+    written(random, network)
+}
+
 fn networks(pods: &[Pod]) -> Vec<IpNetwork> {
     let fixed = NETWORKS
         .iter()

@@ -4,6 +4,7 @@
 //! Everything is drawn from small sets, so that selectors hit, CIDRs nest and ports collide.
 //! All that is generated would be accepted by an API server, now or in the past.
 
+mod cluster_policies;
 mod flows;
 mod lattice;
 mod pods;
@@ -30,7 +31,7 @@ pub fn cluster(seed: u64) -> Cluster {
     let mut random = Random::new(seed);
     let names = &["red", "green", "blue", "grey"][..random.between(2, 4)];
     let node_count = random.between(2, 3);
-    let nodes = (1..=node_count)
+    let mut nodes: Vec<Node> = (1..=node_count)
         .map(|number| node(&mut random, number))
         .collect();
     let pods = pods::pods(&mut random, names, node_count);
@@ -42,11 +43,16 @@ pub fn cluster(seed: u64) -> Cluster {
         .enumerate()
         .filter(|(index, _)| Some(*index) != unseen);
     let namespaces = seen.map(|(_, name)| namespace(&mut random, name)).collect();
+    for node in &mut nodes {
+        node.metadata.labels = random.labels();
+    }
+    let cluster_policies = cluster_policies::policies(&mut random, &pods);
     Cluster {
         namespaces,
         nodes,
         pods,
         policies,
+        cluster_policies,
     }
 }
 

@@ -14,7 +14,7 @@ use super::random::Random;
 use super::{LABELS, lattice};
 
 /// Ranges that touch, overlap, and reach both ends of the port space.
-const RANGES: [(i32, i32); 7] = [
+pub(super) const RANGES: [(i32, i32); 7] = [
     (80, 80),
     (80, 81),
     (82, 443),
@@ -23,8 +23,8 @@ const RANGES: [(i32, i32); 7] = [
     (1, 65535),
     (65535, 65535),
 ];
-const PORTS: [i32; 6] = [1, 53, 80, 443, 8080, 65535];
-const PORT_NAMES: [&str; 4] = ["web", "dns", "metrics", "nowhere"];
+pub(super) const PORTS: [i32; 6] = [1, 53, 80, 443, 8080, 65535];
+pub(super) const PORT_NAMES: [&str; 4] = ["web", "dns", "metrics", "nowhere"];
 
 /// None to six policies over the namespaces; equal names meet in several of them.
 pub(super) fn policies(
@@ -100,7 +100,7 @@ fn peer(random: &mut Random, pods: &[Pod]) -> NetworkPolicyPeer {
     peer
 }
 
-fn namespace_selector(random: &mut Random) -> LabelSelector {
+pub(super) fn namespace_selector(random: &mut Random) -> LabelSelector {
     if !random.one_in(4) {
         return selector(random);
     }
@@ -113,7 +113,7 @@ fn namespace_selector(random: &mut Random) -> LabelSelector {
 }
 
 /// An empty selector, or one or two requirements in either notation.
-fn selector(random: &mut Random) -> LabelSelector {
+pub(super) fn selector(random: &mut Random) -> LabelSelector {
     let mut selector = LabelSelector::default();
     match random.below(5) {
         0 => {}

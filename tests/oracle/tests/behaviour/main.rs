@@ -7,4 +7,5 @@ mod lifecycle;
 mod nodes;
 mod peers;
 mod ports;
+mod tiers;
 mod world;

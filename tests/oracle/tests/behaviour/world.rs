@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use weir_oracle::{
-    Cluster, Flow, Judgement, addresses, judge, judge_cluster_wide, parse_address, protocol,
+    Cluster, ClusterNetworkPolicy, Flow, Judgement, addresses, judge, judge_cluster_wide,
+    parse_address, protocol,
 };
 
 pub(crate) const ALLOW: bool = true;
@@ -85,6 +86,13 @@ impl World {
         self.0
             .policies
             .push(serde_saphyr::from_str::<NetworkPolicy>(&yaml).expect(&yaml));
+    }
+
+    /// Adds the cluster-wide policy `name` with this spec.
+    pub(crate) fn cluster_policy(&mut self, name: &str, spec: &str) {
+        let yaml = format!("metadata: {{name: {name}}}\nspec: {spec}");
+        let policy = serde_saphyr::from_str::<ClusterNetworkPolicy>(&yaml).expect(&yaml);
+        self.0.cluster_policies.push(policy);
     }
 
     /// The world with one policy named `only`.

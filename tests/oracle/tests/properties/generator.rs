@@ -8,7 +8,9 @@ use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicyPeer, NetworkPolicy
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use weir_oracle::generate::{cluster, flows};
 use weir_oracle::{
-    Cluster, DirectionVerdict, addresses, judge, on_pod_network, owner, parse_network, protocol,
+    Cluster, ClusterAction, ClusterPeer, ClusterPolicySpec, ClusterProtocol, ClusterSubject,
+    ClusterTier, DirectionVerdict, addresses, judge, on_pod_network, owner, parse_network,
+    protocol,
 };
 
 const SEEDS: std::ops::Range<u64> = 0..300;
@@ -98,6 +100,33 @@ fn an_api_server_would_take_every_object() {
                     outer.contains(inner.network()) && inner.prefix() > outer.prefix(),
                     "seed {seed}: {block:?}"
                 );
+            }
+        }
+        let mut priorities = BTreeSet::new();
+        for ClusterPolicySpec {
+            tier,
+            priority,
+            ingress,
+            egress,
+            ..
+        } in cluster.cluster_policies.iter().map(|policy| &policy.spec)
+        {
+            assert!((0..=1000).contains(priority) && priorities.insert((*tier, *priority)));
+            assert!(ingress.iter().all(|rule| !rule.from.is_empty()));
+            for rule in egress {
+                let pods = |peer: &ClusterPeer| {
+                    !matches!(
+                        peer,
+                        ClusterPeer::Nodes(_)
+                            | ClusterPeer::Networks(_)
+                            | ClusterPeer::DomainNames(_)
+                    )
+                };
+                let named = rule
+                    .protocols
+                    .iter()
+                    .any(|wanted| matches!(wanted, ClusterProtocol::DestinationNamedPort(_)));
+                assert!(!rule.to.is_empty() && (!named || rule.to.iter().all(pods)));
             }
         }
         for (peers, ports) in rules(&cluster) {
@@ -207,6 +236,7 @@ fn features(cluster: &Cluster) -> BTreeMap<&'static str, bool> {
         note("hole", !holes.is_empty());
         note("nested holes", holes.iter().any(nested));
     }
+    cluster_features(cluster, &mut note);
     let shown: Vec<IpAddr> = cluster
         .pods
         .iter()
@@ -255,6 +285,61 @@ fn features(cluster: &Cluster) -> BTreeMap<&'static str, bool> {
         );
     }
     found
+}
+
+fn cluster_features(cluster: &Cluster, note: &mut impl FnMut(&'static str, bool)) {
+    note("no cluster policies", cluster.cluster_policies.is_empty());
+    for policy in &cluster.cluster_policies {
+        let spec = &policy.spec;
+        note("admin tier", spec.tier == ClusterTier::Admin);
+        note("baseline tier", spec.tier == ClusterTier::Baseline);
+        note(
+            "subject of namespaces",
+            matches!(spec.subject, ClusterSubject::Namespaces(_)),
+        );
+        note(
+            "subject of pods",
+            matches!(spec.subject, ClusterSubject::Pods(_)),
+        );
+        let ingress = spec
+            .ingress
+            .iter()
+            .map(|rule| (rule.action, &rule.from, &rule.protocols));
+        let egress = spec
+            .egress
+            .iter()
+            .map(|rule| (rule.action, &rule.to, &rule.protocols));
+        for (action, peers, protocols) in ingress.chain(egress) {
+            note("accept", action == ClusterAction::Accept);
+            note("deny", action == ClusterAction::Deny);
+            note("pass", action == ClusterAction::Pass);
+            note("every protocol", protocols.is_empty());
+            for peer in peers {
+                note("nodes", matches!(peer, ClusterPeer::Nodes(_)));
+                note("networks", matches!(peer, ClusterPeer::Networks(_)));
+                note("domain names", matches!(peer, ClusterPeer::DomainNames(_)));
+                note("unknown peer", matches!(peer, ClusterPeer::Unknown(_)));
+            }
+            for protocol in protocols {
+                note(
+                    "port name, any protocol",
+                    matches!(protocol, ClusterProtocol::DestinationNamedPort(_)),
+                );
+                note(
+                    "unknown protocol",
+                    matches!(protocol, ClusterProtocol::Unknown(_)),
+                );
+            }
+        }
+    }
+    let shared = |tier| {
+        let policies = cluster.cluster_policies.iter();
+        policies.filter(|policy| policy.spec.tier == tier).count() > 1
+    };
+    note(
+        "priorities in a tier",
+        shared(ClusterTier::Admin) || shared(ClusterTier::Baseline),
+    );
 }
 
 #[test]

@@ -3,3 +3,4 @@
 mod generator;
 mod metamorphic;
 mod minimise;
+mod tiers;
