@@ -148,6 +148,7 @@ fn yaml(cluster: &Cluster) -> String {
         .chain(documents(&cluster.nodes))
         .chain(documents(&cluster.pods))
         .chain(documents(&cluster.policies))
+        .chain(documents(&cluster.cluster_policies))
         .collect::<Vec<_>>()
         .join("---\n")
 }
@@ -231,7 +232,7 @@ fn drop_an_exception(view: &mut View) {
                 except.remove(0);
                 true
             }
-            Peer::Block { .. } | Peer::Pods { .. } => false,
+            Peer::Block { .. } | Peer::Pods { .. } | Peer::Nodes(_) => false,
         })
     }
     let mut wrong = view.snapshot.clone();

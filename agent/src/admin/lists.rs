@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use weir_common::abi::{BACKEND_SIDE, Flow, FlowKey, NAT, Side};
 
-use crate::model::{Direction, ObjectName, Pod, Policy, Snapshot};
+use crate::model::{ClusterPolicy, Direction, ObjectName, Pod, Policy, Snapshot, Tier};
 
 /// A pod of the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,9 +17,9 @@ pub struct PodRow {
     pub addresses: Vec<IpAddr>,
     /// Host end of its veth; `None` while not known.
     pub device: Option<String>,
-    /// Policies that isolate it for connections to it.
+    /// Policies with a say about connections to it, of every tier in order of weight.
     pub ingress: Vec<ObjectName>,
-    /// Policies that isolate it for connections from it.
+    /// Policies with a say about connections from it.
     pub egress: Vec<ObjectName>,
 }
 
@@ -27,6 +27,10 @@ pub struct PodRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyRow {
+    /// Its tier.
+    pub tier: Tier,
+    /// Its priority within the tier; `None` for a NetworkPolicy.
+    pub priority: Option<u16>,
     /// The policy.
     pub policy: ObjectName,
     /// Number of ingress rules; `None` if it says nothing about ingress.
@@ -66,10 +70,21 @@ pub struct FlowRow {
 /// The pods of the snapshot's node that policies can select.
 #[must_use]
 pub fn pods(snapshot: &Snapshot) -> Vec<PodRow> {
-    let isolating = |pod: &Pod, direction: Direction| -> Vec<ObjectName> {
-        selecting(snapshot, pod)
+    let cluster = by_weight(snapshot);
+    let with_a_say = |pod: &Pod, direction: Direction| -> Vec<ObjectName> {
+        let of_tier = |tier| {
+            let policies = cluster.iter().filter(move |policy| policy.tier == tier);
+            policies
+                .filter(|policy| !policy.rules(direction).is_empty())
+                .filter(|policy| cluster_selects(snapshot, policy, pod))
+                .map(|policy| policy.name.clone())
+        };
+        let isolating = selecting(snapshot, pod)
             .filter(|policy| policy.rules(direction).is_some())
-            .map(|policy| policy.name.clone())
+            .map(|policy| policy.name.clone());
+        of_tier(Tier::Admin)
+            .chain(isolating)
+            .chain(of_tier(Tier::Baseline))
             .collect()
     };
     snapshot
@@ -84,35 +99,71 @@ pub fn pods(snapshot: &Snapshot) -> Vec<PodRow> {
                 .iter()
                 .find_map(|ip| snapshot.devices.devices.get(ip))
                 .map(|device| device.name.clone()),
-            ingress: isolating(pod, Direction::Ingress),
-            egress: isolating(pod, Direction::Egress),
+            ingress: with_a_say(pod, Direction::Ingress),
+            egress: with_a_say(pod, Direction::Egress),
         })
         .collect()
 }
 
-/// All policies, with what they select.
+/// All policies in the order in which tiers are asked, with what they select.
 #[must_use]
 pub fn policies(snapshot: &Snapshot) -> Vec<PolicyRow> {
-    let row = |policy: &Policy| {
+    let row = |empty: PolicyRow, selects: &dyn Fn(&Pod) -> bool| {
         let selected: Vec<&Pod> = snapshot
             .pods
             .values()
             .map(AsRef::as_ref)
-            .filter(|pod| pod.owns_addresses() && selects(policy, pod))
+            .filter(|pod| pod.owns_addresses() && selects(pod))
             .collect();
+        let local = |pod: &&&Pod| pod.node == snapshot.node_name;
         PolicyRow {
+            pods: selected.len(),
+            local_pods: selected.iter().filter(local).count(),
+            ..empty
+        }
+    };
+    let cluster = by_weight(snapshot);
+    let cluster = cluster.into_iter().map(|policy| {
+        let count = |direction| Some(policy.rules(direction).len()).filter(|count| *count > 0);
+        let empty = PolicyRow {
+            tier: policy.tier,
+            priority: Some(policy.priority),
+            policy: policy.name.clone(),
+            ingress_rules: count(Direction::Ingress),
+            egress_rules: count(Direction::Egress),
+            pods: 0,
+            local_pods: 0,
+        };
+        row(empty, &|pod| cluster_selects(snapshot, policy, pod))
+    });
+    let namespaced = snapshot.policies.values().map(|policy| {
+        let empty = PolicyRow {
+            tier: Tier::NetworkPolicy,
+            priority: None,
             policy: policy.name.clone(),
             ingress_rules: policy.ingress.as_ref().map(Vec::len),
             egress_rules: policy.egress.as_ref().map(Vec::len),
-            pods: selected.len(),
-            local_pods: selected
-                .iter()
-                .filter(|pod| pod.node == snapshot.node_name)
-                .count(),
-        }
-    };
-    let policies = snapshot.policies.values();
-    policies.map(|policy| row(policy)).collect()
+            pods: 0,
+            local_pods: 0,
+        };
+        row(empty, &|pod| selects(policy, pod))
+    });
+    let mut rows: Vec<PolicyRow> = cluster.chain(namespaced).collect();
+    rows.sort_by_key(|row| row.tier);
+    rows
+}
+
+/// All ClusterNetworkPolicies in order of weight.
+fn by_weight(snapshot: &Snapshot) -> Vec<&ClusterPolicy> {
+    let policies = snapshot.cluster_policies.values().map(AsRef::as_ref);
+    let mut policies: Vec<&ClusterPolicy> = policies.collect();
+    policies.sort_by_key(|policy| policy.weight());
+    policies
+}
+
+fn cluster_selects(snapshot: &Snapshot, policy: &ClusterPolicy, pod: &Pod) -> bool {
+    let namespace = snapshot.namespaces.get(&pod.name.namespace);
+    policy.selects(namespace.map(|namespace| &namespace.labels), &pod.labels)
 }
 
 fn selecting<'s>(snapshot: &'s Snapshot, pod: &'s Pod) -> impl Iterator<Item = &'s Policy> {

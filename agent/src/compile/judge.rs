@@ -1,8 +1,9 @@
 //! The tables' own answer, worked out in user space as the kernel programs would.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use weir_common::abi::{Address, PrefixKey, range_bound};
+use weir_common::abi::{Address, PrefixKey, RULE_NOT_ISOLATED, Range, range_bound};
 
 use super::{ClassId, EndpointEntry, PolicyTables, RowId};
 use crate::model::Direction;
@@ -10,19 +11,19 @@ use crate::model::Direction;
 /// What the tables say about a new flow at one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The pod is not isolated in this direction.
+    /// No tier decides.
     Open,
     /// The rule with this id allows the flow.
     Allowed(u32),
-    /// The pod is isolated and no rule allows the flow.
-    Denied,
+    /// The rule with this id denies the flow; without one, NetworkPolicies isolate the pod, and none of their rules allows it.
+    Denied(Option<u32>),
 }
 
 impl Verdict {
     /// Whether the flow passes.
     #[must_use]
     pub fn passes(self) -> bool {
-        self != Self::Denied
+        !matches!(self, Self::Denied(_))
     }
 }
 
@@ -69,18 +70,22 @@ pub fn judge(
     if row == RowId::OPEN {
         return Verdict::Open;
     }
-    let class = class_of(tables, peer);
-    let Some(ranges) = tables
-        .rows
-        .get(&row)
-        .and_then(|entry| entry.verdicts.get(&class))
-    else {
-        return Verdict::Denied;
+    let Some(row) = tables.rows.get(&row) else {
+        return Verdict::Denied(None);
     };
+    let class = class_of(tables, peer);
     let wanted = range_bound(protocol, port);
-    let behind = ranges.partition_point(|range| range.first <= wanted);
-    match behind.checked_sub(1).map(|index| ranges[index]) {
-        Some(range) if wanted <= range.last => Verdict::Allowed(range.rule),
-        _ => Verdict::Denied,
+    match rule_of(row.verdicts.get(&class), wanted) {
+        Some(RULE_NOT_ISOLATED) => Verdict::Open,
+        Some(rule) => Verdict::Allowed(rule),
+        None => Verdict::Denied(rule_of(row.denials.get(&class), wanted)),
     }
+}
+
+/// The rule whose range holds a protocol and port.
+fn rule_of(ranges: Option<&Arc<[Range]>>, wanted: u32) -> Option<u32> {
+    let ranges = ranges?;
+    let behind = ranges.partition_point(|range| range.first <= wanted);
+    let range = ranges[behind.checked_sub(1)?];
+    (wanted <= range.last).then_some(range.rule)
 }

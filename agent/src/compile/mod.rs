@@ -9,6 +9,7 @@ mod judge;
 mod pods;
 mod policies;
 mod prefixes;
+mod prepare;
 mod ranges;
 mod rows;
 mod services;

@@ -1,4 +1,4 @@
-//! Disjoint ranges of protocols and ports, each with the rule that allows it.
+//! Disjoint ranges of protocols and ports, each with the rule that decides about it.
 
 use std::collections::BTreeSet;
 
@@ -25,9 +25,12 @@ pub(super) fn ports(protocol: Protocol, first: u16, last: u16) -> (u32, u32) {
 /// From, to, and the rank of the rule that covers this.
 pub(super) type Interval = (u32, u32, usize);
 
-/// Cuts overlapping intervals into sorted, disjoint ranges. Where several cover a port, the one with the smallest rank wins the
-/// attribution; `rule` gives the rule id of a rank.
-pub(super) fn disjoint(intervals: &[Interval], rule: impl Fn(usize) -> u32) -> Vec<Range> {
+/// Cuts overlapping intervals into sorted, disjoint ranges. `decide` gives the rule id of the one that wins out of the ranks that
+/// cover a port, which come in order; where it gives none there is no range.
+pub(super) fn disjoint(
+    intervals: &[Interval],
+    decide: impl Fn(&mut dyn Iterator<Item = usize>) -> Option<u32>,
+) -> Vec<Range> {
     // Ends come as the first point behind the interval; 64 bits, since the last interval may end at the last number.
     let mut edges: Vec<(u64, bool, usize, usize)> = Vec::with_capacity(intervals.len() * 2);
     for (position, &(first, last, rank)) in intervals.iter().enumerate() {
@@ -47,11 +50,11 @@ pub(super) fn disjoint(intervals: &[Interval], rule: impl Fn(usize) -> u32) -> V
         let Some(&(next, ..)) = edges.get(index + 1) else {
             break;
         };
-        let Some(&(winner, _)) = active.first() else {
+        if next == at {
             continue;
-        };
-        if next > at {
-            append(&mut ranges, at as u32, (next - 1) as u32, rule(winner));
+        }
+        if let Some(rule) = decide(&mut active.iter().map(|(rank, _)| *rank)) {
+            append(&mut ranges, at as u32, (next - 1) as u32, rule);
         }
     }
     ranges
@@ -79,10 +82,12 @@ mod tests {
     use super::*;
 
     fn cut(intervals: &[(u32, u32, usize)]) -> Vec<(u32, u32, u32)> {
-        disjoint(intervals, |rank| rank as u32 + 100)
-            .iter()
-            .map(|range| (range.first, range.last, range.rule))
-            .collect()
+        disjoint(intervals, |ranks| {
+            ranks.next().map(|rank| rank as u32 + 100)
+        })
+        .iter()
+        .map(|range| (range.first, range.last, range.rule))
+        .collect()
     }
 
     #[test]
@@ -98,6 +103,17 @@ mod tests {
     fn neighbours_of_one_rule_join_and_of_two_rules_do_not() {
         assert_eq!(cut(&[(1, 2, 0), (3, 4, 0)]), vec![(1, 4, 100)]);
         assert_eq!(cut(&[(1, 2, 0), (3, 4, 1)]), vec![(1, 2, 100), (3, 4, 101)]);
+    }
+
+    #[test]
+    fn a_rank_may_leave_it_to_a_later_one_or_have_no_range() {
+        let passing = |mut ranks: &mut dyn Iterator<Item = usize>| {
+            let rank = Iterator::find(&mut ranks, |rank| *rank != 0)?;
+            (rank != 1).then_some(rank as u32)
+        };
+        let ranges = disjoint(&[(1, 30, 0), (10, 12, 1), (10, 20, 2)], passing);
+        let ranges: Vec<_> = ranges.iter().map(|r| (r.first, r.last, r.rule)).collect();
+        assert_eq!(ranges, vec![(13, 20, 2)]);
     }
 
     #[test]

@@ -1,18 +1,18 @@
-//! Rows: what isolated pods allow, rule by rule, and the verdicts that follow for each class of peers.
+//! Rows: what policies say about pods, rule by rule, and the verdicts that follow for each class of peers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use serde::Serialize;
-use weir_common::abi::Range;
+use weir_common::abi::{RULE_NOT_ISOLATED, Range};
 
 use super::classes::Classes;
 use super::hash::content_hash;
 use super::ranges::{self, EVERYTHING, Interval};
 use super::terms::{Term, Terms};
 use super::{RowEntry, RowId};
-use crate::model::{Direction, ObjectName, Pod, Policy, PortMatch, Protocol};
+use crate::model::{Action, Direction, ObjectName, Pod, PortMatch, Protocol};
 
 /// Ports of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -33,15 +33,23 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    /// Resolves what does not depend on the pod; interns the terms that the rule needs.
+    /// Every port of every peer.
+    fn everything() -> Self {
+        Self {
+            id: RULE_NOT_ISOLATED,
+            peers: None,
+            ports: vec![fixed(EVERYTHING)],
+        }
+    }
+
+    /// Resolves what does not depend on the pod; interns the terms that the rule needs. `namespace` is the policy's own.
     pub(super) fn new(
         id: u32,
-        policy: &Policy,
+        namespace: &str,
         direction: Direction,
         rule: &crate::model::Rule,
         terms: &mut Terms,
     ) -> Self {
-        let namespace = &policy.name.namespace;
         let peers = (!rule.peers.is_empty()).then(|| {
             rule.peers
                 .iter()
@@ -90,28 +98,81 @@ fn fixed((first, last): (u32, u32)) -> Ports {
     Ports::Fixed(first, last)
 }
 
-/// The rules of one row in order of attribution, and the policies that isolate its pods.
+/// What becomes of what a rule of a row matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+enum Decision {
+    /// It passes by the rule of this id.
+    Allow(u32),
+    /// The rule of this id drops it.
+    Deny(u32),
+    /// The lower tier is asked.
+    Pass,
+}
+
+/// What every tier says about a pod in one direction; rules in order of their weight.
+#[derive(Default)]
+pub(super) struct Tiers<'a> {
+    /// Of the Admin tier.
+    pub(super) admin: Vec<(Action, &'a Rule)>,
+    /// NetworkPolicies that isolate the pod, with their rules, sorted by name.
+    pub(super) isolating: Vec<(&'a ObjectName, &'a [Rule])>,
+    /// Of the Baseline tier.
+    pub(super) baseline: Vec<(Action, &'a Rule)>,
+}
+
+impl Tiers<'_> {
+    /// Whether none says anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.admin.is_empty() && self.isolating.is_empty() && self.baseline.is_empty()
+    }
+}
+
+/// The rules of one row in order of weight, and the NetworkPolicies that isolate its pods.
+///
+/// There are two tiers at most: below the Admin tier, NetworkPolicies have the last word where one isolates the pod, and where none
+/// does the Baseline has it.
 pub(super) struct Row {
     direction: Direction,
     policies: Vec<ObjectName>,
-    rules: Vec<Rule>,
+    rules: Vec<(Decision, Rule)>,
+    /// Number of rules of the Admin tier, which come first.
+    admin: usize,
 }
 
 impl Row {
-    /// The row of a pod that `policies` isolate, given with their rules and sorted by name.
-    pub(super) fn new(
-        direction: Direction,
-        pod: &Pod,
-        policies: &[(&ObjectName, &[Rule])],
-    ) -> Self {
-        let rules = policies.iter().flat_map(|(_, rules)| *rules);
+    /// The row of a pod.
+    pub(super) fn new(direction: Direction, pod: &Pod, tiers: &Tiers<'_>) -> Self {
+        let resolved = |rule: &Rule| match direction {
+            Direction::Ingress => rule.for_subject(pod),
+            Direction::Egress => Some(rule.clone()),
+        };
+        let decided = |(action, rule): &(Action, &Rule)| {
+            let decision = match action {
+                Action::Accept => Decision::Allow(rule.id),
+                Action::Deny => Decision::Deny(rule.id),
+                Action::Pass => Decision::Pass,
+            };
+            Some((decision, resolved(rule)?))
+        };
+        let mut rules: Vec<_> = tiers.admin.iter().filter_map(decided).collect();
+        let admin = rules.len();
+        if tiers.isolating.is_empty() {
+            rules.extend(tiers.baseline.iter().filter_map(decided));
+            rules.push((Decision::Allow(RULE_NOT_ISOLATED), Rule::everything()));
+        } else {
+            let isolating = tiers.isolating.iter().flat_map(|(_, rules)| *rules);
+            let isolating = isolating.filter_map(resolved);
+            rules.extend(isolating.map(|rule| (Decision::Allow(rule.id), rule)));
+        }
         Self {
             direction,
-            policies: policies.iter().map(|(name, _)| (*name).clone()).collect(),
-            rules: match direction {
-                Direction::Ingress => rules.filter_map(|rule| rule.for_subject(pod)).collect(),
-                Direction::Egress => rules.cloned().collect(),
-            },
+            policies: tiers
+                .isolating
+                .iter()
+                .map(|(name, _)| (*name).clone())
+                .collect(),
+            rules,
+            admin,
         }
     }
 
@@ -120,12 +181,12 @@ impl Row {
         let rules: Vec<_> = self
             .rules
             .iter()
-            .map(|rule| {
+            .map(|(decision, rule)| {
                 let mut ports = rule.ports.clone();
                 ports.sort();
                 ports.dedup();
                 (
-                    rule.id,
+                    decision,
                     rule.peers.as_ref().map(|peers| {
                         let mut ids = terms.ids(peers);
                         ids.dedup();
@@ -137,26 +198,49 @@ impl Row {
             .collect();
         RowId(content_hash(
             "row",
-            &(self.direction, &self.policies, rules),
+            &(self.direction, &self.policies, self.admin, rules),
         ))
     }
 
-    /// The verdict for every class to which the row allows something.
+    /// What has the last word of the rules that match, given by rank in order; `None` if none has.
+    fn decide(&self, mut ranks: impl Iterator<Item = usize>) -> Option<Decision> {
+        let first = ranks.next()?;
+        match self.rules[first].0 {
+            Decision::Pass if first < self.admin => {
+                let below = ranks.find(|rank| *rank >= self.admin)?;
+                Some(self.rules[below].0)
+            }
+            decision => Some(decision),
+        }
+    }
+
+    /// Verdicts and denials for every class that the row says something about.
     pub(super) fn entry(self, terms: &Terms, classes: &Classes) -> RowEntry {
         let mut matching: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (rank, rule) in self.rules.iter().enumerate() {
+        for (rank, (_, rule)) in self.rules.iter().enumerate() {
             for class in classes.satisfying(rule.peers.as_deref()) {
                 matching.entry(class).or_default().push(rank);
             }
         }
+        let allowed = |ranks: &mut dyn Iterator<Item = usize>| match self.decide(ranks)? {
+            Decision::Allow(rule) => Some(rule),
+            // That of the lowest tier.
+            Decision::Pass => Some(RULE_NOT_ISOLATED),
+            Decision::Deny(_) => None,
+        };
+        let denied = |ranks: &mut dyn Iterator<Item = usize>| match self.decide(ranks)? {
+            Decision::Deny(rule) => Some(rule),
+            Decision::Allow(_) | Decision::Pass => None,
+        };
         // Many classes are told apart only by terms of other rows.
-        let mut known: FxHashMap<Vec<Interval>, Arc<[Range]>> = FxHashMap::default();
+        let mut known: FxHashMap<Vec<Interval>, [Arc<[Range]>; 2]> = FxHashMap::default();
         let mut verdicts = BTreeMap::new();
+        let mut denials = BTreeMap::new();
         for (class, ranks) in matching {
             let intervals: Vec<_> = ranks
                 .into_iter()
                 .flat_map(|rank| {
-                    let ports = &self.rules[rank].ports;
+                    let ports = &self.rules[rank].1.ports;
                     ports
                         .iter()
                         .flat_map(|port| numbers(port, terms, classes.terms(class)))
@@ -164,18 +248,23 @@ impl Row {
                         .collect::<Vec<_>>()
                 })
                 .collect();
-            if intervals.is_empty() {
-                continue;
-            }
-            let verdict = known.entry(intervals).or_insert_with_key(|intervals| {
-                ranges::disjoint(intervals, |rank| self.rules[rank].id).into()
+            let [verdict, denial] = known.entry(intervals).or_insert_with_key(|intervals| {
+                [
+                    ranges::disjoint(intervals, allowed).into(),
+                    ranges::disjoint(intervals, denied).into(),
+                ]
             });
-            verdicts.insert(classes.id(class), verdict.clone());
+            for (ranges, all) in [(verdict, &mut verdicts), (denial, &mut denials)] {
+                if !ranges.is_empty() {
+                    all.insert(classes.id(class), ranges.clone());
+                }
+            }
         }
         RowEntry {
             direction: self.direction,
             policies: self.policies,
             verdicts,
+            denials,
         }
     }
 }

@@ -10,7 +10,7 @@ use weir_common::abi::{
 };
 
 use super::hash::content_hash;
-use crate::model::{Direction, ObjectName, Pod};
+use crate::model::{Direction, ObjectName, Pod, Tier};
 
 /// Everything that one node's maps should hold.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -118,20 +118,24 @@ pub struct EndpointEntry {
     pub egress: RowId,
 }
 
-/// A row: what the pods that share it allow, by class of the peer. A class that is not here is denied.
+/// A row: what the pods that share it let pass, by class of the peer. A class that is not in `verdicts` is denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowEntry {
     /// Direction.
     pub direction: Direction,
-    /// The policies that isolate these pods in this direction, sorted.
+    /// The NetworkPolicies that isolate these pods in this direction, sorted.
     pub policies: Vec<ObjectName>,
-    /// Sorted, disjoint ranges per class.
+    /// Sorted, disjoint ranges per class, of what passes.
     pub verdicts: BTreeMap<ClassId, Arc<[Range]>>,
+    /// The same of what a rule denies. The kernel does not have it: it tells whoever reads about a drop which rule it was.
+    pub denials: BTreeMap<ClassId, Arc<[Range]>>,
 }
 
 /// The rule behind a rule id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct RuleOrigin {
+    /// Tier of the policy.
+    pub tier: Tier,
     /// The policy.
     pub policy: ObjectName,
     /// Ingress or egress.

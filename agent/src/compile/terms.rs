@@ -28,6 +28,8 @@ pub(super) enum Term {
         /// Exceptions, sorted.
         except: BTreeSet<IpNetwork>,
     },
+    /// Is it an address of a node with these labels?
+    Nodes(Selector),
     /// Is it a pod that gives this port name this number?
     Port {
         /// Port name.
@@ -73,6 +75,7 @@ impl Term {
                 cidr: *cidr,
                 except: except.iter().copied().collect(),
             },
+            Peer::Nodes(selector) => Self::Nodes(selector.clone()),
         }
     }
 }
@@ -128,11 +131,30 @@ impl Terms {
             .enumerate()
             .filter_map(|(number, term)| match term {
                 Term::Block { cidr, except } => Some((number, *cidr, except)),
-                Term::Pods { .. } | Term::Port { .. } => None,
+                Term::Pods { .. } | Term::Nodes(_) | Term::Port { .. } => None,
             })
     }
 
-    /// Sorted terms other than blocks that hold for each pod address; addresses for which none holds are left out.
+    /// Node terms that hold for each address of a node; addresses for which none holds are left out.
+    pub(super) fn of_nodes(&self, snapshot: &Snapshot) -> BTreeMap<IpAddr, BTreeSet<usize>> {
+        let mut answers: BTreeMap<IpAddr, BTreeSet<usize>> = BTreeMap::new();
+        for (number, term) in self.list.iter().enumerate() {
+            let Term::Nodes(selector) = term else {
+                continue;
+            };
+            for node in snapshot.nodes.values() {
+                if selector.matches(&node.labels) {
+                    for address in &node.addresses {
+                        let answer = answers.entry(address.to_canonical()).or_default();
+                        answer.insert(number);
+                    }
+                }
+            }
+        }
+        answers
+    }
+
+    /// Sorted terms of pods that hold for each pod address; addresses for which none holds are left out.
     ///
     /// Pods that differ in nothing that a term could see are answered together, so that the work grows with the number of
     /// workloads and not with that of pods times terms.
@@ -194,7 +216,7 @@ impl Terms {
             .iter()
             .filter_map(|term| match term {
                 Term::Pods { pods, .. } => Some(pods),
-                Term::Block { .. } | Term::Port { .. } => None,
+                Term::Block { .. } | Term::Nodes(_) | Term::Port { .. } => None,
             })
             .flat_map(|selector| &selector.requirements)
             .map(|requirement| requirement.key.clone())
@@ -214,7 +236,7 @@ impl Terms {
             .copied()
             .filter(|number| match &self.list[*number] {
                 Term::Pods { pods, .. } => pods.matches(&pod.labels),
-                Term::Block { .. } | Term::Port { .. } => false,
+                Term::Block { .. } | Term::Nodes(_) | Term::Port { .. } => false,
             })
             .collect();
         for (name, protocol) in named {

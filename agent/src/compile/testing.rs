@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
@@ -14,8 +15,9 @@ use proptest::sample::{select, subsequence};
 pub(crate) use self::services::serve;
 use self::services::services;
 use crate::model::{
-    ContainerPort, Labels, Namespace, Node, ObjectName, Operator, Peer, Pod, PodDevice, Policy,
-    PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector, Snapshot,
+    Action, ClusterPolicy, ClusterRule, ContainerPort, Labels, Namespace, Node, ObjectName,
+    Operator, Peer, Pod, PodDevice, Policy, PolicyPort, PortMatch, Protocol, Requirement, Rule,
+    Selector, Snapshot, Tier,
 };
 
 /// The node that test snapshots are seen from.
@@ -75,7 +77,7 @@ pub(crate) fn port(protocol: Protocol, port: PortMatch) -> PolicyPort {
 
 /// Changes every object of a kind.
 pub(crate) fn edit<K: Ord + Clone, V: Clone>(
-    objects: &mut imbl::OrdMap<K, Arc<V>>,
+    objects: &mut OrdMap<K, Arc<V>>,
     mut change: impl FnMut(&mut V),
 ) {
     let changed = objects.iter().map(|(name, object)| {
@@ -296,18 +298,74 @@ fn pods() -> impl Strategy<Value = BTreeMap<ObjectName, Arc<Pod>>> {
     })
 }
 
+/// Rules that name the namespaces of their peers, since the policy is in none.
+fn cluster_rules() -> impl Strategy<Value = ClusterRule> {
+    let action = select(vec![Action::Accept, Action::Deny, Action::Pass]);
+    let nodes = of(prop_oneof![3 => Just(None), 1 => selectors().prop_map(Some)]);
+    (action, rules(), nodes).prop_map(|(action, mut matches, nodes)| {
+        matches.peers.extend(nodes.flatten().map(Peer::Nodes));
+        for peer in &mut matches.peers {
+            if let Peer::Pods { namespaces, .. } = peer {
+                namespaces.get_or_insert_default();
+            }
+        }
+        ClusterRule {
+            name: String::new(),
+            action,
+            matches,
+        }
+    })
+}
+
+fn cluster_policies() -> impl Strategy<Value = OrdMap<String, Arc<ClusterPolicy>>> {
+    let rules = || vec(cluster_rules(), 0..3);
+    let tier = select(vec![Tier::Admin, Tier::Baseline]);
+    let policy = (
+        0..4_u8,
+        tier,
+        0..3_u16,
+        selectors(),
+        selectors(),
+        rules(),
+        rules(),
+    );
+    vec(policy, 0..4).prop_map(|policies| {
+        let named = policies.into_iter().map(
+            |(name, tier, priority, namespaces, pods, ingress, egress)| {
+                let name = ObjectName::cluster(format!("c{name}"));
+                let policy = ClusterPolicy {
+                    name: name.clone(),
+                    uid: String::new(),
+                    tier,
+                    priority,
+                    namespaces,
+                    pods,
+                    ingress,
+                    egress,
+                };
+                (name.name, Arc::new(policy))
+            },
+        );
+        named.collect()
+    })
+}
+
 /// Random snapshots.
 pub(crate) fn snapshots() -> impl Strategy<Value = Snapshot> {
     let devices = btree_map(1..6_u8, 1..5_u32, 0..4);
     let zone = select(vec!["", "here", "there"]);
-    (pods(), policies(), services(), devices, zone).prop_map(
-        |(pods, policies, (services, slices), devices, zone)| {
+    let tiers = prop_oneof![Just(OrdMap::new()), cluster_policies()];
+    (pods(), policies(), services(), devices, zone, tiers).prop_map(
+        |(pods, policies, (services, slices), devices, zone, cluster_policies)| {
             let mut snapshot = snapshot(Vec::new(), Vec::new());
-            for (name, address, zone) in [(NODE, "10.0.2.1", zone), ("there", "10.0.2.2", "there")]
-            {
+            for (name, address, other, zone) in [
+                (NODE, "10.0.2.1", "10.0.1.1", zone),
+                ("there", "10.0.2.2", "2001:db8::1", "there"),
+            ] {
                 let node = Node {
                     name: name.to_owned(),
-                    addresses: vec![ip(address)],
+                    labels: labels(&[("app", "a"), ("name", name)]),
+                    addresses: vec![ip(address), ip(other)],
                     primary: vec![ip(address)],
                     zone: zone.to_owned(),
                     ..Node::default()
@@ -325,6 +383,7 @@ pub(crate) fn snapshots() -> impl Strategy<Value = Snapshot> {
             Snapshot {
                 pods: pods.into_iter().collect(),
                 policies: policies.into_iter().collect(),
+                cluster_policies,
                 services: services.into_iter().collect(),
                 slices: slices.into_iter().collect(),
                 ..snapshot

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::compile::{Claim, Clients};
-use crate::model::{Direction, ObjectName, Protocol};
+use crate::model::{Action, Direction, ObjectName, Protocol, Tier};
 
 /// What becomes of a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -220,9 +220,12 @@ pub struct Side {
     pub direction: Direction,
     /// Result.
     pub outcome: SideOutcome,
-    /// Policies that isolate the pod in this direction.
+    /// Rules of ClusterNetworkPolicies that were the first of their tier to match, as far as tiers were asked: those that leave it to
+    /// the next tier, and then the one that decides, if one does.
+    pub tiers: Vec<TierMatch>,
+    /// NetworkPolicies that isolate the pod in this direction.
     pub isolated_by: Vec<Isolation>,
-    /// Rules that allow the connection.
+    /// Rules of NetworkPolicies that allow the connection.
     pub allowed_by: Vec<RuleMatch>,
     /// For a denial, the rules that come nearest, best first.
     pub nearest: Vec<NearMiss>,
@@ -234,12 +237,14 @@ pub struct Side {
 pub enum SideOutcome {
     /// No pod-network pod: policies never select it.
     NotSelectable,
-    /// No policy isolates the pod in this direction.
+    /// No policy of any tier decides.
     NotIsolated,
     /// A rule allows it.
     Allowed,
-    /// No rule of the isolating policies allows it.
+    /// No rule of the isolating NetworkPolicies allows it.
     Denied,
+    /// A rule of a ClusterNetworkPolicy denies it.
+    DeniedByRule,
     /// From the pod's own node (kubelet probes among it).
     OwnNode,
     /// The pod reaches itself.
@@ -250,7 +255,7 @@ impl SideOutcome {
     /// Whether the connection passes this side.
     #[must_use]
     pub const fn passes(self) -> bool {
-        !matches!(self, Self::Denied)
+        !matches!(self, Self::Denied | Self::DeniedByRule)
     }
 
     /// Whether it passes whatever policies say: they were not asked, and tables do not tell.
@@ -282,6 +287,21 @@ pub struct RuleMatch {
     pub peer: String,
     /// The port of the rule that matches.
     pub port: String,
+}
+
+/// A rule of a ClusterNetworkPolicy and what it does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TierMatch {
+    /// Tier of the policy.
+    pub tier: Tier,
+    /// What the rule does.
+    pub action: Action,
+    /// The rule's own name, empty if it has none.
+    pub name: String,
+    /// The rule.
+    #[serde(flatten)]
+    pub rule: RuleMatch,
 }
 
 /// A rule that does not allow the connection, and what it lacks.

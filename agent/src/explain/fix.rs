@@ -315,6 +315,10 @@ fn peer_value(peer: &Peer) -> Value {
             }
             value.insert("ipBlock".to_owned(), inner);
         }
+        // No fix has such a peer, which is a ClusterNetworkPolicy's alone.
+        Peer::Nodes(nodes) => {
+            value.insert("nodes".to_owned(), selector_value(nodes));
+        }
     }
     Value::Object(value)
 }

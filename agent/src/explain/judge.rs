@@ -4,8 +4,12 @@ use std::net::IpAddr;
 
 use super::miss::{self, Judged};
 use super::world::{Spot, World};
-use super::{Flow, Hop, Isolation, PlaceKind, RuleMatch, Side, SideOutcome, Verdict, wording};
-use crate::model::{Direction, Peer, Policy, PolicyPort, PortMatch, Protocol, Rule};
+use super::{
+    Flow, Hop, Isolation, PlaceKind, RuleMatch, Side, SideOutcome, TierMatch, Verdict, wording,
+};
+use crate::model::{
+    Action, Direction, ObjectName, Peer, Pod, Policy, PolicyPort, PortMatch, Protocol, Rule, Tier,
+};
 
 /// A connection after translation.
 pub(super) struct Connection<'w, 'a> {
@@ -100,6 +104,7 @@ pub(super) fn side<'a>(
     let mut answer = Side {
         direction,
         outcome: SideOutcome::NotSelectable,
+        tiers: Vec::new(),
         isolated_by: Vec::new(),
         allowed_by: Vec::new(),
         nearest: Vec::new(),
@@ -121,49 +126,115 @@ pub(super) fn side<'a>(
     let own_node = direction == Direction::Ingress
         && peer.place.kind == PlaceKind::Node
         && peer.place.node.as_deref() == Some(pod.node.as_str());
-    answer.outcome = if peer.pod.is_some_and(|other| other.name == pod.name) {
-        SideOutcome::Itself
-    } else if own_node {
-        SideOutcome::OwnNode
-    } else if isolating.is_empty() {
-        SideOutcome::NotIsolated
-    } else {
-        SideOutcome::Denied
-    };
-    if answer.outcome != SideOutcome::Denied {
+    if peer.pod.is_some_and(|other| other.name == pod.name) {
+        answer.outcome = SideOutcome::Itself;
         return answer;
     }
-    for &(policy, rules) in &isolating {
-        for (index, rule) in rules.iter().enumerate() {
-            let judged = Judged {
-                world,
-                connection,
-                policy,
-                peer,
-            };
-            if let Some((peer, port)) = judged.matches(rule) {
-                answer.outcome = SideOutcome::Allowed;
-                answer.allowed_by.push(RuleMatch {
-                    policy: policy.name.clone(),
-                    index,
-                    peer: wording::peer(peer),
-                    port: wording::port(port),
-                });
-            } else {
-                answer.nearest.push(miss::nearest(&judged, index, rule));
-            }
-        }
+    if own_node {
+        answer.outcome = SideOutcome::OwnNode;
+        return answer;
     }
-    if answer.outcome == SideOutcome::Allowed {
-        answer.nearest.clear();
+    let end = End {
+        world,
+        connection,
+        pod,
+        peer,
+    };
+    let decided = end.tier(Tier::Admin, &mut answer)
+        || end.network_policies(&isolating, &mut answer)
+        || end.tier(Tier::Baseline, &mut answer);
+    if !decided {
+        answer.outcome = SideOutcome::NotIsolated;
     }
     answer.nearest.sort_by_key(|near| near.misses.len());
     answer.nearest.truncate(NEAREST);
     answer
 }
 
+/// A connection at the end that policies are asked about.
+struct End<'w, 'a> {
+    world: &'w World<'a>,
+    connection: &'w Connection<'w, 'a>,
+    pod: &'a Pod,
+    peer: &'w Spot<'a>,
+}
+
+impl<'w, 'a> End<'w, 'a> {
+    fn judged(&self, policy: &'a ObjectName) -> Judged<'w, 'w, 'a> {
+        Judged {
+            world: self.world,
+            connection: self.connection,
+            policy,
+            peer: self.peer,
+        }
+    }
+
+    /// Asks a tier of ClusterNetworkPolicies; whether it decides.
+    fn tier(&self, tier: Tier, answer: &mut Side) -> bool {
+        let mut missed = Vec::new();
+        for policy in self.world.tier_of(tier, self.pod) {
+            let judged = self.judged(&policy.name);
+            for (index, rule) in policy.rules(answer.direction).iter().enumerate() {
+                let Some((peer, port)) = judged.matches(&rule.matches) else {
+                    if rule.action == Action::Accept {
+                        missed.push(miss::nearest(&judged, index, &rule.matches));
+                    }
+                    continue;
+                };
+                answer.tiers.push(TierMatch {
+                    tier,
+                    action: rule.action,
+                    name: rule.name.clone(),
+                    rule: judged.found(index, peer, port),
+                });
+                match rule.action {
+                    Action::Accept => answer.outcome = SideOutcome::Allowed,
+                    Action::Deny => {
+                        answer.outcome = SideOutcome::DeniedByRule;
+                        // What would have accepted it before.
+                        answer.nearest = missed;
+                    }
+                    Action::Pass => return false,
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Asks the NetworkPolicies that isolate the pod; they decide if there are any.
+    fn network_policies(&self, isolating: &[(&'a Policy, &'a [Rule])], answer: &mut Side) -> bool {
+        answer.outcome = SideOutcome::Denied;
+        for &(policy, rules) in isolating {
+            let judged = self.judged(&policy.name);
+            for (index, rule) in rules.iter().enumerate() {
+                if let Some((peer, port)) = judged.matches(rule) {
+                    answer.outcome = SideOutcome::Allowed;
+                    answer.allowed_by.push(judged.found(index, peer, port));
+                } else {
+                    answer.nearest.push(miss::nearest(&judged, index, rule));
+                }
+            }
+        }
+        if answer.outcome == SideOutcome::Allowed {
+            answer.nearest.clear();
+        }
+        !isolating.is_empty()
+    }
+}
+
 impl Judged<'_, '_, '_> {
-    /// The peer and port (`None` for "every") by which a rule allows the connection.
+    /// A rule of the policy that matches by this peer and port.
+    fn found(&self, index: usize, peer: Option<&Peer>, port: Option<&PolicyPort>) -> RuleMatch {
+        RuleMatch {
+            policy: self.policy.clone(),
+            index,
+            peer: wording::peer(peer),
+            port: wording::port(port),
+        }
+    }
+
+    /// The peer and port (`None` for "every") by which a rule matches the connection.
     fn matches<'r>(&self, rule: &'r Rule) -> Option<(Option<&'r Peer>, Option<&'r PolicyPort>)> {
         let peer = if rule.peers.is_empty() {
             None
@@ -187,7 +258,7 @@ impl Judged<'_, '_, '_> {
                         .world
                         .namespace_labels(namespace)
                         .is_some_and(|labels| selector.matches(labels)),
-                    None => *namespace == self.policy.name.namespace,
+                    None => *namespace == self.policy.namespace,
                 };
                 let labelled = pods
                     .as_ref()
@@ -197,6 +268,10 @@ impl Judged<'_, '_, '_> {
             Peer::Block { cidr, except } => {
                 let address = self.peer.place.address;
                 cidr.contains(address) && !except.iter().any(|inner| inner.contains(address))
+            }
+            Peer::Nodes(selector) => {
+                let mut nodes = self.world.nodes_at(self.peer.place.address);
+                nodes.any(|node| selector.matches(&node.labels))
             }
         }
     }

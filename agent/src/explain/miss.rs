@@ -4,14 +4,15 @@ use super::judge::Connection;
 use super::world::{Spot, World};
 use super::{NearMiss, PlaceKind, wording};
 use crate::model::{
-    Labels, Operator, Peer, Policy, PolicyPort, PortMatch, Protocol, Requirement, Rule, Selector,
+    Labels, ObjectName, Operator, Peer, PolicyPort, PortMatch, Protocol, Requirement, Rule,
+    Selector,
 };
 
 /// A connection as one policy sees it.
 pub(super) struct Judged<'j, 'w, 'a> {
     pub(super) world: &'j World<'a>,
     pub(super) connection: &'j Connection<'w, 'a>,
-    pub(super) policy: &'a Policy,
+    pub(super) policy: &'a ObjectName,
     /// The end that the policy's rules name.
     pub(super) peer: &'w Spot<'a>,
 }
@@ -31,7 +32,7 @@ pub(super) fn nearest(judged: &Judged<'_, '_, '_>, index: usize, rule: &Rule) ->
         .min_by_key(|(misses, port)| (misses.len(), judged.port_distance(*port)))
         .unwrap_or_default();
     NearMiss {
-        policy: judged.policy.name.clone(),
+        policy: judged.policy.clone(),
         index,
         peer_matches: peer.0.is_empty(),
         port_matches: port.0.is_empty(),
@@ -87,7 +88,19 @@ impl Judged<'_, '_, '_> {
                 }
                 misses
             }
+            Peer::Nodes(selector) => self.node_misses(selector),
         }
+    }
+
+    fn node_misses(&self, selector: &Selector) -> Vec<String> {
+        let address = self.peer.place.address;
+        let nodes = self.world.nodes_at(address).map(|node| {
+            let what = format!("node {}", node.name);
+            selector_misses(selector, &node.labels, &what)
+        });
+        nodes
+            .min_by_key(Vec::len)
+            .unwrap_or_else(|| vec![format!("no node shows the address {address}")])
     }
 
     fn pod_misses(&self, namespaces: Option<&Selector>, pods: Option<&Selector>) -> Vec<String> {
@@ -122,9 +135,9 @@ impl Judged<'_, '_, '_> {
         let namespace = &pod.name.namespace;
         let mut misses = Vec::new();
         match namespaces {
-            None if *namespace != self.policy.name.namespace => misses.push(format!(
+            None if *namespace != self.policy.namespace => misses.push(format!(
                 "pod {} is in namespace {namespace}; without a namespaceSelector the rule means namespace {} only",
-                pod.name, self.policy.name.namespace
+                pod.name, self.policy.namespace
             )),
             None => {}
             Some(selector) => match self.world.namespace_labels(namespace) {

@@ -1,7 +1,7 @@
 //! Which policies decide a connection and why, what a Service does with it, and what would have to change.
 //!
-//! Pure: reads the objects (the intent), never the kernel. The rules are those of the NetworkPolicy API (networking.k8s.io/v1)
-//! with the readings that the data plane has: policy sees the endpoint behind a Service, never the virtual address; a pod may
+//! Pure: reads the objects (the intent), never the kernel. The rules are those of the NetworkPolicy API (networking.k8s.io/v1) and of
+//! ClusterNetworkPolicy (policy.networking.k8s.io/v1alpha2), with the readings that the data plane has: policy sees the endpoint behind a Service, never the virtual address; a pod may
 //! always reach itself; a pod's own node may always reach it; host-network pods are the node.
 
 mod answer;
@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 
 pub use answer::{
     EndpointAnswer, Explanation, Fix, Flow, Hop, Isolation, NearMiss, Note, Place, PlaceKind,
-    RuleMatch, Side, SideOutcome, Translation, Verdict,
+    RuleMatch, Side, SideOutcome, TierMatch, Translation, Verdict,
 };
 pub use atoms::{Judged, judge_atoms};
 pub use question::{PortName, Question, QuestionError, Subject};

@@ -11,6 +11,8 @@ pub(super) fn peer(peer: Option<&Peer>) -> String {
             let except: Vec<_> = except.iter().map(ToString::to_string).collect();
             format!("{cidr} except {}", except.join(", "))
         }
+        Some(Peer::Nodes(nodes)) if nodes.requirements.is_empty() => "all nodes".to_owned(),
+        Some(Peer::Nodes(nodes)) => format!("nodes {}", selector(nodes)),
         Some(Peer::Pods { namespaces, pods }) => {
             let pods = match pods {
                 Some(pods) if !pods.requirements.is_empty() => format!("pods {}", selector(pods)),

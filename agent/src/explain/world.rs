@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{ExplainError, Place, PlaceKind, Subject};
 use crate::compile::Exposure;
-use crate::model::{Labels, ObjectName, Pod, Policy, Service, Snapshot};
+use crate::model::{ClusterPolicy, Labels, Node, ObjectName, Pod, Policy, Service, Snapshot, Tier};
 
 /// An address with its owner.
 #[derive(Clone, Debug)]
@@ -227,7 +227,25 @@ impl<'a> World<'a> {
             .map(|namespace| &namespace.labels)
     }
 
-    /// Policies that select a pod by namespace and label.
+    /// The ClusterNetworkPolicies of a tier that select a pod, in order of weight.
+    pub(super) fn tier_of(&self, tier: Tier, pod: &'a Pod) -> Vec<&'a ClusterPolicy> {
+        let namespace = self.namespace_labels(&pod.name.namespace);
+        let policies = self.snapshot.cluster_policies.values();
+        let mut policies: Vec<&ClusterPolicy> = policies
+            .map(|policy| &**policy)
+            .filter(|policy| policy.tier == tier && policy.selects(namespace, &pod.labels))
+            .collect();
+        policies.sort_by_key(|policy| policy.weight());
+        policies
+    }
+
+    /// The nodes that show an address.
+    pub(super) fn nodes_at(&self, address: IpAddr) -> impl Iterator<Item = &'a Node> {
+        let nodes = self.snapshot.nodes.values().map(|node| &**node);
+        nodes.filter(move |node| node.addresses.contains(&address))
+    }
+
+    /// NetworkPolicies that select a pod by namespace and label.
     pub(super) fn policies_of(&self, pod: &'a Pod) -> impl Iterator<Item = &'a Policy> {
         self.snapshot
             .policies

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustc_hash::FxHashMap;
+use weir_common::abi::EndpointKey;
+use weir_common::logic::protocol;
 use weir_common::reason::Reason;
 
-use super::{AllowedBy, Decoded, Owner, Peer, Record};
-use crate::compile::{EndpointEntry, PolicyTables, RowId, Tables};
+use super::{DecidedBy, Decoded, Owner, Peer, Record};
+use crate::compile::{EndpointEntry, PolicyTables, RowId, Tables, Verdict, judge};
 use crate::model::{Direction, ObjectName, Snapshot};
 
 /// Names of what one version of the tables talks about, looked up when the first event of its time asks.
@@ -23,7 +25,7 @@ pub struct Directory {
 #[derive(Clone, Debug)]
 struct Names {
     owners: FxHashMap<IpAddr, Owner>,
-    /// Policies that isolate each local pod, by endpoint id: for ingress and for egress.
+    /// NetworkPolicies that isolate each local pod, by endpoint id: for ingress and for egress.
     isolating: FxHashMap<u64, [Vec<ObjectName>; 2]>,
 }
 
@@ -88,14 +90,13 @@ impl Directory {
     pub fn record(&self, decoded: &Decoded, now: Timestamp, age: Duration) -> Record {
         let event = &decoded.event;
         let denied = decoded.reason == Reason::PolicyDenied;
-        let rule = self
-            .policies
-            .rules
-            .get(&event.rule)
-            .map(|origin| AllowedBy {
-                policy: origin.policy.clone(),
-                index: origin.index,
-            });
+        let denial = if denied { self.denial(decoded) } else { None };
+        let rule = self.policies.rules.get(&denial.unwrap_or(event.rule));
+        let rule = rule.map(|origin| DecidedBy {
+            tier: origin.tier,
+            policy: origin.policy.clone(),
+            index: origin.index,
+        });
         Record {
             time: now.checked_sub(age).unwrap_or(now),
             verdict: decoded.outcome,
@@ -108,12 +109,42 @@ impl Directory {
                 .backend
                 .map(|(address, port)| self.peer(address, port)),
             rule,
-            denied_by: if denied {
+            denied_by: if denied && denial.is_none() {
                 self.isolating(event.endpoint, decoded.direction)
             } else {
                 Vec::new()
             },
             length: event.length,
+        }
+    }
+
+    /// The rule that denied a packet, if it was one: the kernel knows only that none allowed it.
+    fn denial(&self, decoded: &Decoded) -> Option<u32> {
+        let event = &decoded.event;
+        let source: IpAddr = event.source.into();
+        let (destination, port) = decoded
+            .backend
+            .unwrap_or((event.destination.into(), event.destination_port));
+        let (own, peer) = match decoded.direction {
+            Direction::Ingress => (destination, source),
+            Direction::Egress => (source, destination),
+        };
+        let entries = &self.policies.endpoints;
+        // A pod that speaks from another of its addresses is known by its device.
+        let keys = [
+            EndpointKey::address(own.into()),
+            EndpointKey::device(event.ifindex),
+        ];
+        let mut found = keys.iter().filter_map(|key| entries.get(key));
+        let entry = found.find(|entry| entry.id == event.endpoint)?;
+        let port = match event.protocol {
+            protocol::TCP | protocol::UDP | protocol::SCTP => port,
+            _ => 0,
+        };
+        let (tables, direction) = (&self.policies, decoded.direction);
+        match judge(tables, entry, direction, peer, event.protocol, port) {
+            Verdict::Denied(rule) => rule,
+            Verdict::Open | Verdict::Allowed(_) => None,
         }
     }
 

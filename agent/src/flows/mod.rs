@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Direction, ObjectName};
+use crate::model::{Direction, ObjectName, Tier};
 
 pub use decode::{DecodeError, Decoded, Outcome, decode};
 pub use enrich::Directory;
@@ -36,9 +36,9 @@ pub struct Record {
     pub destination: Peer,
     /// The endpoint behind the Service that it was addressed to.
     pub backend: Option<Peer>,
-    /// The rule that allowed it.
-    pub rule: Option<AllowedBy>,
-    /// The policies that isolate the judged pod, when none of them allowed it.
+    /// The rule that allowed it, or that of a ClusterNetworkPolicy that denied it.
+    pub rule: Option<DecidedBy>,
+    /// The NetworkPolicies that isolate the judged pod, when none of them allowed it.
     pub denied_by: Vec<ObjectName>,
     /// Length in bytes, with the Ethernet header.
     pub length: u32,
@@ -69,10 +69,12 @@ pub enum Owner {
     Node(String),
 }
 
-/// The rule that allowed a flow.
+/// The rule that decided about a flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct AllowedBy {
+pub struct DecidedBy {
+    /// Tier of the policy.
+    pub tier: Tier,
     /// The policy.
     pub policy: ObjectName,
     /// Position in `spec.ingress` or `spec.egress`, from 0.

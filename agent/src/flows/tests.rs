@@ -71,6 +71,7 @@ fn directory() -> Directory {
         direction: Direction::Ingress,
         policies: vec![ObjectName::new("shop", "deny")],
         verdicts: BTreeMap::new(),
+        denials: BTreeMap::new(),
     };
     policies.rows.insert(RowId(1), row);
     policies.endpoints.insert(
@@ -86,6 +87,7 @@ fn directory() -> Directory {
     policies.rules.insert(
         RULE,
         RuleOrigin {
+            tier: Tier::NetworkPolicy,
             policy: ObjectName::new("shop", "allow"),
             direction: Direction::Ingress,
             index: 3,
@@ -150,7 +152,8 @@ fn an_allowed_flow_names_its_rule() {
     assert_eq!(record.verdict, Outcome::Forwarded);
     assert_eq!(
         record.rule,
-        Some(AllowedBy {
+        Some(DecidedBy {
+            tier: Tier::NetworkPolicy,
             policy: ObjectName::new("shop", "allow"),
             index: 3
         })

@@ -1,7 +1,8 @@
 //! What a source tells the state.
 
 use super::{
-    EndpointSlice, ForeignService, Namespace, Node, ObjectName, Pod, Policy, Service, ServiceCidr,
+    ClusterPolicy, EndpointSlice, ForeignService, Namespace, Node, ObjectName, Pod, Policy,
+    Service, ServiceCidr,
 };
 
 /// Kinds of watched objects.
@@ -13,6 +14,8 @@ pub enum Kind {
     EndpointSlice,
     /// networking.k8s.io/v1 NetworkPolicy.
     NetworkPolicy,
+    /// policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
     /// v1 Pod.
     Pod,
     /// v1 Namespace.
@@ -25,10 +28,11 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Service,
         Self::EndpointSlice,
         Self::NetworkPolicy,
+        Self::ClusterNetworkPolicy,
         Self::Pod,
         Self::Namespace,
         Self::Node,
@@ -38,7 +42,7 @@ impl Kind {
     /// Whether API servers may lack it: a cluster without has no objects of it.
     #[must_use]
     pub const fn is_optional(self) -> bool {
-        matches!(self, Self::ServiceCidr)
+        matches!(self, Self::ServiceCidr | Self::ClusterNetworkPolicy)
     }
 
     /// The version of the API that objects of the kind are read in.
@@ -48,6 +52,7 @@ impl Kind {
             Self::Service | Self::Pod | Self::Namespace | Self::Node => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::NetworkPolicy | Self::ServiceCidr => "networking.k8s.io/v1",
+            Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
         }
     }
 
@@ -58,6 +63,7 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
             Self::Pod => "Pod",
             Self::Namespace => "Namespace",
             Self::Node => "Node",
@@ -77,6 +83,8 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// A NetworkPolicy.
     Policy(Policy),
+    /// A ClusterNetworkPolicy.
+    ClusterPolicy(ClusterPolicy),
     /// A Pod.
     Pod(Pod),
     /// A Namespace.
@@ -96,6 +104,7 @@ impl Object {
             Self::Foreign(service) => (Kind::Service, service.name.clone()),
             Self::EndpointSlice(slice) => (Kind::EndpointSlice, slice.name.clone()),
             Self::Policy(policy) => (Kind::NetworkPolicy, policy.name.clone()),
+            Self::ClusterPolicy(policy) => (Kind::ClusterNetworkPolicy, policy.name.clone()),
             Self::Pod(pod) => (Kind::Pod, pod.name.clone()),
             Self::Namespace(namespace) => (Kind::Namespace, ObjectName::cluster(&namespace.name)),
             Self::Node(node) => (Kind::Node, ObjectName::cluster(&node.name)),

@@ -1,6 +1,7 @@
 //! The objects that Weir acts upon, as plain data: no kube types, defaults applied, families apart, bad values gone.
 
 mod attach;
+mod cluster_policy;
 mod connection;
 mod event;
 mod link;
@@ -16,6 +17,7 @@ mod workload;
 mod xdp;
 
 pub use attach::AttachMode;
+pub use cluster_policy::{Action, ClusterPolicy, ClusterRule, Tier};
 pub use connection::{Connection, Ends};
 pub use event::{Change, Event, Kind, Object};
 pub use link::{DeviceFacts, NetDevice, PodDevice};

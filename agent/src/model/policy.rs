@@ -52,7 +52,7 @@ impl Policy {
     }
 }
 
-/// One rule: a connection matches when a peer and a port match.
+/// What a rule matches: a connection matches when a peer and a port match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// `from` or `to`; empty means every peer.
@@ -81,7 +81,7 @@ impl Rule {
     }
 }
 
-/// NetworkPolicyPeer.
+/// NetworkPolicyPeer, and the egress peers of a ClusterNetworkPolicy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Peer {
     /// Pods by label. Both selectors absent cannot be: the API refuses it.
@@ -98,6 +98,8 @@ pub enum Peer {
         /// except; each inside `cidr`.
         except: Vec<IpNetwork>,
     },
+    /// Nodes by label, at every address that their status shows. NetworkPolicies have no such peer.
+    Nodes(Selector),
 }
 
 /// NetworkPolicyPort.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::{
-    DeviceFacts, EndpointSlice, ForeignService, Namespace, Node, NodePorts, ObjectName, Pod,
-    Policy, Service, ServiceCidr,
+    ClusterPolicy, DeviceFacts, EndpointSlice, ForeignService, Namespace, Node, NodePorts,
+    ObjectName, Pod, Policy, Service, ServiceCidr,
 };
 
 /// All objects at one moment, seen from one node. A clone costs next to nothing, and what two snapshots differ in
@@ -23,8 +23,10 @@ pub struct Snapshot {
     pub foreign: OrdMap<ObjectName, Arc<ForeignService>>,
     /// EndpointSlices by name.
     pub slices: OrdMap<ObjectName, Arc<EndpointSlice>>,
-    /// Policies by name.
+    /// NetworkPolicies by name.
     pub policies: OrdMap<ObjectName, Arc<Policy>>,
+    /// ClusterNetworkPolicies by name.
+    pub cluster_policies: OrdMap<String, Arc<ClusterPolicy>>,
     /// Pods by name.
     pub pods: OrdMap<ObjectName, Arc<Pod>>,
     /// Namespaces by name.

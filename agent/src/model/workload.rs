@@ -77,6 +77,8 @@ pub struct Namespace {
 pub struct Node {
     /// Name.
     pub name: String,
+    /// metadata.labels.
+    pub labels: Labels,
     /// status.addresses that are IP addresses.
     pub addresses: Vec<IpAddr>,
     /// The first InternalIP of each family; where it has none, the first ExternalIP.

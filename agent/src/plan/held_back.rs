@@ -40,9 +40,12 @@ pub(super) fn held_back(former: &PolicyTables, desired: &PolicyTables) -> Policy
 fn close(rows: &mut BTreeMap<RowId, RowEntry>, wanted: RowId, desired: &PolicyTables) -> RowId {
     let id = wanted.closed();
     if let Some(row) = desired.rows.get(&wanted) {
-        let verdicts = BTreeMap::new();
-        let row = row.clone();
-        rows.insert(id, RowEntry { verdicts, ..row });
+        let closed = RowEntry {
+            verdicts: BTreeMap::new(),
+            denials: BTreeMap::new(),
+            ..row.clone()
+        };
+        rows.insert(id, closed);
     }
     id
 }

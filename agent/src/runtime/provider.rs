@@ -214,6 +214,7 @@ fn count(snapshot: &Snapshot, kind: Kind) -> usize {
         Kind::Service => snapshot.services.len(),
         Kind::EndpointSlice => snapshot.slices.len(),
         Kind::NetworkPolicy => snapshot.policies.len(),
+        Kind::ClusterNetworkPolicy => snapshot.cluster_policies.len(),
         Kind::Pod => snapshot.pods.len(),
         Kind::Namespace => snapshot.namespaces.len(),
         Kind::Node => snapshot.nodes.len(),

@@ -176,6 +176,35 @@ pub enum Problem {
     /// A peer of nothing (or of fields that are not known).
     #[error("the peer has none of podSelector, namespaceSelector and ipBlock; give it one")]
     EmptyPeer,
+    /// A peer, subject or protocol of a ClusterNetworkPolicy without exactly one field that is known.
+    #[error("there must be one of {0}, and nothing else")]
+    NotOne(&'static str),
+    /// A field of a later version of the API, or a misspelt one.
+    #[error("field {0:?} is not known here, and may narrow what is matched; remove it")]
+    UnknownField(String),
+    /// domainNames.
+    #[error("domainNames are not followed yet; name networks instead")]
+    DomainNames,
+    /// A rule of a ClusterNetworkPolicy without peers.
+    #[error("a rule needs at least one peer")]
+    NoPeers,
+    /// action of a ClusterNetworkPolicy's rule.
+    #[error("{0:?} is not an action; use Accept, Deny or Pass")]
+    Action(String),
+    /// tier.
+    #[error("{0:?} is not a tier; use Admin or Baseline")]
+    Tier(String),
+    /// priority.
+    #[error("{0} is not a priority; use 0 to 1000")]
+    Priority(i32),
+    /// A rule of a ClusterNetworkPolicy of which a part cannot be used.
+    #[error("{problem}; as long as it is so the rule {effect}")]
+    FailsClosed {
+        /// What is wrong.
+        problem: Box<Problem>,
+        /// What it does meanwhile.
+        effect: &'static str,
+    },
     /// ipBlock beside selectors.
     #[error("ipBlock cannot stand beside a selector; make it a peer of its own")]
     MixedPeer,

@@ -222,7 +222,11 @@ fn change(kind: Kind, changed: bool) -> Change {
             services: changed,
             ..Change::default()
         },
-        Kind::NetworkPolicy | Kind::Pod | Kind::Namespace | Kind::Node => Change {
+        Kind::NetworkPolicy
+        | Kind::ClusterNetworkPolicy
+        | Kind::Pod
+        | Kind::Namespace
+        | Kind::Node => Change {
             policies: changed,
             ..Change::default()
         },

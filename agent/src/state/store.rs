@@ -19,6 +19,9 @@ impl Snapshot {
             }
             Object::EndpointSlice(new) => put(&mut self.slices, new.name.clone(), new),
             Object::Policy(new) => put(&mut self.policies, new.name.clone(), new),
+            Object::ClusterPolicy(new) => {
+                put(&mut self.cluster_policies, new.name.name.clone(), new)
+            }
             Object::Pod(new) => put(&mut self.pods, new.name.clone(), new),
             Object::Namespace(new) => put(&mut self.namespaces, new.name.clone(), new),
             Object::Node(new) => put(&mut self.nodes, new.name.clone(), new),
@@ -33,6 +36,7 @@ impl Snapshot {
             }
             Kind::EndpointSlice => self.slices.remove(name).is_some(),
             Kind::NetworkPolicy => self.policies.remove(name).is_some(),
+            Kind::ClusterNetworkPolicy => self.cluster_policies.remove(&name.name).is_some(),
             Kind::Pod => self.pods.remove(name).is_some(),
             Kind::Namespace => self.namespaces.remove(&name.name).is_some(),
             Kind::Node => self.nodes.remove(&name.name).is_some(),
@@ -52,6 +56,7 @@ impl Snapshot {
             }
             Kind::EndpointSlice => swap(&mut self.slices, new.slices),
             Kind::NetworkPolicy => swap(&mut self.policies, new.policies),
+            Kind::ClusterNetworkPolicy => swap(&mut self.cluster_policies, new.cluster_policies),
             Kind::Pod => swap(&mut self.pods, new.pods),
             Kind::Namespace => swap(&mut self.namespaces, new.namespaces),
             Kind::Node => swap(&mut self.nodes, new.nodes),

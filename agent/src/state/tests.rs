@@ -8,8 +8,8 @@ use proptest::sample::Index;
 
 use super::*;
 use crate::model::{
-    EndpointSlice, Labels, Namespace, NetDevice, Node, Object, Pod, PodDevice, Policy, Selector,
-    Service, ServiceCidr,
+    ClusterPolicy, EndpointSlice, Labels, Namespace, NetDevice, Node, Object, Pod, PodDevice,
+    Policy, Selector, Service, ServiceCidr, Tier,
 };
 
 const NOTHING: Change = Change {
@@ -59,6 +59,16 @@ fn object(kind: Kind, name: &str, version: u8) -> Object {
             pod_selector: Selector::default(),
             ingress: None,
             egress: None,
+        }),
+        Kind::ClusterNetworkPolicy => Object::ClusterPolicy(ClusterPolicy {
+            name,
+            uid: String::new(),
+            tier: Tier::Admin,
+            priority: version.into(),
+            namespaces: Selector::default(),
+            pods: Selector::default(),
+            ingress: vec![],
+            egress: vec![],
         }),
         Kind::Pod => Object::Pod(pod(&name.name, version.into())),
         Kind::Namespace => Object::Namespace(Namespace {

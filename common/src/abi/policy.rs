@@ -185,7 +185,7 @@ pub struct Range {
     pub first: u32,
     /// Highest protocol and port, inclusive.
     pub last: u32,
-    /// Rule id, at least [`RULE_RESERVED`].
+    /// Rule id, at least [`RULE_RESERVED`], or [`RULE_NOT_ISOLATED`].
     pub rule: u32,
     /// Always 0.
     pub reserved: u32,
@@ -200,7 +200,7 @@ pub const fn range_bound(protocol: u8, port: u16) -> u32 {
 
 /// Rule id: no rule (denied, or not judged).
 pub const RULE_NONE: u32 = 0;
-/// Rule id: the pod is not isolated in this direction.
+/// Rule id: the pod is not isolated in this direction, or no policy decides about what goes there.
 pub const RULE_NOT_ISOLATED: u32 = 1;
 /// Rule id: traffic born on the pod's own node (NetworkPolicy API: a pod's node may always reach it).
 pub const RULE_NODE: u32 = 2;

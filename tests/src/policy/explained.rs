@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use weir::explain::{PortName, Question, Side, Subject, Verdict, explain};
-use weir::model::{ObjectName, Protocol};
+use weir::explain::{PortName, Question, RuleMatch, Side, Subject, Verdict, explain};
+use weir::model::{Action, ObjectName, Protocol, Tier};
 use weir_oracle::{
-    Cluster, DirectionVerdict, Exemption, Flow, judge_cluster_wide, owner, protocol,
+    Cluster, ClusterAction, ClusterRuleRef, Decider, DirectionVerdict, Exemption, Flow,
+    judge_cluster_wide, owner, protocol,
 };
 
 use super::View;
@@ -52,7 +53,7 @@ pub fn explainer(cluster: &Cluster, view: &View, flow: &Flow) -> Result<(), Stri
     Err(format!("explainer: {explanation:#?}\nwanted {wanted:#?}"))
 }
 
-/// Whether a side names the isolating policies, and the allowing rules where they count.
+/// Whether a side names the isolating policies, the allowing rules where they count, and the rules of the tiers that were asked.
 fn same(side: &Side, wanted: Option<&DirectionVerdict>) -> bool {
     let Some(wanted) = wanted else {
         return side.isolated_by.is_empty() && side.allowed_by.is_empty();
@@ -78,6 +79,44 @@ fn same(side: &Side, wanted: Option<&DirectionVerdict>) -> bool {
         .iter()
         .map(|rule| (name(&rule.policy.namespace, &rule.policy.name), rule.rule))
         .collect();
+    if wanted.exempt == Some(Exemption::PodToItself) {
+        return isolating == wanted_isolating && side.tiers.is_empty();
+    }
+    let decider = wanted.decider();
+    let asked = |rule: &Option<ClusterRuleRef>, tier| {
+        let rule = rule.clone()?;
+        Some((tier, rule.policy, rule.rule, rule.action))
+    };
+    let admin = asked(&wanted.admin, Tier::Admin);
+    let overruled = wanted
+        .admin
+        .as_ref()
+        .is_some_and(|rule| rule.action != ClusterAction::Pass);
+    let below = if overruled || !wanted.isolating.is_empty() {
+        None
+    } else {
+        asked(&wanted.baseline, Tier::Baseline)
+    };
+    let wanted_tiers: Vec<_> = admin.into_iter().chain(below).collect();
+    let tiers: Vec<_> = side
+        .tiers
+        .iter()
+        .map(|found| {
+            let action = match found.action {
+                Action::Accept => ClusterAction::Accept,
+                Action::Deny => ClusterAction::Deny,
+                Action::Pass => ClusterAction::Pass,
+            };
+            let RuleMatch { policy, index, .. } = &found.rule;
+            (found.tier, policy.name.clone(), *index, action)
+        })
+        .collect();
+    let counted = decider == Decider::NetworkPolicies;
     isolating == wanted_isolating
-        && (wanted.exempt == Some(Exemption::PodToItself) || allowing == wanted_allowing)
+        && tiers == wanted_tiers
+        && (if counted {
+            allowing == wanted_allowing
+        } else {
+            allowing.is_empty()
+        })
 }

@@ -9,10 +9,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use weir::compile::{RuleOrigin, Tables, compile};
-use weir::model::{DeviceFacts, Event, Kind, Object, PodDevice, Snapshot};
+use weir::model::{DeviceFacts, Event, Kind, Object, PodDevice, Snapshot, Tier};
 use weir::source::convert::{self, Conversion};
 use weir::state::State;
-use weir_oracle::{Cluster, DirectionVerdict, PolicyRef, RuleRef, owner};
+use weir_oracle::{
+    Cluster, ClusterNetworkPolicy, Decider, DirectionVerdict, PolicyRef, RuleRef, owner,
+};
 
 pub use explained::explainer;
 pub use hooks::{Answer, Hooks, Loaded};
@@ -57,6 +59,10 @@ impl View {
                 Kind::NetworkPolicy,
                 objects(&cluster.policies, convert::network_policy)?,
             ),
+            (
+                Kind::ClusterNetworkPolicy,
+                cluster_policies(&cluster.cluster_policies)?,
+            ),
         ] {
             state.apply(Event::Replaced(kind, objects));
         }
@@ -73,17 +79,47 @@ impl View {
         Some(device.ifindex)
     }
 
-    /// The oracle's name of a rule id of the tables.
-    fn rule(&self, id: u32) -> Option<RuleRef> {
-        let RuleOrigin { policy, index, .. } = self.tables.policies.rules.get(&id)?;
-        Some(RuleRef {
-            policy: PolicyRef {
-                namespace: policy.namespace.clone(),
-                name: policy.name.clone(),
-            },
-            rule: *index,
-        })
+    /// Whether a rule id of the tables is that of who decides, with this effect.
+    fn decides(&self, id: u32, wanted: &DirectionVerdict) -> bool {
+        let Some(RuleOrigin {
+            tier,
+            policy,
+            index,
+            ..
+        }) = self.tables.policies.rules.get(&id)
+        else {
+            return false;
+        };
+        match wanted.decider() {
+            Decider::Rule(rule) => {
+                *tier != Tier::NetworkPolicy
+                    && (policy.name.as_str(), *index) == (&rule.policy, rule.rule)
+            }
+            Decider::NetworkPolicies => {
+                let policy = PolicyRef {
+                    namespace: policy.namespace.clone(),
+                    name: policy.name.clone(),
+                };
+                let rule = *index;
+                *tier == Tier::NetworkPolicy && wanted.allowing.contains(&RuleRef { policy, rule })
+            }
+            Decider::Nobody => false,
+        }
     }
+}
+
+/// Parts that the agent cannot use are meant to be there.
+fn cluster_policies(items: &[ClusterNetworkPolicy]) -> Result<Vec<Object>, Trouble> {
+    let rejected = |error: String| Trouble::Rejected(error);
+    let mut objects = Vec::new();
+    for item in items {
+        let text = serde_json::to_value(item).map_err(|error| rejected(error.to_string()))?;
+        let object = serde_json::from_value(text).map_err(|error| rejected(error.to_string()))?;
+        let converted = convert::cluster_network_policy(object);
+        let converted = converted.map_err(|error| rejected(error.to_string()))?;
+        objects.extend(converted.map(|converted| converted.object));
+    }
+    Ok(objects)
 }
 
 fn objects<T: Clone>(items: &[T], convert: fn(T) -> Conversion) -> Result<Vec<Object>, Trouble> {
@@ -119,9 +155,4 @@ fn facts(cluster: &Cluster, node: &str, devices: &[u32; DEVICES]) -> DeviceFacts
         facts.devices.insert(address, PodDevice { ifindex, name });
     }
     facts
-}
-
-/// What the policies alone say, whatever exempts the flow from them.
-fn policies_allow(verdict: &DirectionVerdict) -> bool {
-    verdict.isolating.is_empty() || !verdict.allowing.is_empty()
 }

@@ -1,7 +1,7 @@
 //! First packets of connections.
 
 use weir_common::abi::{FlowKey, Hook, RULE_NODE, RULE_NONE, RULE_NOT_ISOLATED};
-use weir_oracle::{DirectionVerdict, Exemption, Flow, Judgement, protocol};
+use weir_oracle::{Decider, DirectionVerdict, Exemption, Flow, Judgement, protocol};
 
 use super::{Hooks, View};
 use crate::packets::{Content, Packet, tcp};
@@ -52,15 +52,13 @@ fn compare(view: &View, wanted: &DirectionVerdict, dropped: bool, rule: u32) -> 
     let right_rule = match (wanted.exempt, wanted.allowed) {
         (Some(_), _) => rule == RULE_NODE,
         (None, false) => rule == RULE_NONE,
-        (None, true) if wanted.isolating.is_empty() => rule == RULE_NOT_ISOLATED,
-        (None, true) => view
-            .rule(rule)
-            .is_some_and(|rule| wanted.allowing.contains(&rule)),
+        (None, true) if wanted.decider() == Decider::Nobody => rule == RULE_NOT_ISOLATED,
+        (None, true) => view.decides(rule, wanted),
     };
     if dropped != wanted.allowed && right_rule {
         return Ok(());
     }
-    let name = view.rule(rule);
+    let name = view.tables.policies.rules.get(&rule);
     Err(format!(
         "packet: dropped {dropped}, rule {rule} {name:?}, wanted {wanted:?}"
     ))

@@ -3,9 +3,9 @@
 use weir::compile::{Verdict, judge};
 use weir::model::Direction;
 use weir_common::abi::EndpointKey;
-use weir_oracle::{Flow, Judgement, PolicyRef};
+use weir_oracle::{Decider, Flow, Judgement, PolicyRef};
 
-use super::{View, policies_allow};
+use super::View;
 
 /// Compares what the tables say about a flow with the oracle's judgement of the node's ends.
 ///
@@ -56,11 +56,12 @@ pub fn tables(view: &View, flow: &Flow, wanted: &Judgement) -> Result<(), String
         let (protocol, port) = (flow.protocol, flow.destination_port);
         let verdict = judge(policies, endpoint, direction, peer, protocol, port);
         let agreed = match verdict {
-            Verdict::Open => wanted.isolating.is_empty(),
-            Verdict::Denied => !policies_allow(wanted),
-            Verdict::Allowed(rule) => view
-                .rule(rule)
-                .is_some_and(|rule| wanted.allowing.contains(&rule)),
+            Verdict::Open => wanted.decider() == Decider::Nobody,
+            Verdict::Allowed(rule) => wanted.policies_allow() && view.decides(rule, wanted),
+            Verdict::Denied(Some(rule)) => !wanted.policies_allow() && view.decides(rule, wanted),
+            Verdict::Denied(None) => {
+                !wanted.policies_allow() && wanted.decider() == Decider::NetworkPolicies
+            }
         };
         if !agreed || isolating != wanted.isolating {
             return Err(format!(

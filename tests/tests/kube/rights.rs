@@ -88,7 +88,7 @@ fn the_manifests_rights_are_enough() -> Result<()> {
         let listed = watches.as_array().into_iter().flatten();
         let listed = listed.filter(|watch| watch["synced"] == true).count();
         let refused = forbidden(&agent.logs());
-        Ok(if refused && listed == 5 {
+        Ok(if refused && listed == 6 {
             Ok(())
         } else {
             Err(watches.to_string())

@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style};
 use super::table::{cell, table, yes};
 use crate::compile::{Claim, Clients};
 use crate::explain::{
-    Explanation, Flow, Note, Place, PlaceKind, Side, SideOutcome, Translation, Verdict,
+    Explanation, Flow, Note, Place, PlaceKind, Side, SideOutcome, TierMatch, Translation, Verdict,
 };
 use crate::model::{Direction, Protocol};
 
@@ -143,7 +143,10 @@ fn service(text: &mut String, translation: &Translation) {
 /// Flows that were judged alike (a Service may have hundreds of backends), with their number.
 fn groups(flows: &[Flow]) -> Vec<(&Flow, usize)> {
     let same_side = |a: &Side, b: &Side| {
-        a.outcome == b.outcome && a.isolated_by == b.isolated_by && a.allowed_by == b.allowed_by
+        a.outcome == b.outcome
+            && a.tiers == b.tiers
+            && a.isolated_by == b.isolated_by
+            && a.allowed_by == b.allowed_by
     };
     let mut groups: Vec<(&Flow, usize)> = Vec::new();
     for flow in flows {
@@ -219,9 +222,32 @@ fn side(text: &mut String, side: &Side, subject: &Place) {
         SideOutcome::OwnNode => "allowed: it comes from the pod's own node".to_owned(),
         SideOutcome::Itself => "allowed: a pod may always reach itself".to_owned(),
         SideOutcome::Allowed => "allowed".to_owned(),
+        SideOutcome::DeniedByRule => "denied by a rule".to_owned(),
         SideOutcome::Denied => format!("denied: isolated by {}", isolation()),
     };
     let _ = writeln!(text, "  {name:<9}{summary}");
+    for TierMatch {
+        tier,
+        action,
+        name: rule_name,
+        rule,
+    } in &side.tiers
+    {
+        let named = match rule_name.as_str() {
+            "" => String::new(),
+            rule_name => format!(" {rule_name:?}"),
+        };
+        let _ = writeln!(
+            text,
+            "    {} by {} {name}[{}]{named} of tier {}: {word} {}, {}",
+            action.as_str(),
+            rule.policy,
+            rule.index,
+            tier.as_str(),
+            rule.peer,
+            rule.port
+        );
+    }
     for rule in &side.allowed_by {
         let _ = writeln!(
             text,

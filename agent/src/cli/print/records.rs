@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::table::table;
-use crate::flows::{AllowedBy, Owner, Peer, Record};
+use crate::flows::{DecidedBy, Owner, Peer, Record};
 
 /// `weir flows`.
 #[must_use]
@@ -49,9 +49,9 @@ fn peer(peer: &Peer) -> String {
     format!("{name}:{}", peer.port)
 }
 
-/// The rule that allowed it, or the policies of which none did.
+/// The rule that decided, or the policies of which none allowed it.
 fn policy(record: &Record) -> String {
-    if let Some(AllowedBy { policy, index }) = &record.rule {
+    if let Some(DecidedBy { policy, index, .. }) = &record.rule {
         return format!("{policy} {}[{index}]", record.direction.as_str());
     }
     let names: Vec<_> = record.denied_by.iter().map(ToString::to_string).collect();

@@ -90,6 +90,7 @@ pub fn pods(rows: &[PodRow]) -> String {
 #[must_use]
 pub fn policies(rows: &[PolicyRow]) -> String {
     let header = [
+        "TIER",
         "NAMESPACE",
         "NAME",
         "INGRESS",
@@ -106,7 +107,14 @@ pub fn policies(rows: &[PolicyRow]) -> String {
     };
     let rows = rows.iter().map(|row| {
         vec![
-            row.policy.namespace.clone(),
+            match row.priority {
+                Some(priority) => format!("{} {priority}", row.tier.as_str()),
+                None => row.tier.as_str().to_owned(),
+            },
+            match row.policy.namespace.as_str() {
+                "" => "-".to_owned(),
+                namespace => namespace.to_owned(),
+            },
             row.policy.name.clone(),
             rules(row.ingress_rules),
             rules(row.egress_rules),

@@ -8,7 +8,8 @@ use super::super::testing::{
 use super::super::{Verdict, judge};
 use super::*;
 use crate::model::{
-    ContainerPort, Peer, PodDevice, PolicyPort, PortMatch, Protocol, Rule, Selector,
+    Action, ContainerPort, ObjectName, Peer, PodDevice, Policy, PolicyPort, PortMatch, Protocol,
+    Rule, Selector, Tier,
 };
 
 const SUBJECT: &str = "10.0.0.1";
@@ -478,7 +479,15 @@ fn replicas_share_a_row_and_peers_that_come_do_not_change_it() {
     assert_eq!(after.addresses.len(), before.addresses.len() + 1);
 }
 
-/// NetworkPolicy as its text reads, flow by flow: the rule that a verdict must name, `None` without isolation.
+/// What a verdict must say, with the rule that it must name.
+#[derive(Debug, PartialEq)]
+enum Literal {
+    Open,
+    Allowed(ObjectName, usize),
+    Denied(Option<(ObjectName, usize)>),
+}
+
+/// The policies of all tiers as their texts read, flow by flow.
 fn literal(
     snapshot: &Snapshot,
     subject: &Pod,
@@ -486,7 +495,7 @@ fn literal(
     peer: IpAddr,
     protocol: u8,
     number: u16,
-) -> Option<Option<(ObjectName, usize)>> {
+) -> Literal {
     let claims = |pod: &&Arc<Pod>| pod.owns_addresses() && pod.ips.contains(&peer);
     let peer_pod = snapshot
         .pods
@@ -527,7 +536,41 @@ fn literal(
                     .as_ref()
                     .is_none_or(|selector| selector.matches(&pod.labels))
         }),
+        Peer::Nodes(selector) => snapshot
+            .nodes
+            .values()
+            .any(|node| selector.matches(&node.labels) && node.addresses.contains(&peer)),
     };
+    let rule_matches = |namespace: &str, rule: &Rule| {
+        let mut peers = rule.peers.iter();
+        let peer = rule.peers.is_empty() || peers.any(|peer| peer_matches(namespace, peer));
+        peer && (rule.ports.is_empty() || rule.ports.iter().any(port_matches))
+    };
+    let tier = |tier| {
+        let mut policies: Vec<_> = snapshot.cluster_policies.values().collect();
+        policies.sort_by_key(|policy| (policy.priority, &policy.name));
+        let namespace = &snapshot.namespaces[&subject.name.namespace].labels;
+        for policy in policies {
+            let selected =
+                policy.namespaces.matches(namespace) && policy.pods.matches(&subject.labels);
+            if policy.tier != tier || !selected {
+                continue;
+            }
+            let mut rules = policy.rules(direction).iter().enumerate();
+            if let Some((index, rule)) = rules.find(|(_, rule)| rule_matches("", &rule.matches)) {
+                let name = policy.name.clone();
+                return match rule.action {
+                    Action::Accept => Some(Literal::Allowed(name, index)),
+                    Action::Deny => Some(Literal::Denied(Some((name, index)))),
+                    Action::Pass => None,
+                };
+            }
+        }
+        None
+    };
+    if let Some(decided) = tier(Tier::Admin) {
+        return decided;
+    }
     let mut isolated = false;
     for policy in snapshot.policies.values() {
         if policy.name.namespace != subject.name.namespace
@@ -540,18 +583,15 @@ fn literal(
         };
         isolated = true;
         for (index, rule) in rules.iter().enumerate() {
-            let peer = rule.peers.is_empty()
-                || rule
-                    .peers
-                    .iter()
-                    .any(|peer| peer_matches(&policy.name.namespace, peer));
-            let port = rule.ports.is_empty() || rule.ports.iter().any(port_matches);
-            if peer && port {
-                return Some(Some((policy.name.clone(), index)));
+            if rule_matches(&policy.name.namespace, rule) {
+                return Literal::Allowed(policy.name.clone(), index);
             }
         }
     }
-    isolated.then_some(None)
+    if isolated {
+        return Literal::Denied(None);
+    }
+    tier(Tier::Baseline).unwrap_or(Literal::Open)
 }
 
 proptest! {
@@ -563,13 +603,17 @@ proptest! {
             for direction in [Direction::Ingress, Direction::Egress] {
                 for (peer, (protocol, port)) in PEERS.iter().flat_map(|peer| PORTS.map(|port| (ip(peer), port))) {
                     let expected = literal(&snapshot, &entry.pod, direction, peer, protocol, port);
+                    let named = |rule: u32| {
+                        let origin = &tables.rules[&rule];
+                        assert_eq!(origin.direction, direction);
+                        (origin.policy.clone(), origin.index)
+                    };
                     let actual = match judge(&tables, entry, direction, peer, protocol, port) {
-                        Verdict::Open => None,
-                        Verdict::Denied => Some(None),
+                        Verdict::Open => Literal::Open,
+                        Verdict::Denied(rule) => Literal::Denied(rule.map(named)),
                         Verdict::Allowed(rule) => {
-                            let origin = &tables.rules[&rule];
-                            prop_assert_eq!(origin.direction, direction);
-                            Some(Some((origin.policy.clone(), origin.index)))
+                            let (policy, index) = named(rule);
+                            Literal::Allowed(policy, index)
                         }
                     };
                     prop_assert_eq!(actual, expected, "{} {:?} {} {} {}", entry.pod.name, direction, peer, protocol, port);
@@ -590,6 +634,12 @@ proptest! {
                         except.reverse();
                     }
                 }
+            }
+        });
+        edit(&mut turned.cluster_policies, |policy| {
+            for rule in policy.ingress.iter_mut().chain(&mut policy.egress) {
+                rule.matches.peers.reverse();
+                rule.matches.ports.reverse();
             }
         });
         edit(&mut turned.pods, |pod| pod.ips.reverse());

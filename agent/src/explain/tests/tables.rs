@@ -7,19 +7,29 @@ use proptest::prelude::*;
 use crate::compile::testing::{PEERS, PORTS, snapshots};
 use crate::compile::{EndpointEntry, PolicyTables, Verdict, judge, policies};
 use crate::explain::{PortName, Question, Side, SideOutcome, Subject, explain};
-use crate::model::{Direction, Protocol, Snapshot};
+use crate::model::{Action, Direction, Protocol, Snapshot, Tier};
 
 /// Whether explanation and tables agree on one side; `true` for what never asks the tables.
 fn agree(tables: &PolicyTables, judged: Verdict, side: &Side) -> bool {
     match (side.outcome, judged) {
         (SideOutcome::OwnNode | SideOutcome::Itself, _)
         | (SideOutcome::NotIsolated, Verdict::Open)
-        | (SideOutcome::Denied, Verdict::Denied) => true,
-        (SideOutcome::Allowed, Verdict::Allowed(rule)) => {
+        | (SideOutcome::Denied, Verdict::Denied(None)) => true,
+        (SideOutcome::Allowed, Verdict::Allowed(rule))
+        | (SideOutcome::DeniedByRule, Verdict::Denied(Some(rule))) => {
             let origin = &tables.rules[&rule];
-            side.allowed_by
-                .iter()
-                .any(|allowed| allowed.policy == origin.policy && allowed.index == origin.index)
+            // The last rule of a tier is the one that decides.
+            let last = side.tiers.last().filter(|last| last.action != Action::Pass);
+            let found: Vec<_> = match last {
+                Some(last) => vec![(last.tier, &last.rule)],
+                None => {
+                    let allowing = side.allowed_by.iter();
+                    allowing.map(|rule| (Tier::NetworkPolicy, rule)).collect()
+                }
+            };
+            found.iter().any(|(tier, rule)| {
+                (*tier, &rule.policy, rule.index) == (origin.tier, &origin.policy, origin.index)
+            })
         }
         _ => false,
     }

@@ -88,6 +88,7 @@ proptest! {
         let mut next = old.clone();
         if kinds & 1 != 0 {
             next.policies = new.policies;
+            next.cluster_policies = new.cluster_policies;
         }
         if kinds & 2 != 0 {
             next.pods = new.pods;

@@ -313,6 +313,7 @@ pub(super) fn histories() -> impl Strategy<Value = Vec<Tables>> {
             }
             if kinds & 2 != 0 {
                 current.policies = next.policies;
+                current.cluster_policies = next.cluster_policies;
             }
             if kinds & 4 != 0 {
                 (current.services, current.slices) = (next.services, next.slices);

@@ -5,6 +5,7 @@
 //! for itself (an endpoint, a pod address, a container port) is left out and reported as a flaw, and the others stay.
 
 mod address;
+mod cluster_policy;
 mod fields;
 mod policy;
 mod service;
@@ -14,6 +15,7 @@ mod workload;
 #[cfg(test)]
 mod tests;
 
+pub use cluster_policy::cluster_network_policy;
 pub use policy::network_policy;
 pub use service::{service, service_cidr};
 pub use slice::endpoint_slice;

@@ -193,7 +193,7 @@ fn port(port: api::NetworkPolicyPort, field: &str) -> Result<PolicyPort, Fault> 
     })
 }
 
-fn selector(selector: LabelSelector, field: &str) -> Result<Selector, Fault> {
+pub(super) fn selector(selector: LabelSelector, field: &str) -> Result<Selector, Fault> {
     let labels = selector.match_labels.unwrap_or_default().into_iter();
     let mut requirements: Vec<_> = labels
         .map(|(key, value)| Requirement {

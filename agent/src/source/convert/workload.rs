@@ -142,6 +142,7 @@ pub fn node(object: api::Node) -> Conversion {
     Ok(Some(Converted {
         object: Object::Node(Node {
             name,
+            labels: object.metadata.labels.unwrap_or_default(),
             addresses,
             primary: primary(internal.into_iter().chain(external)),
             zone,

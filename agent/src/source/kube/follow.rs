@@ -17,8 +17,14 @@ use crate::model::{Event, Kind, ObjectName};
 use crate::source::convert::Conversion;
 use crate::source::outcome::{self, Outcome};
 
-/// Pause before a kind that the server did not have is asked for again.
-const UNKNOWN: Duration = Duration::from_secs(600);
+/// Pause before a kind that the server did not have is asked for again: it may have it after an upgrade, or when somebody installs
+/// its definition.
+const fn pause(kind: Kind) -> Duration {
+    match kind {
+        Kind::ClusterNetworkPolicy => Duration::from_secs(20),
+        _ => Duration::from_secs(600),
+    }
+}
 
 /// How long a kind that clusters may lack is waited for while the server forbids it. The role of an older release does not name it;
 /// but a server that has just started forbids everything for a moment, and then nothing may be taken for empty.
@@ -61,8 +67,7 @@ impl Follower {
             match self.drain(pin!(stream), kind, convert).await {
                 Ended::NobodyListens => return,
                 Ended::NoStreamingLists => config = watcher::Config::default(),
-                // It may have it after an upgrade.
-                Ended::Unknown => tokio::time::sleep(UNKNOWN).await,
+                Ended::Unknown => tokio::time::sleep(pause(kind)).await,
             }
         }
     }

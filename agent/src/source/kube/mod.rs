@@ -25,6 +25,7 @@ pub use self::status::{WatchState, WatchStates};
 
 use self::follow::Follower;
 use super::convert;
+use super::policy_api::ClusterNetworkPolicy;
 use crate::model::{Event, Kind};
 
 /// The API server (or several that serve one cluster) as a source.
@@ -98,7 +99,13 @@ impl KubeSource {
                 follower.follow::<Namespace>(Kind::Namespace, convert::namespace),
                 follower.follow::<Node>(Kind::Node, convert::node),
             ),
-            follower.follow::<ServiceCIDR>(Kind::ServiceCidr, convert::service_cidr),
+            future::join(
+                follower.follow::<ServiceCIDR>(Kind::ServiceCidr, convert::service_cidr),
+                follower.follow::<ClusterNetworkPolicy>(
+                    Kind::ClusterNetworkPolicy,
+                    convert::cluster_network_policy,
+                ),
+            ),
         );
         tokio::select! {
             () = shutdown.cancelled() => {}

@@ -97,6 +97,9 @@ fn object(document: Value, kind: Kind, api_version: &str) -> Found {
             Kind::Service => decode(document, kind, expected, convert::service),
             Kind::EndpointSlice => decode(document, kind, expected, convert::endpoint_slice),
             Kind::NetworkPolicy => decode(document, kind, expected, convert::network_policy),
+            Kind::ClusterNetworkPolicy => {
+                decode(document, kind, expected, convert::cluster_network_policy)
+            }
             Kind::Pod => decode(document, kind, expected, convert::pod),
             Kind::Namespace => decode(document, kind, expected, convert::namespace),
             Kind::Node => decode(document, kind, expected, convert::node),
@@ -128,7 +131,9 @@ fn decode<T: DeserializeOwned>(
 fn name(kind: Kind, metadata: &Value) -> ObjectName {
     let name = text(metadata, "name").unwrap_or_default();
     match kind {
-        Kind::Namespace | Kind::Node | Kind::ServiceCidr => ObjectName::cluster(name),
+        Kind::Namespace | Kind::Node | Kind::ServiceCidr | Kind::ClusterNetworkPolicy => {
+            ObjectName::cluster(name)
+        }
         Kind::Service | Kind::EndpointSlice | Kind::NetworkPolicy | Kind::Pod => {
             let namespace = text(metadata, "namespace").filter(|text| !text.is_empty());
             ObjectName::new(namespace.unwrap_or("default"), name)

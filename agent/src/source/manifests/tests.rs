@@ -101,6 +101,7 @@ fn reads_every_format() {
             (Kind::Service, 1),
             (Kind::EndpointSlice, 0),
             (Kind::NetworkPolicy, 1),
+            (Kind::ClusterNetworkPolicy, 0),
             (Kind::Pod, 1),
             // x, and those that are mentioned: default and shop.
             (Kind::Namespace, 3),

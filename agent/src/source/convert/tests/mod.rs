@@ -22,6 +22,7 @@ fn convert(kind: Kind, object: Value) -> Conversion {
         Kind::Service => service(read::<core::Service>(object)),
         Kind::EndpointSlice => endpoint_slice(read::<discovery::EndpointSlice>(object)),
         Kind::NetworkPolicy => network_policy(read::<net::NetworkPolicy>(object)),
+        Kind::ClusterNetworkPolicy => cluster_network_policy(read(object)),
         Kind::Pod => pod(read::<core::Pod>(object)),
         Kind::Namespace => namespace(read::<core::Namespace>(object)),
         Kind::Node => node(read::<core::Node>(object)),
