@@ -6,7 +6,7 @@ use super::fix::{Drafts, isolating_selectors, namespace_named, one_port, peer_of
 use super::target::Target;
 use super::world::{Spot, World};
 use super::{
-    Explanation, Fix, Flow, Note, PlaceKind, PortName, Question, SideOutcome, Subject, Trace,
+    Explanation, Fix, Flow, Note, PlaceKind, PortName, Question, Side, SideOutcome, Subject, Trace,
 };
 use crate::model::{Direction, Labels, Peer, PolicyPort, Protocol, Selector, Service};
 
@@ -169,6 +169,19 @@ fn either(port: u16) -> [PolicyPort; 2] {
     [Protocol::Udp, Protocol::Tcp].map(|protocol| one_port(protocol, port))
 }
 
+/// Who denies what a side denies.
+fn denied_by(side: &Side) -> String {
+    if side.outcome == SideOutcome::DeniedByRule {
+        let rule = side.tiers.last();
+        return rule.map_or_else(String::new, |last| format!("by {}", last.rule.policy));
+    }
+    let policies = side.isolated_by.iter();
+    let policies: Vec<_> = policies
+        .map(|isolation| isolation.policy.to_string())
+        .collect();
+    format!("isolated by {}", policies.join(", "))
+}
+
 /// Says so when the source cannot look names up either: it would fail before the connection asked about.
 pub(super) fn hint<'a>(
     world: &World<'a>,
@@ -185,19 +198,18 @@ pub(super) fn hint<'a>(
         };
         let target = Target::find(world, &question).ok()?;
         let trace = Trace::of(world, sources, &target);
-        let denied = |flow: &Flow| flow.egress.outcome == SideOutcome::Denied;
+        let denied = |flow: &Flow| !flow.egress.outcome.passes();
         if !trace.flows.is_empty() && trace.flows.iter().all(denied) {
-            let policies: BTreeSet<_> = trace
+            let by: BTreeSet<_> = trace
                 .flows
                 .iter()
-                .flat_map(|flow| &flow.egress.isolated_by)
-                .map(|isolation| isolation.policy.to_string())
+                .map(|flow| denied_by(&flow.egress))
                 .collect();
-            let policies: Vec<_> = policies.into_iter().collect();
+            let by: Vec<_> = by.into_iter().collect();
             return Some(Note::Warning(format!(
-                "name lookups of {0} are denied (isolated by {1}); for the missing rule: weir explain {0} {2}:{PORT}/UDP",
+                "name lookups of {0} are denied ({1}); for the missing rule: weir explain {0} {2}:{PORT}/UDP",
                 explanation.source,
-                policies.join(", "),
+                by.join(", "),
                 question.destination
             )));
         }

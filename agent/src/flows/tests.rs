@@ -2,12 +2,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir_common::abi::{Address, EndpointKey, Event, Hook, RULE_NONE, Verdict};
+use weir_common::abi::{Address, EndpointKey, Event, Hook, RULE_NONE, Range, Verdict, range_bound};
 use weir_common::reason::Reason;
 use zerocopy::IntoBytes;
 
 use super::*;
-use crate::compile::{EndpointEntry, PolicyTables, RowEntry, RowId, RuleOrigin, Tables};
+use crate::compile::{ClassId, EndpointEntry, PolicyTables, RowEntry, RowId, RuleOrigin, Tables};
 use crate::model::{Pod, Service, Snapshot};
 
 pub(crate) const RULE: u32 = 77;
@@ -52,6 +52,11 @@ fn pod(name: &str, last: u8) -> Arc<Pod> {
 }
 
 fn directory() -> Directory {
+    directory_of(|_| {})
+}
+
+/// The directory of tables that somebody has changed.
+fn directory_of(change: impl FnOnce(&mut PolicyTables)) -> Directory {
     let service = Service {
         name: ObjectName::new("shop", "web"),
         cluster_ips: vec![address(96)],
@@ -93,6 +98,7 @@ fn directory() -> Directory {
             index: 3,
         },
     );
+    change(&mut policies);
     let tables = Tables {
         policies: Arc::new(policies),
         ..Tables::default()
@@ -136,6 +142,40 @@ fn a_denial_names_the_policies_that_isolate_the_pod() {
         ..event()
     };
     assert!(record(&egress).denied_by.is_empty());
+}
+
+#[test]
+fn a_denial_by_a_rule_names_the_rule() {
+    let directory = directory_of(|policies| {
+        policies.addresses.insert(address(1).into(), ClassId(9));
+        let row = policies.rows.get_mut(&RowId(1)).unwrap();
+        let denial = Range {
+            first: range_bound(6, 8080),
+            last: range_bound(6, 8080),
+            rule: RULE,
+            reserved: 0,
+        };
+        row.denials.insert(ClassId(9), [denial].into());
+        policies.rules.get_mut(&RULE).unwrap().tier = Tier::Admin;
+    });
+    let record = |event: &Event| {
+        let decoded = decode(event.as_bytes()).unwrap();
+        directory.record(
+            &decoded,
+            "2026-01-02T03:04:05Z".parse().unwrap(),
+            Duration::ZERO,
+        )
+    };
+    let denied = record(&event());
+    let rule = denied.rule.expect("a rule");
+    assert_eq!((rule.tier, rule.index), (Tier::Admin, 3));
+    assert!(denied.denied_by.is_empty(), "{:?}", denied.denied_by);
+    // Another port is denied because nothing allows it.
+    let other = record(&Event {
+        judged_port: 8081,
+        ..event()
+    });
+    assert_eq!((other.rule, other.denied_by.len()), (None, 1));
 }
 
 #[test]

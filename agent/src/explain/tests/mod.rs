@@ -6,3 +6,4 @@ mod programs;
 mod question;
 mod service;
 mod tables;
+mod tiers;

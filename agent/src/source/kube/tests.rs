@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Long enough for what follows at once.
 const SILENCE: Duration = Duration::from_millis(300);
 const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+const TIERS: &str = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";
 const SERVICES: &str = "/api/v1/services";
 
 /// Speaks as much of the API's list and watch as a client sees.
@@ -346,16 +347,18 @@ async fn an_outage_changes_nothing_and_the_next_server_takes_over() {
 }
 
 #[tokio::test]
-async fn a_server_without_service_cidrs_is_followed_all_the_same() {
+async fn a_server_without_optional_kinds_is_followed_all_the_same() {
     // It does not have them, or an older role does not name them.
     for status in [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN] {
         for streaming in [true, false] {
-            let (server, client) = Server::start(streaming).await;
-            *server.unknown.lock().unwrap() = Some((CIDRS, status));
-            server.list(SERVICES, vec![service("a", json!(80))]);
-            let mut followed = Followed::start_impatient(client);
-            followed.until("lists", State::synced).await;
-            assert_eq!(port(&followed.state, "a"), Some(80));
+            for path in [CIDRS, TIERS] {
+                let (server, client) = Server::start(streaming).await;
+                *server.unknown.lock().unwrap() = Some((path, status));
+                server.list(SERVICES, vec![service("a", json!(80))]);
+                let mut followed = Followed::start_impatient(client);
+                followed.until("lists", State::synced).await;
+                assert_eq!(port(&followed.state, "a"), Some(80));
+            }
 
             // What every server has, and every role names, is waited for.
             let (server, client) = Server::start(streaming).await;
@@ -365,6 +368,24 @@ async fn a_server_without_service_cidrs_is_followed_all_the_same() {
             assert!(!followed.states.borrow()[&Kind::Node].synced);
         }
     }
+}
+
+#[tokio::test]
+async fn cluster_policies_are_followed_like_the_rest() {
+    let (server, client) = Server::start(true).await;
+    let policy = |name: &str, tier: &str| {
+        json!({"metadata": {"name": name, "resourceVersion": "3"},
+               "spec": {"tier": tier, "priority": 1, "subject": {"namespaces": {}}}})
+    };
+    server.list(TIERS, vec![policy("good", "Admin"), policy("bad", "Top")]);
+    let mut followed = Followed::start(client);
+    followed.until("lists", State::synced).await;
+    let known = followed.state.snapshot().cluster_policies.clone();
+    assert_eq!(known.keys().collect::<Vec<_>>(), ["good"]);
+    followed
+        .until("a rejection", |state| state.rejections().len() == 1)
+        .await;
+    assert_eq!(followed.state.rejections()[0].name, "bad");
 }
 
 /// One that has just started forbids everything for a moment.

@@ -1,6 +1,7 @@
 //! Tables of API objects and what becomes of them.
 
 mod refused;
+mod tiers;
 
 use std::time::{Duration, UNIX_EPOCH};
 
