@@ -18,3 +18,5 @@ mod outage;
 mod restart;
 #[path = "kube/rights.rs"]
 mod rights;
+#[path = "kube/tiers.rs"]
+mod tiers;

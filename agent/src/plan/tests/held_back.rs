@@ -4,7 +4,7 @@ use super::super::Planner;
 use super::planning::{allow, serve};
 use super::watch::Watch;
 use crate::compile::testing::{pod, policy, port, selector, snapshot};
-use crate::compile::{Tables, Verdict, compile, judge};
+use crate::compile::{Tables, compile, judge};
 use crate::model::{Direction, Pod, Policy, PortMatch, Protocol, Rule};
 
 /// For pods of one app, so many ports that no row can hold them.
@@ -47,7 +47,7 @@ fn verdicts(tables: &Tables, address: &str, peer: &str, port: u16) -> [bool; 2] 
     let entry = entries.find(|it| it.pod.ips.contains(&ip)).expect("a pod");
     [Direction::Ingress, Direction::Egress].map(|direction| {
         let peer = peer.parse().unwrap();
-        judge(policies, entry, direction, peer, 6, port) != Verdict::Denied
+        judge(policies, entry, direction, peer, 6, port).passes()
     })
 }
 

@@ -61,7 +61,7 @@ fn what_does_not_fit_is_refused_by_name_and_leaves_the_former_in_force() {
         "{largest:?}"
     );
     // Services go their way meanwhile.
-    maps.execute(&planner.plan_services(&new.services)).unwrap();
+    maps.execute(&planner.plan_what_fits(&new, false)).unwrap();
     assert_eq!(maps.canonical(), fresh(&old).canonical());
     // It is smaller then.
     let new = tables(vec![
