@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use weir::datapath::{AttachMode, KernelDatapath, Options};
+use weir::explain::judge_atoms;
 use weir::model::{Peer, Policy};
 use weir::plan::{MemoryMaps, Plan, Planner, Step};
 use weir_common::abi::control;
@@ -32,6 +33,9 @@ const EXPLAINED: usize = 20;
 const LOADED: u64 = 20;
 /// and this many flows of it.
 const LOADED_PACKETS: usize = 200;
+
+/// Questions of an audit.
+const QUESTIONS: usize = 20_000;
 
 /// Devices that need not exist.
 const IMAGINED: [u32; DEVICES] = [101, 102, 103, 104, 105, 106, 107, 108, 109, 110];
@@ -239,6 +243,25 @@ fn drop_an_exception(view: &mut View) {
     let mut done = false;
     edit(&mut wrong.policies, |policy| done = done || cut(policy));
     view.tables = weir::compile::compile(&wrong);
+}
+
+#[test]
+fn an_audit_agrees_with_right_tables_and_not_with_wrong_ones() {
+    let (mut asked, mut caught) = (0, 0);
+    for seed in 0..60 {
+        let cluster = cluster(seed);
+        for node in nodes(&cluster) {
+            let mut view = View::new(&cluster, &node, &IMAGINED).expect("usable objects");
+            let judged = judge_atoms(&view.snapshot, &view.tables.policies, QUESTIONS);
+            assert_eq!(judged.disagreements, Vec::<String>::new(), "seed {seed}");
+            asked += judged.asked;
+            drop_an_exception(&mut view);
+            let judged = judge_atoms(&view.snapshot, &view.tables.policies, QUESTIONS);
+            caught += usize::from(!judged.disagreements.is_empty());
+        }
+    }
+    println!("{asked} questions, {caught} wrong tables");
+    assert!(asked > 10_000 && caught > 0);
 }
 
 #[test]

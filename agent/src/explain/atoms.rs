@@ -11,7 +11,7 @@ use ipnetwork::IpNetwork;
 use super::judge::{Connection, side};
 use super::world::World;
 use crate::compile::{self, PolicyTables};
-use crate::model::{Direction, Peer, Pod, PortMatch, Protocol, Snapshot};
+use crate::model::{Direction, Peer, Pod, PortMatch, Protocol, Rule, Snapshot};
 
 /// Addresses of nobody, kept free for documentation (RFC 5737, RFC 3849).
 const NOBODY: [IpAddr; 2] = [
@@ -100,9 +100,7 @@ fn peers(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
     peers.extend(snapshot.address_owners().keys());
     let nodes = snapshot.nodes.values();
     peers.extend(nodes.flat_map(|node| node.addresses.iter().copied()));
-    let policies = snapshot.policies.values();
-    let rules = policies.flat_map(|policy| policy.ingress.iter().chain(&policy.egress).flatten());
-    for peer in rules.flat_map(|rule| &rule.peers) {
+    for peer in rules(snapshot).flat_map(|rule| &rule.peers) {
         if let Peer::Block { cidr, except } = peer {
             for block in std::iter::once(cidr).chain(except) {
                 peers.extend(edges(*block));
@@ -110,6 +108,15 @@ fn peers(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
         }
     }
     peers
+}
+
+/// Every rule of every tier.
+fn rules(snapshot: &Snapshot) -> impl Iterator<Item = &Rule> {
+    let policies = snapshot.policies.values();
+    let rules = policies.flat_map(|policy| policy.ingress.iter().chain(&policy.egress).flatten());
+    let tiers = snapshot.cluster_policies.values();
+    let tiers = tiers.flat_map(|policy| policy.ingress.iter().chain(&policy.egress));
+    rules.chain(tiers.map(|rule| &rule.matches))
 }
 
 /// First address of a block, and the one behind its last, if there is one.
@@ -136,9 +143,7 @@ fn ports(snapshot: &Snapshot) -> BTreeSet<(Protocol, u16)> {
         starts.insert(first);
         starts.extend(last.checked_add(1));
     };
-    let policies = snapshot.policies.values();
-    let rules = policies.flat_map(|policy| policy.ingress.iter().chain(&policy.egress).flatten());
-    for port in rules.flat_map(|rule| &rule.ports) {
+    for port in rules(snapshot).flat_map(|rule| &rule.ports) {
         if let PortMatch::Range(first, last) = port.port {
             cut(port.protocol, first, last);
         }

@@ -66,7 +66,7 @@ fn cluster_policies_count_once_their_kind_is_installed() -> Result<()> {
 
     // No NetworkPolicy overrules it, until it passes on.
     let everybody = admits("web", "web", json!([{"namespaceSelector": {}}]));
-    apply(&cluster.control, &[everybody.clone()])?;
+    apply(&cluster.control, std::slice::from_ref(&everybody))?;
     cluster.wait_objects(&home, "NetworkPolicy", 1)?;
     closed()?;
     apply(&cluster.control, &[from_lab("Admin", "Pass")])?;
