@@ -158,8 +158,10 @@ fn nodes_are_peers_by_label() {
         outcome(&cluster, "192.168.0.2:80"),
         SideOutcome::NotIsolated
     );
-    let node = cluster.0.nodes.get_mut("n2").expect("a node");
-    Arc::make_mut(node).labels = labels("role=db");
+    for (node, has) in [("n1", "role=web"), ("n2", "role=db")] {
+        let node = cluster.0.nodes.get_mut(node).expect("a node");
+        Arc::make_mut(node).labels = labels(has);
+    }
     assert_eq!(
         outcome(&cluster, "192.168.0.2:80"),
         SideOutcome::DeniedByRule
