@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod cni;
 pub mod compile;
 pub mod config;
 pub mod datapath;

@@ -69,6 +69,7 @@ pub fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
         let pod = Pod {
             name: ObjectName::new("shop", name),
             uid: name.to_owned(),
+            mirrors: None,
             labels: [("app".to_owned(), name.to_owned())].into(),
             ips: ips.map(address).to_vec(),
             host_network: false,

@@ -2,7 +2,7 @@
 //!
 //! Needs root and an agent with its kernel programs inside (`WEIR_BINARY`); says SKIP otherwise.
 
-// xtask: minutes=25 soak
+// xtask: minutes=40 soak
 
 #[path = "nodes/audit.rs"]
 mod audit;
@@ -12,6 +12,8 @@ mod bad_input;
 mod carriers;
 #[path = "nodes/choice.rs"]
 mod choice;
+#[path = "nodes/cni.rs"]
+mod cni;
 #[path = "nodes/connections.rs"]
 mod connections;
 #[path = "nodes/dns.rs"]

@@ -37,7 +37,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
         "admin",
         &["state", "compile", "plan", "explain", "flows", "metrics"],
     ),
-    ("cni", &["config", "netlink", "admin"]),
+    ("cni", &["config"]),
     (
         "cli",
         &[
@@ -62,7 +62,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
         "runtime",
         &[
             "config", "source", "state", "netlink", "compile", "plan", "datapath", "explain",
-            "flows", "metrics", "admin",
+            "flows", "metrics", "admin", "cni",
         ],
     ),
 ];

@@ -18,7 +18,7 @@ pub use answer::{
 pub use client::{Client, ClientError};
 pub use dump::{Element, MapDump, RawMaps, canonical, raw};
 pub use lists::{FlowRow, PodRow, PolicyRow, flow_rows, pods, policies};
-pub use server::{ServeError, serve};
+pub use server::{ServeError, bind, serve};
 
 use weir_common::abi::{Flow, FlowKey};
 

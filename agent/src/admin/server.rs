@@ -72,7 +72,11 @@ pub async fn serve(
     removed.map_err(fail("remove"))
 }
 
-fn bind(socket: &Path) -> Result<UnixListener, ServeError> {
+/// Listens on a socket that only root may connect to (mode 0600), in the place of one that a killed agent left.
+///
+/// # Errors
+/// When the socket cannot be made, or another agent has it.
+pub fn bind(socket: &Path) -> Result<UnixListener, ServeError> {
     let fail = |action| {
         move |source| ServeError::Io {
             action,

@@ -55,6 +55,7 @@ fn pod(name: &str, address: &str) -> Arc<Pod> {
     Arc::new(Pod {
         name: ObjectName::new("shop", name),
         uid: name.to_owned(),
+        mirrors: None,
         labels: BTreeMap::new(),
         ips: vec![address.parse().unwrap()],
         host_network: false,

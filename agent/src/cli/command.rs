@@ -12,7 +12,7 @@ use super::args::{
     Command, ConfigCommand, ConntrackCommand, DocumentFormat, ListCommand, LiveQuery, MapCommand,
     OutputFormat, Query, Scope, ServiceCommand,
 };
-use super::{Outcome, colour, doctor, offline, print, takeover, write_out};
+use super::{Outcome, cni, colour, doctor, offline, print, takeover, write_out};
 use crate::admin::{self, Audit, Client, FlowRow, MapDump, PodRow, PolicyRow, Status};
 use crate::config::{self, Effective, LogFormat, RunConfig, admin_socket};
 use crate::datapath;
@@ -51,6 +51,7 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
         Command::Audit { query } => return audit(&query),
         Command::Doctor { bpffs, query } => return doctor::execute(&bpffs, &query),
         Command::Takeover(asked) => takeover::execute(&asked)?,
+        Command::Cni { command } => return cni::execute(command),
         Command::Cleanup { bpffs, run_dir } => cleanup(&bpffs, &run_dir)?,
         Command::Version { output } => {
             let version = print::Version::current();

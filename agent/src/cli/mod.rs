@@ -1,6 +1,7 @@
 //! The command line: arguments, printers, exit codes. The same binary is the agent, its client and the kubectl plugin.
 
 mod args;
+mod cni;
 mod command;
 mod doctor;
 mod offline;
@@ -18,6 +19,8 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches};
 
+use crate::cni::{PLUGIN, plugin};
+
 pub use args::{Cli, Command, OutputFormat, Query};
 
 /// What a command comes to: 0 yes or done, 1 no, 2 error.
@@ -34,6 +37,15 @@ const ERROR: u8 = 2;
 
 /// Runs a command line; the first argument is the name that the program was called by.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    // Its arguments are in the environment; and clap would take longer than its work does.
+    if program(&arguments) == Some(OsStr::new(PLUGIN)) {
+        return if plugin() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
+    }
     let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -59,15 +71,19 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// With the text to print; help and version are errors to clap, too.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let arguments: Vec<_> = arguments.into_iter().collect();
-    let called = arguments.first().map(Path::new).and_then(Path::file_name);
     let mut command = Cli::command();
-    if called == Some(OsStr::new("kubectl-weir")) {
+    if program(&arguments) == Some(OsStr::new("kubectl-weir")) {
         command = command.bin_name("kubectl weir");
     }
     let matches = command
         .try_get_matches_from_mut(&arguments)
         .map_err(|error| with_variables(error, &command, &arguments))?;
     Cli::from_arg_matches(&matches)
+}
+
+/// The name that the program was called by.
+fn program(arguments: &[OsString]) -> Option<&OsStr> {
+    arguments.first().map(Path::new).and_then(Path::file_name)
 }
 
 /// clap names a flag also where its environment variable gave the value: tell the variable.

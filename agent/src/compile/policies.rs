@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use weir_common::abi::EndpointKey;
 
@@ -40,8 +41,20 @@ pub fn policies(snapshot: &Snapshot) -> PolicyTables {
     }
 
     let devices = pods::devices(snapshot, &local);
-    for Local { pod, addresses } in &local {
+    for Local {
+        pod,
+        addresses,
+        stranger,
+    } in &local
+    {
         let mut row = |direction| {
+            if *stranger {
+                // Which policies select it is not known.
+                let row = Row::closed(direction);
+                let id = row.id(&terms);
+                tables.rows.insert(id, row.entry(&terms, &classes));
+                return id;
+            }
             let tiers = prepared.tiers(direction, pod);
             if tiers.is_empty() {
                 return RowId::OPEN;
@@ -55,7 +68,7 @@ pub fn policies(snapshot: &Snapshot) -> PolicyTables {
             id
         };
         let entry = EndpointEntry {
-            pod: (*pod).clone(),
+            pod: Arc::clone(pod),
             id: endpoint_id(&pod.uid),
             ifindex: 0,
             ingress: row(Direction::Ingress),
@@ -82,7 +95,7 @@ fn endpoint_keys(
     snapshot: &Snapshot,
     pod: &Pod,
     addresses: &[IpAddr],
-    devices: &BTreeMap<u32, &std::sync::Arc<Pod>>,
+    devices: &BTreeMap<u32, &Arc<Pod>>,
 ) -> Vec<(EndpointKey, u32)> {
     let mut keys = Vec::new();
     for address in addresses {

@@ -37,12 +37,14 @@ impl<'a> Prepared<'a> {
     /// Picks the policies that select a local pod, gives their rules ids and notes the terms that they need.
     pub(super) fn new(
         snapshot: &'a Snapshot,
-        local: &[Local<'_>],
+        local: &[Local],
         tables: &mut PolicyTables,
         terms: &mut Terms,
     ) -> Self {
         let mut pods: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
-        for Local { pod, .. } in local {
+        // Which policies select a stranger is not known.
+        let known = || local.iter().filter(|local| !local.stranger);
+        for Local { pod, .. } in known() {
             pods.entry(&pod.name.namespace).or_default().push(pod);
         }
         let mut namespaced: BTreeMap<&str, Vec<Namespaced<'_>>> = BTreeMap::new();
@@ -81,8 +83,8 @@ impl<'a> Prepared<'a> {
             .values()
             .map(AsRef::as_ref)
             .filter(|policy| {
-                local.iter().any(|local| {
-                    let namespace = namespace_labels(snapshot, local.pod);
+                known().any(|local| {
+                    let namespace = namespace_labels(snapshot, &local.pod);
                     policy.selects(namespace, &local.pod.labels)
                 })
             })

@@ -176,6 +176,16 @@ impl Row {
         }
     }
 
+    /// The row of a pod that nothing may pass to or from.
+    pub(super) fn closed(direction: Direction) -> Self {
+        Self {
+            direction,
+            policies: Vec::new(),
+            rules: Vec::new(),
+            admin: 0,
+        }
+    }
+
     /// Content hash. Classes are no part of it: a row keeps its id when peers come and go.
     pub(super) fn id(&self, terms: &Terms) -> RowId {
         let rules: Vec<_> = self

@@ -50,6 +50,7 @@ pub(crate) fn pod(namespace: &str, name: &str, app: &str, address: &str) -> Pod 
     Pod {
         name: ObjectName::new(namespace, name),
         uid: format!("{namespace}/{name}"),
+        mirrors: None,
         labels: labels(&[("app", app)]),
         ips: vec![ip(address)],
         host_network: false,
@@ -283,6 +284,7 @@ fn pods() -> impl Strategy<Value = BTreeMap<ObjectName, Arc<Pod>>> {
                     };
                     let pod = Pod {
                         uid: name.to_string(),
+                        mirrors: None,
                         name: name.clone(),
                         labels,
                         ips,

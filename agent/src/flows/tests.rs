@@ -41,6 +41,7 @@ fn pod(name: &str, last: u8) -> Arc<Pod> {
     Arc::new(Pod {
         name: ObjectName::new("shop", name),
         uid: name.to_owned(),
+        mirrors: None,
         labels: BTreeMap::new(),
         ips: vec![address(last)],
         host_network: false,

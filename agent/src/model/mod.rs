@@ -9,6 +9,7 @@ mod name;
 mod node_ports;
 mod policy;
 mod request;
+mod sandbox;
 mod selector;
 mod service;
 mod snapshot;
@@ -25,6 +26,7 @@ pub use name::{ObjectName, endpoint_id, fingerprint, rule_id, service_port_id};
 pub use node_ports::{NodePorts, is_link_local_v6};
 pub use policy::{Direction, Peer, Policy, PolicyPort, PortMatch, Rule};
 pub use request::Request;
+pub use sandbox::{Attachment, Sandbox};
 pub use selector::{Labels, Operator, Requirement, Selector};
 pub use service::{
     Endpoint, EndpointSlice, ForeignService, Hints, Protocol, Service, ServiceCidr, ServicePort,

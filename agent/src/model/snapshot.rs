@@ -7,8 +7,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::{
-    ClusterPolicy, DeviceFacts, EndpointSlice, ForeignService, Namespace, Node, NodePorts,
-    ObjectName, Pod, Policy, Service, ServiceCidr,
+    Attachment, ClusterPolicy, DeviceFacts, EndpointSlice, ForeignService, Namespace, Node,
+    NodePorts, ObjectName, Pod, Policy, Sandbox, Service, ServiceCidr,
 };
 
 /// All objects at one moment, seen from one node. A clone costs next to nothing, and what two snapshots differ in
@@ -35,7 +35,9 @@ pub struct Snapshot {
     pub nodes: OrdMap<String, Arc<Node>>,
     /// ServiceCIDRs by name.
     pub service_cidrs: OrdMap<String, Arc<ServiceCidr>>,
-    /// Devices of this node.
+    /// Networks of this node's pods, as far as a CNI plugin announced them.
+    pub sandboxes: OrdMap<Attachment, Arc<Sandbox>>,
+    /// Devices of this node, those of sandboxes among them.
     pub devices: DeviceFacts,
     /// Which addresses of this node have node ports; none given means the primary ones.
     pub node_ports: Vec<NodePorts>,
@@ -70,8 +72,22 @@ impl Snapshot {
         self.nodes.get(&self.node_name)
     }
 
+    /// The pod in a sandbox, if the API has told of it.
+    #[must_use]
+    pub fn pod_in(&self, sandbox: &Sandbox) -> Option<&Arc<Pod>> {
+        let pod = self.pods.get(&sandbox.pod);
+        pod.filter(|pod| sandbox.is_of(pod))
+    }
+
+    /// Sandboxes whose pods the API has not told of.
+    pub fn strangers(&self) -> impl Iterator<Item = &Arc<Sandbox>> {
+        let sandboxes = self.sandboxes.values();
+        sandboxes.filter(|sandbox| self.pod_in(sandbox).is_none())
+    }
+
     /// The pod behind each pod-network address, IPv4 never in its mapped form. Host-network and ended pods own none; of two live
     /// pods with one address (one that the kubelet has lost, beside its successor) the one of greater [`Pod::precedence`] owns it.
+    /// The addresses of a sandbox are its pod's, whoever else shows them, and nobody's while the API has not told of that pod.
     #[must_use]
     pub fn address_owners(&self) -> BTreeMap<IpAddr, &Arc<Pod>> {
         let mut owners: BTreeMap<IpAddr, &Arc<Pod>> = BTreeMap::new();
@@ -83,6 +99,21 @@ impl Snapshot {
                 let owner = owners.entry(address).or_insert(pod);
                 if pod.precedence() > owner.precedence() {
                     *owner = pod;
+                }
+            }
+        }
+        for sandbox in self.sandboxes.values() {
+            let addresses = sandbox.addresses.iter();
+            match self.pod_in(sandbox) {
+                Some(pod) if pod.owns_addresses() => {
+                    owners.extend(addresses.map(|address| (*address, pod)));
+                }
+                // What is left of an ended pod: others may have its addresses by now.
+                Some(_) => {}
+                None => {
+                    for address in addresses {
+                        owners.remove(address);
+                    }
                 }
             }
         }

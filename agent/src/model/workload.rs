@@ -13,6 +13,9 @@ pub struct Pod {
     pub name: ObjectName,
     /// metadata.uid; a file without one gets its namespace/name.
     pub uid: String,
+    /// Annotation kubernetes.io/config.mirror: the UID by which the kubelet and the container runtime know a static pod.
+    #[serde(default)]
+    pub mirrors: Option<String>,
     /// metadata.labels.
     pub labels: Labels,
     /// status.podIPs.

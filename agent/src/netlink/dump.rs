@@ -35,6 +35,40 @@ pub async fn links() -> Result<LinkTable, Error> {
     }
 }
 
+/// The index of the first of these devices that is one end of a veth, with its name; `None` if none is there.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub async fn first_veth(names: &[String]) -> Result<Option<(u32, String)>, Error> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Open)?;
+    let find = async {
+        for name in names {
+            let mut table = LinkTable::default();
+            let asked = handle.link().get().match_name(name.clone()).execute();
+            // One that is not there is an error to the kernel, too.
+            if each(asked, "devices", |link| add_link(&mut table, link))
+                .await
+                .is_err()
+            {
+                continue;
+            }
+            let links = table.links.into_iter();
+            let mut veths = links.filter(|(_, link)| link.kind == LinkKind::Veth);
+            if let Some((ifindex, link)) = veths.next() {
+                return Ok(Some((ifindex, link.name)));
+            }
+        }
+        Ok(None)
+    };
+    tokio::select! {
+        found = find => found,
+        () = connection => Err(Error::Ended),
+    }
+}
+
 /// Asks the kernel for everything. The answers are of slightly different moments; a later change brings a later dump.
 pub(super) async fn dump(handle: &Handle) -> Result<LinkTable, Error> {
     let mut table = LinkTable::default();

@@ -13,7 +13,7 @@ mod watch;
 
 pub use delete::delete;
 pub use details::{Details, Peer, Tunnel, XdpMode, details};
-pub use dump::links;
+pub use dump::{first_veth, links};
 pub use resolve::{Local, Owners, Question, Resolution, resolve};
 pub use table::{Family, Link, LinkKind, LinkTable, Mac, Neighbour};
 pub use watch::watch;

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::engine::Engine;
+use super::engine::{Ask, Engine};
 use super::shared::Shared;
 use crate::model::{DeviceFacts, Event};
 use crate::netlink::Local;
@@ -48,6 +48,14 @@ impl Schedule {
         self.due = Some(self.due.map_or(soonest, |due| due.min(soonest)));
     }
 
+    /// A pod's start waits for a change. After a failure it waits as every other.
+    fn urgent(&mut self, now: Instant) {
+        let soonest = self
+            .not_before
+            .map_or(now, |not_before| not_before.max(now));
+        self.due = Some(self.due.map_or(soonest, |due| due.min(soonest)));
+    }
+
     /// A sync is over.
     fn synced(&mut self, now: Instant, failed: bool) {
         if failed {
@@ -71,6 +79,7 @@ impl Schedule {
 pub(super) struct Ports {
     pub(super) events: mpsc::Receiver<Event>,
     pub(super) facts: watch::Receiver<DeviceFacts>,
+    pub(super) asks: mpsc::Receiver<Ask>,
     pub(super) local: watch::Sender<Local>,
 }
 
@@ -84,6 +93,7 @@ pub(super) async fn cycle(
     let Ports {
         mut events,
         mut facts,
+        mut asks,
         local,
     } = ports;
     let mut schedule = Schedule::default();
@@ -100,14 +110,21 @@ pub(super) async fn cycle(
                 }
                 let changed = tokio::task::block_in_place(|| engine.apply(batch));
                 if engine.synced() {
-                    let wanted = engine.local();
-                    local.send_if_modified(|local| {
-                        let differs = local != wanted;
-                        if differs {
-                            local.clone_from(wanted);
-                        }
-                        differs
-                    });
+                    tell(&local, engine.local());
+                }
+                changed
+            }
+            Some(ask) = asks.recv() => {
+                let mut batch = vec![ask];
+                while let Ok(ask) = asks.try_recv() {
+                    batch.push(ask);
+                }
+                let changed = tokio::task::block_in_place(|| engine.hear(batch));
+                if engine.synced() {
+                    tell(&local, engine.local());
+                    if changed {
+                        schedule.urgent(Instant::now());
+                    }
                 }
                 changed
             }
@@ -143,6 +160,17 @@ pub(super) async fn cycle(
             });
         }
     }
+}
+
+/// Tells netlink whose devices are to be found, if they are others than before.
+fn tell(local: &watch::Sender<Local>, wanted: &Local) {
+    local.send_if_modified(|local| {
+        let differs = local != wanted;
+        if differs {
+            local.clone_from(wanted);
+        }
+        differs
+    });
 }
 
 async fn until(due: Option<Instant>) {

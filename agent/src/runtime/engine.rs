@@ -1,13 +1,16 @@
 //! Brings the kernel in line with the state: compile, plan, write, attach.
 
+mod sandboxes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use weir_common::abi::control;
 
+pub(super) use self::sandboxes::{Ask, Said};
 use super::adopt;
 use super::devices::{Devices, leading};
 use super::drift::{self, Rounds};
@@ -16,12 +19,13 @@ use super::nets;
 use super::queue::Queue;
 use super::shared::{Moment, Shared};
 use super::xdp;
+use crate::cni::{Answer, Store};
 use crate::compile::{self, ServiceCompiler, Tables};
 use crate::config::Established;
 use crate::datapath;
 use crate::flows::Directory;
 use crate::metrics::Stage;
-use crate::model::{Change, DeviceFacts, Event, Kind, NodePorts, Snapshot};
+use crate::model::{Attachment, Change, DeviceFacts, Event, Kind, NodePorts, Snapshot};
 use crate::netlink::Local;
 use crate::plan::{Plan, PlanError, Planner, Refused, refuse_excess};
 use crate::state::{Rejected, State};
@@ -74,6 +78,10 @@ pub(super) struct Engine {
     /// Whether connections of before may have to be entered when programs are attached: none were when this agent began, and it
     /// has not yet found the devices of all pods.
     adopts: bool,
+    /// Where sandboxes are kept for the next agent.
+    store: Store,
+    /// Questions about sandboxes whose answer is not yes yet.
+    asked: Vec<(Attachment, oneshot::Sender<Answer>)>,
 }
 
 impl Engine {
@@ -83,6 +91,7 @@ impl Engine {
         node_ports: Vec<NodePorts>,
         established: Established,
         health_checks: watch::Sender<HealthChecks>,
+        store: Store,
     ) -> Result<Self, datapath::Error> {
         let mut planner = Planner::new();
         if established == Established::Keep {
@@ -101,8 +110,12 @@ impl Engine {
             planner.adopt_backends(&datapath.backends()?);
             planner.set_version(datapath.control(control::VERSION));
         }
+        let mut state = State::with_node_ports(shared.node.clone(), node_ports);
+        for sandbox in sandboxes::restore(&store) {
+            state.announce(sandbox);
+        }
         Ok(Self {
-            state: State::with_node_ports(shared.node.clone(), node_ports),
+            state,
             services: ServiceCompiler::default(),
             tables: Tables::default(),
             planner,
@@ -123,6 +136,8 @@ impl Engine {
             started: Instant::now(),
             rounds: Rounds::new(),
             adopts,
+            store,
+            asked: Vec::new(),
         })
     }
 
@@ -212,6 +227,7 @@ impl Engine {
                 published.waiting_since = None;
             }
         });
+        self.answer();
         result
     }
 
@@ -220,6 +236,7 @@ impl Engine {
     fn try_sync(&mut self) -> Result<(), SyncError> {
         let start = Instant::now();
         self.look_for_drift();
+        self.forget_lost();
         self.compile();
         let (plan, refused) = self.plan();
         let whole = plan.is_whole();
@@ -471,10 +488,16 @@ fn rejected(snapshot: &Snapshot, Refused { service, entries }: &Refused) -> Reje
 fn local(snapshot: &Snapshot) -> Local {
     let owners = snapshot.address_owners().into_iter();
     let node = snapshot.own_node();
+    let strangers = snapshot.strangers().flat_map(|sandbox| {
+        let uid = sandbox.stranger(&snapshot.node_name).uid;
+        let addresses = sandbox.addresses.iter();
+        addresses.map(move |address| (*address, uid.clone()))
+    });
     Local {
         pods: owners
             .filter(|(_, pod)| pod.node == snapshot.node_name)
             .map(|(address, pod)| (address, pod.uid.clone()))
+            .chain(strangers)
             .collect(),
         node: node
             .map(|node| node.addresses.iter().copied().collect())

@@ -3,6 +3,7 @@
 //! Every task ends when the token is cancelled; none touches the kernel on its way out, so that the data plane goes on as it is.
 
 mod adopt;
+mod announcements;
 mod cycle;
 mod devices;
 mod drift;
@@ -37,6 +38,7 @@ use self::health_checks::HealthChecks;
 use self::shared::Shared;
 use self::tasks::Tasks;
 use crate::admin;
+use crate::cni;
 use crate::config::{ConfigError, ForeignSources, RemovedBackends, RunConfig};
 use crate::datapath::{self, EventReader, KernelDatapath, Options, SocketOptions};
 use crate::model::{DeviceFacts, Event, SocketLb, XdpMode};
@@ -174,6 +176,7 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
         config.node_port_addresses.clone(),
         config.established,
         checks_in,
+        cni::Store::new(&config.run_dir),
     )?;
     tracing::info!(
         node,
@@ -199,6 +202,19 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
         let (shared, shutdown) = (Arc::clone(&shared), token.clone().cancelled_owned());
         let socket = config.admin_socket();
         async move { Ok(admin::serve(&socket, shared, shutdown).await?) }
+    });
+    let (asks_in, asks) = mpsc::channel(announcements::QUESTIONS);
+    tasks.start("the CNI socket", {
+        let socket = cni::socket(&config.run_dir);
+        let listener = admin::bind(&socket)?;
+        let serving = announcements::serve(
+            listener,
+            socket,
+            asks_in,
+            Arc::clone(&shared),
+            token.clone(),
+        );
+        served("the CNI socket", serving)
     });
     tasks.start("health", {
         let serving = health::serve_health(health, Arc::clone(&shared), token.clone());
@@ -252,6 +268,7 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
     let ports = Ports {
         events,
         facts,
+        asks,
         local,
     };
     tasks.start("the loop", {

@@ -7,16 +7,20 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
-use crate::model::{Change, DeviceFacts, Event, Kind, NodePorts, ObjectName, Snapshot};
+use crate::model::{
+    Attachment, Change, DeviceFacts, Event, Kind, NodePorts, ObjectName, Sandbox, Snapshot,
+};
 
 /// The objects that a source has told of, and what it could not use.
 #[derive(Debug, Default)]
 pub struct State {
     snapshot: Snapshot,
+    /// What the kernel itself says of devices.
+    devices: DeviceFacts,
     synced: BTreeSet<Kind>,
     objects: BTreeMap<(Kind, ObjectName), Flaw>,
     files: BTreeMap<String, String>,
@@ -139,6 +143,63 @@ impl State {
 
     /// Takes in what leads where on this node.
     pub fn set_devices(&mut self, devices: DeviceFacts) -> Change {
+        self.devices = devices;
+        self.join_devices()
+    }
+
+    /// Takes in a pod's network. Its addresses and its device are no former sandbox's any more.
+    pub fn announce(&mut self, sandbox: Sandbox) -> Change {
+        let is_former = |former: &Sandbox| {
+            former.attachment != sandbox.attachment
+                && (former.device.is_some() && former.device == sandbox.device
+                    || sandbox
+                        .addresses
+                        .iter()
+                        .any(|address| former.addresses.contains(address)))
+        };
+        let mut change = self.retire(is_former);
+        let known = self.snapshot.sandboxes.get(&sandbox.attachment);
+        if known.is_none_or(|known| **known != sandbox) {
+            let name: Attachment = sandbox.attachment.clone();
+            self.snapshot.sandboxes.insert(name, Arc::new(sandbox));
+            self.conflicts = OnceLock::new();
+            self.join_devices();
+            change.policies = true;
+        }
+        change
+    }
+
+    /// Forgets the sandboxes that are gone.
+    pub fn retire(&mut self, is_gone: impl Fn(&Sandbox) -> bool) -> Change {
+        let known = self.snapshot.sandboxes.values();
+        let gone: Vec<Attachment> = known
+            .filter(|sandbox| is_gone(sandbox))
+            .map(|sandbox| sandbox.attachment.clone())
+            .collect();
+        if gone.is_empty() {
+            return Change::default();
+        }
+        for attachment in gone {
+            self.snapshot.sandboxes.remove(&attachment);
+        }
+        self.conflicts = OnceLock::new();
+        self.join_devices();
+        Change {
+            policies: true,
+            ..Change::default()
+        }
+    }
+
+    /// Puts the devices of sandboxes in the place of what the kernel's tables say, which comes later and is at times outdated.
+    fn join_devices(&mut self) -> Change {
+        let mut devices = self.devices.clone();
+        for sandbox in self.snapshot.sandboxes.values() {
+            if let Some(device) = &sandbox.device {
+                let addresses = sandbox.addresses.iter();
+                let behind = addresses.map(|address| (*address, device.clone()));
+                devices.devices.extend(behind);
+            }
+        }
         let known = &self.snapshot.devices;
         let policies = known.devices != devices.devices;
         let leading_out = known.nets != devices.nets;

@@ -175,7 +175,7 @@ impl Cluster {
         })
     }
 
-    fn place(&self, node: &str) -> Place {
+    pub(super) fn place(&self, node: &str) -> Place {
         AsRef::<Place>::as_ref(self.topology.node(node)).clone()
     }
 }

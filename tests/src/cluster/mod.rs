@@ -3,6 +3,7 @@
 //! What a control plane would do, this does: pods get their status, Services their EndpointSlices.
 
 mod agents;
+mod cni;
 pub mod http;
 mod manifests;
 mod slices;

@@ -87,6 +87,7 @@ impl Cluster {
         let pod = Pod {
             name: name(pod),
             uid: pod.to_owned(),
+            mirrors: None,
             labels: labels(has),
             ips: ips(at),
             host_network: false,

@@ -14,6 +14,8 @@ use crate::source::Fault;
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// Label that says in which zone a node is (well-known label).
 const ZONE: &str = "topology.kubernetes.io/zone";
+/// Annotation of the object that stands for a static pod (well-known annotation).
+const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Taint of a node that the cluster autoscaler is about to delete.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
@@ -52,6 +54,9 @@ pub fn pod(object: api::Pod) -> Conversion {
                 .uid
                 .filter(|uid| !uid.is_empty())
                 .unwrap_or_else(|| name.to_string()),
+            mirrors: metadata
+                .annotations
+                .and_then(|mut annotations| annotations.remove(MIRROR)),
             labels: metadata.labels.unwrap_or_default(),
             ips,
             host_network: spec.host_network.unwrap_or(false),
