@@ -33,6 +33,9 @@ fn every_field_is_one_that_the_api_knows() -> Result<()> {
             kind => anyhow::bail!("a kind that this test does not know: {kind:?}"),
         }?;
     }
+    for object in objects("cni.yaml")? {
+        known::<DaemonSet>(&object)?;
+    }
     for object in objects("cleanup.yaml")? {
         known::<Pod>(&object)?;
     }
@@ -46,6 +49,43 @@ fn the_agent_has_three_capabilities_and_nothing_else() -> Result<()> {
     let cleanup = cleanup_pod()?;
     least_privilege(&cleanup, only(&cleanup.containers)?)?;
     ensure!(cleanup.automount_service_account_token == Some(false));
+    Ok(())
+}
+
+#[test]
+fn what_installs_the_plugin_has_no_capability_and_is_undone_in_the_same_place() -> Result<()> {
+    let set: DaemonSet = read(only_of("cni.yaml", "DaemonSet")?)?;
+    let pod = set.spec.context("spec")?.template.spec;
+    let (pod, cleanup) = (pod.context("a pod's spec")?, cleanup_pod()?);
+    // It must start where no pod can that has a network of its own.
+    ensure!(pod.host_network == Some(true));
+    ensure!(pod.automount_service_account_token == Some(false));
+    let undo = cleanup.init_containers.as_deref().context("a step")?;
+    let (install, undo) = (only(&pod.containers)?, only(undo)?);
+    for (container, pod) in [(install, &pod), (undo, &cleanup)] {
+        confined(pod, container, &[])?;
+        for (volume, path) in [
+            ("configurations", "/etc/cni/net.d"),
+            ("plugins", "/opt/cni/bin"),
+        ] {
+            let mut volumes = pod.volumes.iter().flatten();
+            let host = volumes.find(|it| it.name == volume);
+            let host = host.and_then(|it| it.host_path.as_ref());
+            ensure!(host.context("a host path")?.path == path);
+        }
+        let (configurations, plugins) = (
+            format!("--conf-dir={}", mount_of(container, "configurations")?),
+            format!("--bin-dir={}", mount_of(container, "plugins")?),
+        );
+        let arguments = arguments(container);
+        ensure!(arguments.contains(&configurations) && arguments.contains(&plugins));
+    }
+    ensure!(arguments(install)[1..4] == ["cni", "install", "--watch"]);
+    ensure!(arguments(undo)[1..3] == ["cni", "uninstall"]);
+    // As the agent's.
+    let agent = agent_pod()?;
+    let run = mount_of(only(&agent.containers)?, "run")?;
+    ensure!(arguments(install).contains(&format!("--run-dir={run}")));
     Ok(())
 }
 
@@ -147,7 +187,16 @@ fn one_image_and_arguments_that_it_understands() -> Result<()> {
     let cleanup = cleanup_pod()?;
     let init = pod.init_containers.as_deref().unwrap_or_default();
     let image = format!("weir:{}", env!("CARGO_PKG_VERSION"));
-    for container in pod.containers.iter().chain(init).chain(&cleanup.containers) {
+    let undo = cleanup.init_containers.as_deref().unwrap_or_default();
+    let set: DaemonSet = read(only_of("cni.yaml", "DaemonSet")?)?;
+    let install = set.spec.and_then(|spec| spec.template.spec);
+    let install = install.context("a pod's spec")?.containers;
+    let agents = pod.containers.iter().chain(init);
+    for container in agents
+        .chain(&install)
+        .chain(undo)
+        .chain(&cleanup.containers)
+    {
         ensure!(
             container.image.as_deref() == Some(&image),
             "{:?}",
@@ -225,11 +274,15 @@ grep --count " $1/bpf bpf " /proc/self/mounts"#;
 }
 
 fn least_privilege(pod: &PodSpec, container: &Container) -> Result<()> {
+    confined(pod, container, &CAPABILITIES)
+}
+
+fn confined(pod: &PodSpec, container: &Container, added: &[&str]) -> Result<()> {
     let rights = security(container)?;
     ensure!(rights.privileged == Some(false));
     ensure!(rights.allow_privilege_escalation == Some(false));
     ensure!(rights.read_only_root_filesystem == Some(true));
-    ensure!(capabilities(rights)? == (vec!["ALL"], CAPABILITIES.to_vec()));
+    ensure!(capabilities(rights)? == (vec!["ALL"], added.to_vec()));
     let profile = pod.security_context.as_ref();
     let profile = profile.and_then(|context| context.seccomp_profile.as_ref());
     ensure!(profile.context("seccomp")?.type_ == "RuntimeDefault");

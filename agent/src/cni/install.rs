@@ -342,3 +342,6 @@ fn malformed(path: &Path) -> impl FnOnce(serde_json::Error) -> InstallError {
         message: error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,8 @@ mod error;
 mod install;
 mod result;
 mod store;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod wire;
 

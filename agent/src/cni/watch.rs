@@ -50,3 +50,50 @@ pub async fn watch(
         sleep(SETTLE).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::cni::{PLUGIN, WhenAgentIsDown};
+
+    /// Longer than a busy machine takes, shorter than the watch waits without a notice.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_plugin_comes_with_the_configuration_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let installation = Installation {
+            configurations: dir.path().join("net.d"),
+            plugins: dir.path().join("bin"),
+        };
+        fs::create_dir(&installation.configurations).unwrap();
+        let program = dir.path().join("weir");
+        fs::write(&program, "program").unwrap();
+        let settings = Settings {
+            run_dir: "/run/weir".into(),
+            wait_seconds: 1,
+            when_agent_is_down: WhenAgentIsDown::Fail,
+        };
+        let list = installation.configurations.join("10-pods.conflist");
+        let rewriting = async {
+            for kind in ["ptp", "bridge"] {
+                let text = format!(r#"{{"name":"pods","plugins":[{{"type":"{kind}"}}]}}"#);
+                fs::write(&list, text).unwrap();
+                loop {
+                    let text = fs::read_to_string(&list).unwrap();
+                    if text.contains(PLUGIN) {
+                        assert!(text.contains(kind), "{text}");
+                        break;
+                    }
+                    sleep(Duration::from_millis(10)).await;
+                }
+            }
+        };
+        tokio::select! {
+            ended = watch(&installation, &program, &settings) => panic!("{ended:?}"),
+            done = timeout(PATIENCE, rewriting) => done.unwrap(),
+        }
+    }
+}

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::TypedValueParser;
 
 use crate::model::{AttachMode, NodePorts, SocketLb, XdpMode};
 
@@ -135,12 +136,14 @@ pub struct RunConfig {
     #[arg(long, env = "WEIR_RUN_DIR", value_name = "DIR", default_value = RUN_DIR)]
     pub run_dir: PathBuf,
 
-    /// Directory for what must outlive the agent: copies of good manifests, for files that are broken when it starts
+    /// Directory for what must outlive the agent: the objects that it last knew, for a start without an API server after the node's,
+    /// and copies of good manifests, for files that are broken when it starts; empty for none
     #[arg(
         long,
         env = "WEIR_STATE_DIR",
         value_name = "DIR",
-        default_value = "/var/lib/weir"
+        default_value = "/var/lib/weir",
+        value_parser = clap::builder::OsStringValueParser::new().map(PathBuf::from)
     )]
     pub state_dir: PathBuf,
 
@@ -298,6 +301,12 @@ impl RunConfig {
             Some(root) if cgroup::is_cgroup2(root) => Ok(root.clone()),
             Some(root) => Err(ConfigError::NotCgroup(root.clone())),
         }
+    }
+
+    /// The state directory, if there is to be one.
+    #[must_use]
+    pub fn state_dir(&self) -> Option<&Path> {
+        Some(&*self.state_dir).filter(|path| !path.as_os_str().is_empty())
     }
 
     /// The admin socket.

@@ -78,6 +78,10 @@ pub(super) const EPOCH: Name = name(
     "How often live flows had to be judged again because a policy was narrowed",
 );
 
+pub(super) const UNPROTECTED: Name = name(
+    "weir_pod_unprotected_seconds",
+    "Time from a pod's device, or where the agent came later from its object, to programs on the device, of pods that no CNI plugin announced",
+);
 pub(super) const REQUESTS: Name = name(
     "rest_client_requests",
     "Requests to the API server, by status code, method and host; <error> for those without an answer",
@@ -150,7 +154,7 @@ pub(super) const PROXY_LIVEZ: Name =
     name("kubeproxy_proxy_livez", "Answers of /livez by status code");
 
 /// All metrics.
-pub const ALL: [Name; 40] = [
+pub const ALL: [Name; 41] = [
     BUILD,
     SYNC_DURATION,
     SYNC_ERRORS,
@@ -171,6 +175,7 @@ pub const ALL: [Name; 40] = [
     EVENTS_LOST,
     ATTACHED,
     EPOCH,
+    UNPROTECTED,
     REQUESTS,
     PROCESS_CPU,
     PROCESS_START,

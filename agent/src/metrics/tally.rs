@@ -63,6 +63,7 @@ pub(super) struct Counts {
     pub(super) flows: BTreeMap<FlowKind, u64>,
     pub(super) expired: u64,
     pub(super) drift: BTreeMap<&'static str, u64>,
+    pub(super) unprotected: Histogram,
     pub(super) proxy: Proxy,
 }
 
@@ -77,6 +78,8 @@ impl Default for Tally {
                 flows: BTreeMap::new(),
                 expired: 0,
                 drift: BTreeMap::new(),
+                // 1 ms to an hour.
+                unprotected: Histogram::new(exponential_buckets(0.001, 4.0, 12)),
                 proxy: Proxy::default(),
             }),
         }
@@ -109,6 +112,11 @@ impl Tally {
     /// Elements of a map were not what was written there, and were written anew.
     pub fn drifted(&self, map: &'static str, elements: usize) {
         *self.counts().drift.entry(map).or_default() += elements as u64;
+    }
+
+    /// A pod was without programs for so long.
+    pub fn unprotected(&self, time: Duration) {
+        self.counts().unprotected.observe(time.as_secs_f64());
     }
 
     /// Counts what kube-proxy counts, too.

@@ -62,6 +62,7 @@ fn tally() -> Arc<Tally> {
     tally.failed(Stage::Attach);
     tally.expired(5);
     tally.drifted("class", 2);
+    tally.unprotected(Duration::from_millis(20));
     for verdict in [Outcome::Dropped, Outcome::Dropped, Outcome::Forwarded] {
         tally.flow(FlowKind {
             verdict,

@@ -175,6 +175,9 @@ impl Collector for Scrape {
         metric(names::EPOCH, Counter, &|lines| {
             lines.only(&ConstCounter::new(sample.epoch))
         })?;
+        metric(names::UNPROTECTED, Histogram, &|lines| {
+            lines.only(&counts.unprotected)
+        })?;
         metric(names::ATTACHED, Gauge, &|mut lines| {
             Hook::ALL.into_iter().try_for_each(|hook| {
                 let devices = match hook {

@@ -1,5 +1,7 @@
 //! What a source tells the state.
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     ClusterPolicy, EndpointSlice, ForeignService, Namespace, Node, ObjectName, Pod, Policy,
     Service, ServiceCidr,
@@ -73,7 +75,7 @@ impl Kind {
 }
 
 /// An object of any kind.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Object {
     /// A Service.
     Service(Service),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,4 +38,7 @@ pub struct DeviceFacts {
     /// The node's own addresses on all of its devices, without those of IPv6 that are link-local.
     #[serde(default)]
     pub addresses: BTreeSet<IpAddr>,
+    /// When veths appeared, by interface index: those that came while somebody looked.
+    #[serde(skip)]
+    pub appeared: BTreeMap<u32, SystemTime>,
 }

@@ -87,7 +87,7 @@ pub struct Service {
 }
 
 /// A Service with virtual addresses that another proxy serves (label service.kubernetes.io/service-proxy-name).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForeignService {
     /// Namespace and name.
     pub name: ObjectName,
@@ -96,7 +96,7 @@ pub struct ForeignService {
 }
 
 /// A ServiceCIDR (networking.k8s.io/v1): addresses that cluster IPs are taken from, and nothing else.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceCidr {
     /// Name.
     pub name: String,

@@ -8,7 +8,7 @@ use imbl::OrdMap;
 
 use super::{
     Attachment, ClusterPolicy, DeviceFacts, EndpointSlice, ForeignService, Namespace, Node,
-    NodePorts, ObjectName, Pod, Policy, Sandbox, Service, ServiceCidr,
+    NodePorts, Object, ObjectName, Pod, Policy, Sandbox, Service, ServiceCidr,
 };
 
 /// All objects at one moment, seen from one node. A clone costs next to nothing, and what two snapshots differ in
@@ -70,6 +70,25 @@ impl Snapshot {
     #[must_use]
     pub fn own_node(&self) -> Option<&Arc<Node>> {
         self.nodes.get(&self.node_name)
+    }
+
+    /// Every object that a source has told of, one after the other.
+    pub fn objects(&self) -> impl Iterator<Item = Object> {
+        macro_rules! all {
+            ($objects:ident, $kind:ident) => {
+                self.$objects
+                    .values()
+                    .map(|object| Object::$kind((**object).clone()))
+            };
+        }
+        all!(services, Service)
+            .chain(all!(foreign, Foreign))
+            .chain(all!(slices, EndpointSlice))
+            .chain(all!(policies, Policy))
+            .chain(all!(pods, Pod))
+            .chain(all!(namespaces, Namespace))
+            .chain(all!(nodes, Node))
+            .chain(all!(service_cidrs, ServiceCidr))
     }
 
     /// The pod in a sandbox, if the API has told of it.

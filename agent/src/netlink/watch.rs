@@ -1,7 +1,8 @@
 //! Follows changes: a dump after every burst of notifications.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
 use futures::channel::mpsc::UnboundedReceiver;
@@ -14,6 +15,7 @@ use super::Error;
 use super::dump::dump;
 use super::questions::Questions;
 use super::resolve::{Local, Owners, Question, resolve};
+use super::table::{LinkKind, LinkTable};
 use crate::model::DeviceFacts;
 
 /// A burst of changes (a CNI plugin at work) is over when this long nothing came, or after `BURST`.
@@ -59,10 +61,19 @@ async fn follow<T>(
     owners: &mut Owners,
 ) -> Result<(), Error> {
     let mut questions = Questions::default();
+    let mut appeared = None;
+    // When the first notice came of what the next dump shows.
+    let mut noticed = SystemTime::now();
     loop {
         let table = dump(handle).await?;
-        let resolution = resolve(&table, &local.borrow_and_update(), owners);
+        let mut resolution = resolve(&table, &local.borrow_and_update(), owners);
         *owners = resolution.owners;
+        let known = appearances(appeared.take(), &table, noticed);
+        let told = known.iter();
+        resolution.facts.appeared = told
+            .filter_map(|(ifindex, moment)| Some((*ifindex, (*moment)?)))
+            .collect();
+        appeared = Some(known);
         facts.send_if_modified(|current| {
             let changed = *current != resolution.facts;
             *current = resolution.facts;
@@ -83,6 +94,7 @@ async fn follow<T>(
                 if change.is_none() {
                     return Err(Error::Ended);
                 }
+                noticed = SystemTime::now();
                 settle(&mut changes).await;
             }
             changed = local.changed() => {
@@ -94,6 +106,24 @@ async fn follow<T>(
             () = sleep(wait) => {}
         }
     }
+}
+
+/// When each veth appeared; `None` for those of the first dump, which may have been there for long.
+fn appearances(
+    known: Option<BTreeMap<u32, Option<SystemTime>>>,
+    table: &LinkTable,
+    noticed: SystemTime,
+) -> BTreeMap<u32, Option<SystemTime>> {
+    let veths = table.links.iter();
+    veths
+        .filter(|(_, link)| link.kind == LinkKind::Veth)
+        .map(|(ifindex, _)| {
+            let moment = known
+                .as_ref()
+                .and_then(|known| known.get(ifindex).copied().unwrap_or(Some(noticed)));
+            (*ifindex, moment)
+        })
+        .collect()
 }
 
 /// Waits for a burst of changes to end.
@@ -123,4 +153,35 @@ async fn ask(
     let entry = request.message_mut().clone();
     let forgotten = handle.neighbours().del(entry).execute().await;
     request.execute().await.and(forgotten)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::Link;
+
+    fn table(veths: &[u32]) -> LinkTable {
+        let link = |kind| Link {
+            name: "link".to_owned(),
+            kind,
+            ethernet: true,
+            controller: None,
+        };
+        let links = veths.iter().map(|ifindex| (*ifindex, link(LinkKind::Veth)));
+        LinkTable {
+            links: links.chain([(1, link(LinkKind::Bridge))]).collect(),
+            ..LinkTable::default()
+        }
+    }
+
+    #[test]
+    fn a_veth_appears_with_the_first_notice_of_it() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let first = appearances(None, &table(&[2, 3]), at(10));
+        assert_eq!(first, [(2, None), (3, None)].into());
+        let second = appearances(Some(first), &table(&[3, 4]), at(20));
+        assert_eq!(second, [(3, None), (4, Some(at(20)))].into());
+        let third = appearances(Some(second), &table(&[4, 5]), at(30));
+        assert_eq!(third, [(4, Some(at(20))), (5, Some(at(30)))].into());
+    }
 }

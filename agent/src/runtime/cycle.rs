@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{Ask, Engine};
+use super::last_known::LastKnown;
 use super::shared::Shared;
 use crate::model::{DeviceFacts, Event};
 use crate::netlink::Local;
@@ -27,6 +28,8 @@ const RETRY_MOST: Duration = Duration::from_secs(30);
 const RETRY_CHANGED: Duration = Duration::from_secs(1);
 /// Longest time from one sync to the next: somebody may have taken programs away, which nothing tells.
 const CHECK: Duration = Duration::from_secs(10);
+/// How long the source gets to list everything before what an earlier agent last knew is taken instead.
+const RECALL: Duration = Duration::from_secs(5);
 /// Time that netlink gets to find the devices of local pods before the first sync.
 const FIRST_DEVICES: Duration = Duration::from_millis(500);
 
@@ -86,6 +89,7 @@ pub(super) struct Ports {
 /// Runs until told to stop or until the source ends. Stopping leaves the kernel as it is.
 pub(super) async fn cycle(
     mut engine: Engine,
+    last_known: Option<LastKnown>,
     shared: Arc<Shared>,
     ports: Ports,
     shutdown: CancellationToken,
@@ -98,6 +102,9 @@ pub(super) async fn cycle(
     } = ports;
     let mut schedule = Schedule::default();
     let mut devices_deadline: Option<Instant> = None;
+    let mut recall = last_known
+        .filter(|_| engine.knows_nothing())
+        .map(|file| (file, Instant::now() + RECALL));
     loop {
         let due = schedule.due;
         let changed = tokio::select! {
@@ -136,6 +143,16 @@ pub(super) async fn cycle(
                 engine.suspect();
                 true
             }
+            () = until(recall.as_ref().map(|(_, moment)| *moment)) => {
+                let file = recall.take().filter(|_| engine.knows_nothing());
+                let recalled = file.is_some_and(|(file, _)| {
+                    tokio::task::block_in_place(|| remember(&mut engine, &file, &shared.node))
+                });
+                if recalled {
+                    tell(&local, engine.local());
+                }
+                recalled
+            }
             () = until(due) => {
                 // The first sync of a restarted agent should know the devices that the kernel's maps already have.
                 let deadline = *devices_deadline.get_or_insert(Instant::now() + FIRST_DEVICES);
@@ -158,6 +175,24 @@ pub(super) async fn cycle(
                     .waiting_since
                     .get_or_insert(std::time::Instant::now());
             });
+        }
+    }
+}
+
+/// Has the engine take what an earlier agent last knew; whether there was anything.
+fn remember(engine: &mut Engine, file: &LastKnown, node: &str) -> bool {
+    match file.load(node) {
+        Ok(Some(events)) => {
+            tracing::warn!(
+                "the API server has not told of all objects: pods are isolated as an earlier agent last knew"
+            );
+            engine.recall(events);
+            true
+        }
+        Ok(None) => false,
+        Err(error) => {
+            tracing::warn!("cannot read what an earlier agent last knew: {error}");
+            false
         }
     }
 }
@@ -203,6 +238,21 @@ mod tests {
         schedule.synced(start, false);
         schedule.changed(later);
         assert_eq!(schedule.due, Some(later + GATHER));
+    }
+
+    #[test]
+    fn a_pods_start_waits_for_no_rest_but_for_the_pause_after_a_failure() {
+        let start = Instant::now();
+        let mut schedule = Schedule::default();
+        schedule.synced(start, false);
+        schedule.urgent(start);
+        assert_eq!(schedule.due, Some(start));
+        // What else changes does not put it off.
+        schedule.changed(start);
+        assert_eq!(schedule.due, Some(start));
+        schedule.synced(start, true);
+        schedule.urgent(start);
+        assert_eq!(schedule.due, Some(start + RETRY_FIRST));
     }
 
     #[test]

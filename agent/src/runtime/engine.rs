@@ -25,7 +25,7 @@ use crate::config::Established;
 use crate::datapath;
 use crate::flows::Directory;
 use crate::metrics::Stage;
-use crate::model::{Attachment, Change, DeviceFacts, Event, Kind, NodePorts, Snapshot};
+use crate::model::{Attachment, Change, DeviceFacts, Event, Kind, NodePorts, PodDevice, Snapshot};
 use crate::netlink::Local;
 use crate::plan::{Plan, PlanError, Planner, Refused, refuse_excess};
 use crate::state::{Rejected, State};
@@ -33,6 +33,13 @@ use crate::state::{Rejected, State};
 /// How long connections of before are entered with each device that is found: a pod whose device never is must not have all that netfilter
 /// tracks read again with every other pod that comes.
 const ADOPTION: Duration = Duration::from_secs(60);
+
+/// What there is to do for a state that is another's.
+const EVERYTHING: Change = Change {
+    services: true,
+    policies: true,
+    devices: true,
+};
 
 /// Why the kernel is not in line.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +61,8 @@ pub(super) enum SyncError {
 /// State and knowledge of the kernel.
 pub(super) struct Engine {
     state: State,
+    /// What the source has told so far, while the state is what an earlier agent last knew.
+    told: Option<State>,
     services: ServiceCompiler,
     tables: Tables,
     planner: Planner,
@@ -116,6 +125,7 @@ impl Engine {
         }
         Ok(Self {
             state,
+            told: None,
             services: ServiceCompiler::default(),
             tables: Tables::default(),
             planner,
@@ -125,11 +135,7 @@ impl Engine {
             health_checks,
             local: Local::default(),
             // Nothing has been compiled yet.
-            change: Change {
-                services: true,
-                policies: true,
-                devices: false,
-            },
+            change: EVERYTHING,
             queue: Queue::since(SystemTime::now()),
             refused: Vec::new(),
             filled,
@@ -151,12 +157,21 @@ impl Engine {
                 any |= !self.state.synced();
                 listed.insert(*kind);
             }
-            let snapshot = self.state.snapshot();
+            let told = self.told.as_mut().unwrap_or(&mut self.state);
             let tally = &self.shared.tally;
-            tally.proxy(|proxy| self.queue.seen(&event, snapshot, proxy));
-            let change = self.state.apply(event);
-            pods |= change.policies;
-            any |= self.note(change);
+            tally.proxy(|proxy| self.queue.seen(&event, told.snapshot(), proxy));
+            let change = told.apply(event);
+            if self.told.is_none() {
+                pods |= change.policies;
+                any |= self.note(change);
+            }
+        }
+        if let Some(mut told) = self.told.take_if(|told| told.synced()) {
+            tracing::info!("the API server has told of all objects");
+            told.succeed(&self.state);
+            self.state = told;
+            pods = true;
+            any |= self.note(EVERYTHING);
         }
         if pods {
             self.local = local(self.state.snapshot());
@@ -191,6 +206,23 @@ impl Engine {
             tally.proxy(|proxy| self.queue.add(SystemTime::now(), proxy));
         }
         change != Change::default()
+    }
+
+    /// Whether nothing is known of what is there, and the kernel holds nothing of an earlier agent either.
+    pub(super) fn knows_nothing(&self) -> bool {
+        !self.filled && !self.state.synced()
+    }
+
+    /// Takes what an earlier agent last knew for what is there, until the source has told everything.
+    pub(super) fn recall(&mut self, events: Vec<Event>) {
+        let mut recalled = self.state.anew();
+        for event in events {
+            recalled.apply(event);
+        }
+        recalled.succeed(&self.state);
+        self.told = Some(std::mem::replace(&mut self.state, recalled));
+        self.local = local(self.state.snapshot());
+        self.note(EVERYTHING);
     }
 
     /// Whether everything has been listed: before that the kernel is left as it is.
@@ -410,7 +442,8 @@ impl Engine {
         let mut datapath = self.shared.datapath_mut();
         let is_pod = |address: &IpAddr| self.local.pods.contains_key(address);
         let needed = leading(&snapshot.devices, is_pod);
-        let wanted = self.devices.wanting(&datapath.attached()?, needed);
+        let before = datapath.attached()?;
+        let wanted = self.devices.wanting(&before, needed);
         let needed = snapshot.devices.nets.keys().copied();
         let wanted_nets = self.nets.wanting(&datapath.attached_nets()?, needed);
         let adopts = self.adopts && !(wanted.is_empty() && wanted_nets.is_empty());
@@ -433,6 +466,13 @@ impl Engine {
             match attached {
                 Ok(()) => {
                     ours.attached(device);
+                    if !net && !before.contains(&device) {
+                        let since = unprotected_since(snapshot, device);
+                        let time = since.and_then(|since| since.elapsed().ok());
+                        if let Some(time) = time {
+                            self.shared.tally.unprotected(time);
+                        }
+                    }
                     tracing::info!(device = name, ifindex = device, net, "attached");
                 }
                 // It, or its pod, ended meanwhile, which netlink is about to tell.
@@ -482,6 +522,26 @@ fn rejected(snapshot: &Snapshot, Refused { service, entries }: &Refused) -> Reje
              use fewer ports, or several Services"
         ),
     }
+}
+
+/// Since when a device that gets its first programs leads to a pod; `None` if a CNI plugin kept the pod from starting before.
+fn unprotected_since(snapshot: &Snapshot, ifindex: u32) -> Option<SystemTime> {
+    let is_it = |device: &PodDevice| device.ifindex == ifindex;
+    let mut sandboxes = snapshot.sandboxes.values();
+    if sandboxes.any(|sandbox| sandbox.device.as_ref().is_some_and(is_it)) {
+        return None;
+    }
+    let owners = snapshot.address_owners();
+    let created = || {
+        let devices = snapshot.devices.devices.iter();
+        let addresses = devices.filter(|(_, device)| is_it(device));
+        let pods = addresses.filter_map(|(address, _)| owners.get(address));
+        let created = pods.map(|pod| pod.created).max().unwrap_or_default();
+        let seconds = u64::try_from(created).ok().filter(|created| *created > 0)?;
+        Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    };
+    let appeared = snapshot.devices.appeared.get(&ifindex).copied();
+    appeared.or_else(created)
 }
 
 /// This node's pods by their addresses, and the node's own addresses.

@@ -11,6 +11,7 @@ mod engine;
 mod events;
 mod health;
 mod health_checks;
+mod last_known;
 mod nets;
 mod process;
 mod provider;
@@ -35,6 +36,7 @@ use weir_common::abi::control;
 use self::cycle::Ports;
 use self::engine::Engine;
 use self::health_checks::HealthChecks;
+use self::last_known::LastKnown;
 use self::shared::Shared;
 use self::tasks::Tasks;
 use crate::admin;
@@ -115,7 +117,10 @@ enum Source {
 impl Source {
     async fn new(config: &RunConfig) -> Result<Self, KubeError> {
         if let Some(directory) = &config.manifests {
-            let source = ManifestSource::new(directory).keep_in(&config.state_dir);
+            let mut source = ManifestSource::new(directory);
+            if let Some(state_dir) = config.state_dir() {
+                source = source.keep_in(state_dir);
+            }
             return Ok(Self::Manifests(source));
         }
         let options = KubeOptions {
@@ -265,6 +270,14 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
             Ok(())
         }
     });
+    let last_known = config.state_dir().map(LastKnown::new);
+    if let Some(file) = last_known.clone() {
+        let keeping = last_known::keep(file, Arc::clone(&shared), token.clone());
+        tasks.start("the objects' file", async {
+            keeping.await;
+            Ok(())
+        });
+    }
     let ports = Ports {
         events,
         facts,
@@ -272,7 +285,13 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
         local,
     };
     tasks.start("the loop", {
-        let cycling = cycle::cycle(engine, Arc::clone(&shared), ports, token.clone());
+        let cycling = cycle::cycle(
+            engine,
+            last_known,
+            Arc::clone(&shared),
+            ports,
+            token.clone(),
+        );
         async {
             cycling.await;
             Ok(())

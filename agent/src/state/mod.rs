@@ -190,6 +190,24 @@ impl State {
         }
     }
 
+    /// An empty state, seen from the same node.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        let Snapshot {
+            node_name,
+            node_ports,
+            ..
+        } = &self.snapshot;
+        Self::with_node_ports(node_name, node_ports.clone())
+    }
+
+    /// Takes over what a former state knows of the node itself: devices and sandboxes.
+    pub fn succeed(&mut self, former: &Self) {
+        self.devices = former.devices.clone();
+        self.snapshot.sandboxes = former.snapshot.sandboxes.clone();
+        self.join_devices();
+    }
+
     /// Puts the devices of sandboxes in the place of what the kernel's tables say, which comes later and is at times outdated.
     fn join_devices(&mut self) -> Change {
         let mut devices = self.devices.clone();

@@ -441,3 +441,64 @@ proptest! {
         prop_assert_eq!(&apply(&events), &straight);
     }
 }
+
+#[test]
+fn a_sandbox_has_its_device_and_ends_with_what_takes_its_place() {
+    use crate::model::{Attachment, PodDevice, Sandbox};
+
+    let device = |ifindex| PodDevice {
+        ifindex,
+        name: format!("veth{ifindex}"),
+    };
+    let sandbox = |container: &str, last: u8, ifindex: u32| Sandbox {
+        attachment: Attachment {
+            container: container.to_owned(),
+            interface: "eth0".to_owned(),
+        },
+        network: "pods".to_owned(),
+        pod: ObjectName::new("n", container),
+        uid: container.to_owned(),
+        addresses: vec![[10, 0, 0, last].into()],
+        device: Some(device(ifindex)),
+    };
+    let behind = |state: &State| -> Vec<(IpAddr, u32)> {
+        let devices = state.snapshot().devices.devices.iter();
+        devices
+            .map(|(address, device)| (*address, device.ifindex))
+            .collect()
+    };
+    let address = |last: u8| IpAddr::from([10, 0, 0, last]);
+    let mut state = State::new("node-a");
+    assert_eq!(state.announce(sandbox("one", 1, 11)), POLICIES);
+    assert_eq!(state.announce(sandbox("one", 1, 11)), NOTHING, "again");
+    // The kernel's tables still lead to a former device, and to one of a pod that nobody announced.
+    let facts = DeviceFacts {
+        devices: [(address(1), device(5)), (address(4), device(14))].into(),
+        ..DeviceFacts::default()
+    };
+    assert_eq!(state.set_devices(facts), POLICIES);
+    assert_eq!(behind(&state), [(address(1), 11), (address(4), 14)]);
+
+    assert_eq!(state.announce(sandbox("two", 2, 12)), POLICIES);
+    for (new, left) in [
+        // Another container got the address.
+        (sandbox("three", 1, 13), ["three", "two"]),
+        // Another one got the device.
+        (sandbox("five", 6, 12), ["five", "three"]),
+    ] {
+        assert_eq!(state.announce(new), POLICIES);
+        let known = state.snapshot().sandboxes.values();
+        let known: Vec<_> = known.map(|one| one.pod.name.as_str()).collect();
+        assert_eq!(known, left);
+    }
+    assert_eq!(state.retire(|_| false), NOTHING);
+    assert_eq!(state.retire(|one| one.pod.name == "three"), POLICIES);
+    assert_eq!(
+        behind(&state),
+        [(address(1), 5), (address(4), 14), (address(6), 12)]
+    );
+    // A state that takes over knows the node as this one does.
+    let mut next = state.anew();
+    next.succeed(&state);
+    assert_eq!(next.snapshot(), state.snapshot());
+}

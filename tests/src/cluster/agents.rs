@@ -1,6 +1,7 @@
 //! Agents on the nodes of a cluster, and questions to them.
 
 use std::env;
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -27,6 +28,16 @@ pub fn weir_binary() -> Result<PathBuf> {
     );
     Ok(binary)
 }
+
+/// A kubeconfig of an API server on a port where nobody listens.
+const CUT_OFF: &str = "
+apiVersion: v1
+kind: Config
+clusters: [{name: nowhere, cluster: {server: 'https://127.0.0.1:1', insecure-skip-tls-verify: true}}]
+users: [{name: nobody, user: {token: none}}]
+contexts: [{name: nowhere, context: {cluster: nowhere, user: nobody}}]
+current-context: nowhere
+";
 
 /// What a command of the CLI answered.
 #[derive(Clone, Debug)]
@@ -61,6 +72,25 @@ impl Cluster {
         let agent = self
             .topology
             .spawn_weir(node, &self.binary, self.agent_args(node))?;
+        self.agents.insert(node.to_owned(), agent);
+        Ok(())
+    }
+
+    /// Starts the agent of `node` with an API server that nobody can reach instead of manifests, without waiting for it.
+    pub fn spawn_cut_off(&mut self, node: &str) -> Result<()> {
+        let file = self
+            .topology
+            .node(node)
+            .agent_paths()
+            .state
+            .join("kubeconfig");
+        fs::write(&file, CUT_OFF).with_context(|| format!("write {}", file.display()))?;
+        let mut args = self.agent_args(node);
+        let source = args.iter().position(|word| word == "--manifests");
+        let source = source.context("an agent that follows manifests")?;
+        args[source] = "--kubeconfig".to_owned();
+        args[source + 1] = file.display().to_string();
+        let agent = self.topology.spawn_weir(node, &self.binary, args)?;
         self.agents.insert(node.to_owned(), agent);
         Ok(())
     }

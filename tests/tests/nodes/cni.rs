@@ -9,7 +9,7 @@ use weir_tests::cluster::Answer;
 use weir_tests::probe::Protocol::{Tcp, Udp};
 use weir_tests::topology::PodSpec;
 
-use crate::fixture::{DENY, FEW, Fixture, each};
+use crate::fixture::{DENY, FEW, Fixture, each, vip};
 
 /// "Try again later" of the CNI specification.
 const TRY_AGAIN: u64 = 11;
@@ -235,5 +235,72 @@ fn the_time_that_it_adds_to_a_pods_start_is_told() -> Result<()> {
             times.len()
         );
         Ok(())
+    })
+}
+
+/// What `weir_pod_unprotected_seconds` counts on node1.
+fn unprotected(fixture: &Fixture) -> Result<u64> {
+    let metrics = fixture.cluster.metrics("node1")?;
+    let count = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("weir_pod_unprotected_seconds_count "));
+    Ok(count.context("the metric")?.parse()?)
+}
+
+#[test]
+fn only_pods_that_nobody_announced_count_as_unprotected() -> Result<()> {
+    each(&FEW, |variant| {
+        let mut fixture = Fixture::new(variant)?;
+        let before = unprotected(&fixture)?;
+        fixture.cluster.add_pod(&spec("plain"))?;
+        fixture.cluster.settle()?;
+        ensure!(unprotected(&fixture)? == before + 1);
+        fixture.cluster.wire_pod(&spec("late"))?;
+        ensure_done(&fixture.cluster.cni("ADD", "late", json!({}))?)?;
+        fixture.cluster.restore_pods()?;
+        fixture.cluster.settle()?;
+        // Nor do those that had programs all the while.
+        ensure!(unprotected(&fixture)? == before + 1);
+        fixture.cluster.agent("node1").restart()?;
+        fixture.cluster.wait_ready("node1")?;
+        fixture.cluster.settle()?;
+        ensure!(unprotected(&fixture)? == 0);
+        Ok(())
+    })
+}
+
+/// A reboot takes programs, maps and the run directory; the state directory stays.
+#[test]
+fn after_a_reboot_without_an_api_server_pods_are_isolated_as_they_were() -> Result<()> {
+    each(&FEW, |variant| {
+        let mut fixture = Fixture::new(variant)?;
+        fixture.apply("deny.yaml", DENY)?;
+        fixture
+            .cluster
+            .agent("node1")
+            .terminate(Duration::from_secs(10))?;
+        fixture.cluster.cleanup("node1")?;
+        let near = fixture.server("near");
+        fixture.ensure_reaches("client", Tcp, near, &["near"])?;
+
+        fixture.cluster.spawn_cut_off("node1")?;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while let Err(error) = fixture.ensure_silence("client", Tcp, near) {
+            ensure!(Instant::now() < deadline, "{error:#}");
+        }
+        fixture.ensure_reaches("near", Tcp, fixture.server("client"), &["client"])?;
+        fixture.ensure_reaches("client", Tcp, vip("client", 80), &["client"])?;
+        // Pods start meanwhile.
+        fixture.cluster.wire_pod(&spec("late"))?;
+        fixture.serve("late")?;
+        ensure_done(&fixture.cluster.cni("ADD", "late", json!({}))?)?;
+        ensure_isolated(&fixture, "late")?;
+
+        // What the API server says counts as soon as it says it.
+        fixture.cluster.agent("node1").kill()?;
+        fixture.cluster.delete("deny.yaml")?;
+        fixture.cluster.spawn("node1")?;
+        fixture.cluster.wait_ready("node1")?;
+        fixture.ensure_reaches("client", Tcp, near, &["near"])
     })
 }
