@@ -85,6 +85,7 @@ impl Snapshot {
             .chain(all!(foreign, Foreign))
             .chain(all!(slices, EndpointSlice))
             .chain(all!(policies, Policy))
+            .chain(all!(cluster_policies, ClusterPolicy))
             .chain(all!(pods, Pod))
             .chain(all!(namespaces, Namespace))
             .chain(all!(nodes, Node))
