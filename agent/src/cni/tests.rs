@@ -78,10 +78,11 @@ impl Node {
         let (config, _) = config.rsplit_once('}').unwrap();
         format!("{config},\"prevResult\":{result}}}")
     }
+}
 
-    fn failure(&self, command: &str, config: &str) -> Failure {
-        run(&environment(command, &[]), config.as_bytes()).unwrap_err()
-    }
+/// Why a command fails.
+fn failure(command: &str, config: &str) -> Failure {
+    run(&environment(command, &[]), config.as_bytes()).unwrap_err()
 }
 
 /// The environment of a command for a pod, with these variables instead.
@@ -156,16 +157,16 @@ fn a_start_fails_in_the_form_of_the_specification() {
     ] {
         let node = Node::new();
         let agent = answer.clone().map(|answer| node.agent(answer));
-        let failure = node.failure("ADD", &node.chained(version, result, &json!({})));
-        assert_eq!(failure.code, code, "{answer:?}");
-        assert!(failure.details.contains(details), "{failure:?}");
+        let failed = failure("ADD", &node.chained(version, result, &json!({})));
+        assert_eq!(failed.code, code, "{answer:?}");
+        assert!(failed.details.contains(details), "{failed:?}");
         if let Some(agent) = agent {
             agent.join().unwrap();
         }
     }
-    let failure = Failure::new(Code::TryAgain, "no", "because");
+    let failed = Failure::new(Code::TryAgain, "no", "because");
     assert_eq!(
-        failure.to_json("1.0.0"),
+        failed.to_json("1.0.0"),
         r#"{"cniVersion":"1.0.0","code":11,"msg":"no","details":"because"}"#
     );
 }
@@ -182,7 +183,7 @@ fn a_start_that_may_proceed_leaves_the_pod_to_the_next_agent() {
     assert_eq!(store.load().unwrap(), [sandbox()]);
     // An agent that waits is not down.
     let agent = node.agent(Answer::Waiting { why: String::new() });
-    assert_eq!(node.failure("ADD", &config).code, Code::TryAgain);
+    assert_eq!(failure("ADD", &config).code, Code::TryAgain);
     agent.join().unwrap();
 }
 
@@ -227,8 +228,8 @@ fn check_del_and_gc_say_what_they_are_about() {
     }
     let node = Node::new();
     let agent = node.agent(Answer::Unknown);
-    let failure = node.failure("CHECK", &node.chained(version, result, &json!({})));
-    assert_eq!(failure.code, Code::UnknownContainer);
+    let failed = failure("CHECK", &node.chained(version, result, &json!({})));
+    assert_eq!(failed.code, Code::UnknownContainer);
     agent.join().unwrap();
 }
 
@@ -253,7 +254,7 @@ fn without_an_agent_del_forgets_and_status_is_well() {
         ("GC", node.config("1.1.0", &valid)),
         ("CHECK", node.chained("1.0.0", RESULTS[1].1, &json!({}))),
     ] {
-        assert_eq!(node.failure(command, &config).code, Code::TryAgain);
+        assert_eq!(failure(command, &config).code, Code::TryAgain);
     }
 }
 
@@ -352,10 +353,10 @@ fn what_cannot_be_carried_out_is_refused_with_its_code() {
         ("STATUS", ("", ""), "{}".to_owned(), Code::Version),
     ] {
         let environment = environment(command, &[variable]);
-        let failure = run(&environment, config.as_bytes()).unwrap_err();
+        let failed = run(&environment, config.as_bytes()).unwrap_err();
         assert_eq!(
-            failure.code, code,
-            "{command} {variable:?} {config}: {failure}"
+            failed.code, code,
+            "{command} {variable:?} {config}: {failed}"
         );
     }
 }

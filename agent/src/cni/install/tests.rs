@@ -212,7 +212,7 @@ fn uninstalling_leaves_what_was_there() {
 #[test]
 fn what_a_power_cut_left_is_removed_and_is_never_a_configuration() {
     let node = Node::new(&[("10-pods.conflist", LIST)]);
-    node.write("10-pods.conflist.weir-new", "{\"plu");
+    node.write("05-gone.conflist.weir-new", "{\"plu");
     fs::create_dir(&node.installation.plugins).unwrap();
     fs::write(node.installation.plugins.join("weir-cni.weir-new"), "pro").unwrap();
     assert!(node.install().unwrap());
