@@ -107,6 +107,7 @@ fn told(answer: &Explanation) -> Option<Told> {
 /// With a client pod on each node, in both families, and ranges of Services.
 fn prepared(mut snapshot: Snapshot) -> Snapshot {
     snapshot.policies.clear();
+    snapshot.cluster_policies.clear();
     for (name, v4, v6) in [
         (NODE, "10.0.3.1", "fd00:3::1"),
         (OTHER, "10.0.3.2", "fd00:3::2"),
