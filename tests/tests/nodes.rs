@@ -48,6 +48,8 @@ mod raw;
 mod removed;
 #[path = "nodes/restarts.rs"]
 mod restarts;
+#[path = "nodes/room.rs"]
+mod room;
 #[path = "nodes/sctp.rs"]
 mod sctp;
 #[path = "nodes/services.rs"]

@@ -18,7 +18,7 @@ pub use contents::Difference;
 pub use excess::{Refused, refuse_excess};
 pub use memory::{Canonical, CanonicalFrontend, CanonicalRow, MemoryError, MemoryMaps};
 pub use planner::Planner;
-pub use sizes::{BACKENDS, PlanError, entries};
+pub use sizes::{BACKENDS, PlanError, Share, entries};
 pub use step::{Bytes, Plan, Sizes, Step, Table};
 
 #[cfg(test)]

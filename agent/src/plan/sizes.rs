@@ -1,15 +1,21 @@
 //! How large the maps of a generation must be, and how large they may be.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use super::step::{Sizes, Table};
 use crate::compile::{ServiceTables, Tables};
+use crate::model::{Kind, ObjectName};
 
 /// Elements of the array of backend states, which all generations share: twice what 10,000 Services of 25 endpoints need.
 pub const BACKENDS: u32 = 1 << 19;
 
 /// Most ranges that one row may have for one class: the kernel programs' search is bounded by it.
 pub(super) const RANGES_PER_VERDICT: usize = u16::MAX as usize;
+
+/// Objects that an error names.
+const NAMED: usize = 3;
 
 /// Smallest and largest capacity of a table.
 fn bounds(table: Table) -> (u32, u32) {
@@ -33,7 +39,7 @@ pub enum PlanError {
     /// A table cannot hold what is desired.
     #[error(
         "map {} would need {need} entries and may have {limit}; the node keeps its former state. Reduce the largest: {}",
-        table.name(), largest.join(", ")
+        table.name(), listed(largest)
     )]
     TooLarge {
         /// The table.
@@ -43,8 +49,30 @@ pub enum PlanError {
         /// Entries that it may have.
         limit: usize,
         /// The objects with most entries, largest first, with their number of entries.
-        largest: Vec<String>,
+        largest: Vec<Share>,
     },
+}
+
+/// What an object has of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: ObjectName,
+    /// Number of entries.
+    pub entries: usize,
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({})", self.kind.as_str(), self.name, self.entries)
+    }
+}
+
+fn listed(shares: &[Share]) -> String {
+    let shares: Vec<_> = shares.iter().map(ToString::to_string).collect();
+    shares.join(", ")
 }
 
 /// Entries that each table has in use for `tables`.
@@ -110,8 +138,10 @@ pub(super) fn sizes(tables: &Tables) -> Result<Sizes, PlanError> {
 
 /// The error that names the objects with most entries.
 fn too_large(tables: &Tables, table: Table, need: usize, limit: usize) -> PlanError {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    let mut add = |object: String, entries: usize| *counts.entry(object).or_default() += entries;
+    let mut counts: BTreeMap<(&'static str, Kind, &ObjectName), usize> = BTreeMap::new();
+    let mut add = |kind: Kind, name, entries: usize| {
+        *counts.entry((kind.as_str(), kind, name)).or_default() += entries;
+    };
     match table {
         Table::Frontend | Table::Slot | Table::Backend => {
             for entry in tables.services.frontends.values() {
@@ -119,17 +149,17 @@ fn too_large(tables: &Tables, table: Table, need: usize, limit: usize) -> PlanEr
                     Table::Frontend => 1,
                     _ => entry.internal.len() + entry.external.len(),
                 };
-                add(format!("Service {}", entry.origin), entries);
+                add(Kind::Service, &entry.origin, entries);
             }
         }
         Table::Source => {
             for service in tables.services.sources.values() {
-                add(format!("Service {service}"), 1);
+                add(Kind::Service, service, 1);
             }
         }
         Table::Endpoint => {
             for entry in tables.policies.endpoints.values() {
-                add(format!("Pod {}", entry.pod.name), 1);
+                add(Kind::Pod, &entry.pod.name, 1);
             }
         }
         Table::Class | Table::Prefix | Table::Verdict | Table::Range => {
@@ -139,25 +169,27 @@ fn too_large(tables: &Tables, table: Table, need: usize, limit: usize) -> PlanEr
                     _ => row.verdicts.len(),
                 };
                 for policy in &row.policies {
-                    add(format!("NetworkPolicy {policy}"), entries);
+                    add(Kind::NetworkPolicy, policy, entries);
                 }
             }
         }
     }
-    let mut largest: Vec<(usize, String)> = counts
+    let mut largest: Vec<Share> = counts
         .into_iter()
-        .map(|(object, entries)| (entries, object))
+        .map(|((_, kind, name), entries)| Share {
+            kind,
+            name: name.clone(),
+            entries,
+        })
         .collect();
-    largest.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    // Those of one size stay in order of their names.
+    largest.sort_by_key(|share| Reverse(share.entries));
+    largest.truncate(NAMED);
     PlanError::TooLarge {
         table,
         need,
         limit,
-        largest: largest
-            .into_iter()
-            .take(3)
-            .map(|(entries, object)| format!("{object} ({entries})"))
-            .collect(),
+        largest,
     }
 }
 

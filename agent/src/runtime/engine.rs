@@ -27,7 +27,7 @@ use crate::flows::Directory;
 use crate::metrics::Stage;
 use crate::model::{Attachment, Change, DeviceFacts, Event, Kind, NodePorts, PodDevice, Snapshot};
 use crate::netlink::Local;
-use crate::plan::{Plan, PlanError, Planner, Refused, refuse_excess};
+use crate::plan::{Plan, PlanError, Planner, Refused, Share, refuse_excess};
 use crate::state::{Rejected, State};
 
 /// How long connections of before are entered with each device that is found: a pod whose device never is must not have all that netfilter
@@ -79,6 +79,8 @@ pub(super) struct Engine {
     queue: Queue,
     /// Services that no map can hold.
     refused: Vec<Rejected>,
+    /// The largest policies, while they do not fit.
+    unfit: Vec<Rejected>,
     /// Whether the kernel's maps have ever been filled, by this agent or by an earlier one, whose programs are there then.
     filled: bool,
     started: Instant,
@@ -138,6 +140,7 @@ impl Engine {
             change: EVERYTHING,
             queue: Queue::since(SystemTime::now()),
             refused: Vec::new(),
+            unfit: Vec::new(),
             filled,
             started: Instant::now(),
             rounds: Rounds::new(),
@@ -185,7 +188,7 @@ impl Engine {
 
     fn publish_rejections(&self) {
         let mut rejections = self.state.rejections();
-        rejections.extend(self.refused.iter().cloned());
+        rejections.extend(self.refused.iter().chain(&self.unfit).cloned());
         let rejections = rejections.into();
         self.shared
             .publish(|published| published.rejections = rejections);
@@ -348,6 +351,18 @@ impl Engine {
             }
         };
         self.shared.tally.took(Stage::Plan, start.elapsed());
+        let unfit = planned
+            .1
+            .iter()
+            .flat_map(|PlanError::TooLarge { largest, .. }| largest);
+        let unfit = unfit.filter(|share| share.kind == Kind::NetworkPolicy);
+        let unfit: Vec<_> = unfit
+            .map(|share| too_large(self.state.snapshot(), share))
+            .collect();
+        if unfit != self.unfit {
+            self.unfit = unfit;
+            self.publish_rejections();
+        }
         planned
     }
 
@@ -542,6 +557,20 @@ fn unprotected_since(snapshot: &Snapshot, ifindex: u32) -> Option<SystemTime> {
     };
     let appeared = snapshot.devices.appeared.get(&ifindex).copied();
     appeared.or_else(created)
+}
+
+fn too_large(snapshot: &Snapshot, Share { name, entries, .. }: &Share) -> Rejected {
+    let known = snapshot.policies.get(name);
+    Rejected {
+        kind: Kind::NetworkPolicy.as_str(),
+        name: name.to_string(),
+        uid: known.map(|known| known.uid.clone()).unwrap_or_default(),
+        reason: "MapFull",
+        message: format!(
+            "the policies of a node's pods need more entries than its maps can have, {entries} of them this one's; the node keeps its former \
+             policies, and pods that come have nothing that these do not allow: use fewer ports and peers"
+        ),
+    }
 }
 
 /// This node's pods by their addresses, and the node's own addresses.

@@ -290,7 +290,7 @@ fn what_is_too_large_is_refused_by_name_and_changes_nothing() {
     } = &error;
     // Each address has an entry for its other ports.
     assert_eq!((*table, *need, *limit), (Table::Frontend, 300_001, 1 << 18));
-    assert_eq!(largest[0], "Service a/s2 (60001)");
+    assert_eq!(largest[0].to_string(), "Service a/s2 (60001)");
     assert!(
         error.to_string().contains("keeps its former state"),
         "{error}"

@@ -57,7 +57,7 @@ fn what_does_not_fit_is_refused_by_name_and_leaves_the_former_in_force() {
     } = &error;
     assert_eq!((*table, *limit), (Table::Range, RANGES_PER_VERDICT));
     assert!(
-        largest[0].starts_with("NetworkPolicy a/huge ("),
+        largest[0].to_string().starts_with("NetworkPolicy a/huge ("),
         "{largest:?}"
     );
     // Services go their way meanwhile.
