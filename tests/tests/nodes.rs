@@ -2,7 +2,7 @@
 //!
 //! Needs root and an agent with its kernel programs inside (`WEIR_BINARY`); says SKIP otherwise.
 
-// xtask: minutes=40 soak
+// xtask: threads=2 minutes=40 soak
 
 #[path = "nodes/audit.rs"]
 mod audit;
