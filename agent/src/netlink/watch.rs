@@ -75,6 +75,8 @@ async fn follow<T>(
             .collect();
         appeared = Some(known);
         facts.send_if_modified(|current| {
+            // When devices appeared matters once they lead somewhere.
+            current.appeared.clone_from(&resolution.facts.appeared);
             let changed = *current != resolution.facts;
             *current = resolution.facts;
             changed

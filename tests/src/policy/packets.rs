@@ -99,12 +99,12 @@ fn first_packet(flow: &Flow) -> Packet {
 }
 
 fn key(flow: &Flow) -> FlowKey {
-    let ports = matches!(
-        flow.protocol,
-        protocol::TCP | protocol::UDP | protocol::SCTP
-    );
-    let source_port = if ports { SOURCE_PORT } else { 0 };
+    let ports = match flow.protocol {
+        protocol::TCP | protocol::UDP | protocol::SCTP => (SOURCE_PORT, flow.destination_port),
+        // Pings have their identifier, and one more at the end that answers.
+        protocol::ICMP | protocol::ICMPV6 => (0, 1),
+        _ => (0, 0),
+    };
     let (source, destination) = (flow.source.into(), flow.destination.into());
-    let ports = (source_port, flow.destination_port);
     FlowKey::new(&source, ports.0, &destination, ports.1, flow.protocol).0
 }
