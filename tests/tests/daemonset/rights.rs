@@ -22,6 +22,9 @@ endpoints: [{addresses: [web.example.com]}]
 ---
 ";
 
+/// A kind that a cluster may lack; of one that is not there the agent asks for no list.
+const CLUSTER_POLICIES: &str = include_str!("../../data/crds/clusternetworkpolicies.yaml");
+
 /// Verb, API group, resource.
 type Right = (String, String, String);
 
@@ -35,6 +38,7 @@ fn the_agent_has_the_rights_it_uses_and_no_others() -> Result<()> {
     }
     // Something to tell of.
     lab.apply(NAMES)?;
+    lab.apply(CLUSTER_POLICIES)?;
     // A server of before Kubernetes 1.32, or one that is told so, gives its lists by another verb.
     let lists = "--feature-gates=WatchList=false";
     lab.control().restart_apiserver_with(&[lists])?;
