@@ -14,6 +14,8 @@ mod requests;
 mod rights;
 #[path = "daemonset/rollouts.rs"]
 mod rollouts;
+#[path = "daemonset/starts.rs"]
+mod starts;
 #[path = "daemonset/traffic.rs"]
 mod traffic;
 #[path = "daemonset/workloads.rs"]
