@@ -14,6 +14,7 @@ use super::args::{
 };
 use super::{Outcome, cni, colour, doctor, offline, print, takeover, write_out};
 use crate::admin::{self, Audit, Client, FlowRow, MapDump, PodRow, PolicyRow, Status};
+use crate::cni::Installation;
 use crate::config::{self, Effective, LogFormat, RunConfig, admin_socket};
 use crate::datapath;
 use crate::explain::{self, Explanation, Question, Translation, Verdict};
@@ -202,6 +203,12 @@ fn flow_records(last: Option<usize>, dropped: bool, query: &LiveQuery) -> Result
 fn cleanup(bpffs: &Path, run_dir: &Path) -> Result<()> {
     datapath::cleanup(bpffs)?;
     crate::takeover::remove_own()?;
+    // What cannot be read as a network configuration names no plugin of ours.
+    if Installation::of_node().is_installed().unwrap_or(false) {
+        eprintln!(
+            "the CNI plugin is still installed, and lets no pod start without an agent: `weir cni uninstall` takes it out"
+        );
+    }
     let socket = admin_socket(run_dir);
     match fs::remove_file(&socket) {
         Err(error) if error.kind() != ErrorKind::NotFound => {

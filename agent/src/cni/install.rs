@@ -90,6 +90,15 @@ pub struct Installation {
 }
 
 impl Installation {
+    /// Where runtimes look unless told otherwise.
+    #[must_use]
+    pub fn of_node() -> Self {
+        Self {
+            configurations: CONFIGURATIONS.into(),
+            plugins: PLUGINS.into(),
+        }
+    }
+
     /// Copies this program there, and names it in the configuration that runtimes take; whether anything had to be done.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! What the kernel holds against what was written there: a map that somebody else has changed is written anew.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use weir_common::abi::control;
@@ -16,6 +17,8 @@ use crate::plan::{Difference, Planner, Table};
 const PACE: Duration = Duration::from_secs(10);
 /// Differences that are named; all are counted.
 const NAMED: usize = 20;
+/// How long an audit waits for a change that is on its way to the kernel, and how often it looks.
+const REST: (Duration, u32) = (Duration::from_millis(50), 40);
 /// Questions of an audit, which takes some seconds then.
 const QUESTIONS: usize = 200_000;
 
@@ -85,7 +88,12 @@ pub(super) fn warn(table: Table, differences: &[Difference]) {
 /// Compares everything: the kernel with what was written, that with tables made anew from the objects, and those with the objects
 /// themselves.
 pub(super) fn audit(shared: &Shared) -> Result<Audit, String> {
-    // Plans are carried out under the other side of this lock, and told of right after.
+    let (pause, times) = REST;
+    let mut looks = 0..times;
+    while shared.published().waiting_since.is_some() && looks.next().is_some() {
+        thread::sleep(pause);
+    }
+    // Plans are carried out, and told of, under the other side of this lock.
     let datapath = shared.datapath();
     let published = shared.published();
     let planner = published.planner.ok_or(

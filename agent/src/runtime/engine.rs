@@ -251,12 +251,10 @@ impl Engine {
         let last_error = result.as_ref().err().map(ToString::to_string);
         let done = result.is_ok().then(Moment::now);
         let held = self.planner.held().cloned();
-        let planner = held.is_some().then(|| Arc::new(self.planner.clone()));
         self.shared.publish(|published| {
             published.last_sync = done.or(published.last_sync);
             published.last_error = last_error;
             published.held = held;
-            published.planner = planner;
             published.last_attempt = Some(Instant::now());
             if done.is_some() {
                 published.waiting_since = None;
@@ -374,13 +372,19 @@ impl Engine {
             if let Err(error) = datapath.execute(plan) {
                 self.planner.invalidate();
                 self.planner.set_version(datapath.control(control::VERSION));
+                self.shared.publish(|published| published.planner = None);
                 self.shared.tally.failed(Stage::Write);
                 return Err(error.into());
             }
+            // Before anybody can read the maps: an audit must not compare them with what was written before.
+            let planner = Arc::new(self.planner.clone());
+            self.shared.publish(|published| {
+                published.syncs += 1;
+                published.planner = Some(planner);
+            });
             drop(datapath);
             self.shared.tally.took(Stage::Write, start.elapsed());
             self.end_stale_sockets();
-            self.shared.publish(|published| published.syncs += 1);
             tracing::debug!(steps = plan.steps.len(), "wrote maps");
         }
         refused.map_or(Ok(()), |error| Err(error.into()))

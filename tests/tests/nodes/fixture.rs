@@ -10,7 +10,7 @@ use weir_tests::cluster::{Cluster, weir_binary};
 use weir_tests::netns::Place;
 use weir_tests::probe::{EchoServer, Outcome, Probe, Protocol};
 use weir_tests::skip_without_root;
-use weir_tests::topology::{Drops, Shape, Topology, TopologySpec};
+use weir_tests::topology::{Drops, PodSpec, Shape, Topology, TopologySpec};
 
 /// Where servers listen, with TCP and UDP.
 pub(crate) const PORT: u16 = 8080;
@@ -206,6 +206,20 @@ impl Fixture {
             .collect::<Result<_>>()?;
         cluster.start_agents()?;
         Ok(Self { servers, cluster })
+    }
+
+    /// Has a pod come to node2, with a server; does not wait for the agents.
+    pub(crate) fn add(&mut self, pod: &str, labels: &[(&str, &str)]) -> Result<()> {
+        let labels = labels.iter();
+        self.cluster.add_pod(&PodSpec {
+            name: pod.to_owned(),
+            namespace: "default".to_owned(),
+            node: "node2".to_owned(),
+            labels: labels
+                .map(|(key, value)| (String::from(*key), String::from(*value)))
+                .collect(),
+        })?;
+        self.serve(pod)
     }
 
     /// Starts a server in a pod that came later.

@@ -1,6 +1,5 @@
 //! Pods come and go, others' devices are left alone, and cleaning up leaves nothing.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -8,7 +7,6 @@ use anyhow::{Context as _, Result, ensure};
 use weir_tests::cluster::devices;
 use weir_tests::probe::Protocol::Tcp;
 use weir_tests::probe::{Outcome, Probe};
-use weir_tests::topology::PodSpec;
 
 use crate::fixture::{ALL, DENY, FEW, Fixture, each, vip};
 
@@ -74,13 +72,7 @@ fn a_pod_without_an_object_stays_guarded(fixture: &mut Fixture) -> Result<()> {
 }
 
 fn pods_come_and_go(fixture: &mut Fixture) -> Result<()> {
-    fixture.cluster.add_pod(&PodSpec {
-        name: "late".to_owned(),
-        namespace: "default".to_owned(),
-        node: "node2".to_owned(),
-        labels: BTreeMap::from([("tier".to_owned(), "back".to_owned())]),
-    })?;
-    fixture.serve("late")?;
+    fixture.add("late", &[("tier", "back")])?;
     fixture.cluster.settle()?;
     let late = fixture.server("late");
     let veth = fixture.cluster.topology().pod("late").veth().to_owned();
@@ -95,13 +87,7 @@ fn pods_come_and_go(fixture: &mut Fixture) -> Result<()> {
     fixture.cluster.settle()?;
     ensure!(!devices(&fixture.cluster.status("node2")?).contains(&veth));
     // A pod of another kind gets the address; nothing is remembered of the old one.
-    fixture.cluster.add_pod(&PodSpec {
-        name: "later".to_owned(),
-        namespace: "default".to_owned(),
-        node: "node2".to_owned(),
-        labels: BTreeMap::new(),
-    })?;
-    fixture.serve("later")?;
+    fixture.add("later", &[])?;
     fixture.cluster.settle()?;
     ensure!(fixture.server("later") == late);
     fixture.ensure_reaches("client", Tcp, late, &["later"])

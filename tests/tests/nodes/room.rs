@@ -1,13 +1,11 @@
 //! Policies for which a node has no room.
 
-use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use weir_tests::cluster::devices;
 use weir_tests::probe::Protocol::Tcp;
-use weir_tests::topology::PodSpec;
 
 use crate::fixture::{ALL, Fixture, each};
 
@@ -73,13 +71,7 @@ fn pods_that_come_while_policies_do_not_fit_are_isolated() -> Result<()> {
         })?;
         // Pods of before are as they were.
         fixture.ensure_reaches("client", Tcp, fixture.server("far"), &["far"])?;
-        fixture.cluster.add_pod(&PodSpec {
-            name: "late".to_owned(),
-            namespace: "default".to_owned(),
-            node: "node2".to_owned(),
-            labels: BTreeMap::from([("tier".to_owned(), "back".to_owned())]),
-        })?;
-        fixture.serve("late")?;
+        fixture.add("late", &[("tier", "back")])?;
         let veth = fixture.cluster.topology().pod("late").veth().to_owned();
         eventually("the new pod's device has programs", || {
             Ok(devices(&fixture.cluster.status("node2")?).contains(&veth))
