@@ -3,23 +3,17 @@
 //! Tables use the kernel's key types, but name rows and classes by their content ([`RowId`], [`ClassId`]); the planner gives them
 //! the small numbers of the maps. Every entry keeps the object that it came from.
 
-mod classes;
 mod hash;
 mod judge;
-mod pods;
 mod policies;
-mod prefixes;
-mod prepare;
 mod ranges;
-mod rows;
 mod services;
 mod tables;
-mod terms;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use judge::{Verdict, class_of, judge};
-pub use policies::policies;
+pub use policies::{PolicyCompiler, policies};
 pub use services::{
     Claim, Client, Clients, Exposed, Exposure, HealthCheck, ServiceCompiler, WithoutLocal,
     health_checks, may_be_endpoint, services, services_only, without_local,

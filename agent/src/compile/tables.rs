@@ -1,6 +1,5 @@
 //! What the kernel should hold.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -88,19 +87,21 @@ impl ClassId {
     pub const WORLD: Self = Self(0);
 }
 
-/// Policy.
+/// Policy. A clone costs next to nothing, and what two versions differ in is found without looking at the rest.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PolicyTables {
     /// Local pods by address and by device.
-    pub endpoints: BTreeMap<EndpointKey, EndpointEntry>,
+    pub endpoints: OrdMap<EndpointKey, EndpointEntry>,
     /// Class of every address that a peer selector of a local policy matches.
-    pub addresses: BTreeMap<Address, ClassId>,
+    pub addresses: OrdMap<Address, ClassId>,
     /// Class by longest prefix, for all other addresses. Prefixes that no entry covers are `ClassId::WORLD`.
-    pub prefixes: BTreeMap<PrefixKey, ClassId>,
+    pub prefixes: OrdMap<PrefixKey, ClassId>,
+    /// How many addresses and prefixes have each class, without `ClassId::WORLD`.
+    pub classes: OrdMap<ClassId, usize>,
     /// Rows in use, without `RowId::OPEN`.
-    pub rows: BTreeMap<RowId, RowEntry>,
+    pub rows: OrdMap<RowId, RowEntry>,
     /// Where each rule id comes from.
-    pub rules: BTreeMap<u32, RuleOrigin>,
+    pub rules: OrdMap<u32, RuleOrigin>,
 }
 
 /// A local pod.
@@ -124,11 +125,11 @@ pub struct RowEntry {
     /// Direction.
     pub direction: Direction,
     /// The NetworkPolicies that isolate these pods in this direction, sorted.
-    pub policies: Vec<ObjectName>,
+    pub policies: Arc<[ObjectName]>,
     /// Sorted, disjoint ranges per class, of what passes.
-    pub verdicts: BTreeMap<ClassId, Arc<[Range]>>,
+    pub verdicts: OrdMap<ClassId, Arc<[Range]>>,
     /// The same of what a rule denies. The kernel does not have it: it tells whoever reads about a drop which rule it was.
-    pub denials: BTreeMap<ClassId, Arc<[Range]>>,
+    pub denials: OrdMap<ClassId, Arc<[Range]>>,
 }
 
 /// The rule behind a rule id.

@@ -11,7 +11,7 @@ use ipnetwork::IpNetwork;
 use super::judge::{Connection, side};
 use super::world::World;
 use crate::compile::{self, PolicyTables};
-use crate::model::{Direction, Peer, Pod, PortMatch, Protocol, Rule, Snapshot};
+use crate::model::{AddressOwners, Direction, Peer, Pod, PortMatch, Protocol, Rule, Snapshot};
 
 /// Addresses of nobody, kept free for documentation (RFC 5737, RFC 3849).
 const NOBODY: [IpAddr; 2] = [
@@ -97,7 +97,7 @@ pub fn judge_atoms(snapshot: &Snapshot, tables: &PolicyTables, most: usize) -> J
 /// An address of each piece: those of pods and nodes by themselves, since labels are theirs, and the first of each block and behind it.
 fn peers(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
     let mut peers = BTreeSet::from(NOBODY);
-    peers.extend(snapshot.address_owners().keys());
+    peers.extend(AddressOwners::of(snapshot).all().keys());
     let nodes = snapshot.nodes.values();
     peers.extend(nodes.flat_map(|node| node.addresses.iter().copied()));
     for peer in rules(snapshot).flat_map(|rule| &rule.peers) {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::{ExplainError, Place, PlaceKind, Subject};
 use crate::compile::Exposure;
-use crate::model::{ClusterPolicy, Labels, Node, ObjectName, Pod, Policy, Service, Snapshot, Tier};
+use crate::model::{
+    AddressOwners, ClusterPolicy, Labels, Node, ObjectName, Pod, Policy, Service, Snapshot, Tier,
+};
 
 /// An address with its owner.
 #[derive(Clone, Debug)]
@@ -27,7 +28,7 @@ impl Spot<'_> {
 /// A snapshot with its addresses indexed.
 pub(super) struct World<'a> {
     pub(super) snapshot: &'a Snapshot,
-    owners: BTreeMap<IpAddr, &'a Arc<Pod>>,
+    owners: AddressOwners,
     nodes: BTreeMap<IpAddr, &'a str>,
     /// Where Services are met.
     pub(super) exposure: Exposure<'a>,
@@ -46,7 +47,7 @@ impl<'a> World<'a> {
         }
         Self {
             snapshot,
-            owners: snapshot.address_owners(),
+            owners: AddressOwners::of(snapshot),
             nodes,
             exposure: Exposure::new(snapshot),
         }

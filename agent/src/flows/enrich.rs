@@ -12,7 +12,7 @@ use weir_common::reason::Reason;
 
 use super::{DecidedBy, Decoded, Owner, Peer, Record};
 use crate::compile::{EndpointEntry, PolicyTables, RowId, Tables, Verdict, judge};
-use crate::model::{Direction, ObjectName, Snapshot};
+use crate::model::{AddressOwners, Direction, ObjectName, Snapshot};
 
 /// Names of what one version of the tables talks about, looked up when the first event of its time asks.
 #[derive(Clone, Debug, Default)]
@@ -37,8 +37,8 @@ impl Names {
                 owners.insert(*address, Owner::Node(node.name.clone()));
             }
         }
-        for (address, pod) in snapshot.address_owners() {
-            owners.insert(address, Owner::Pod(pod.name.clone()));
+        for (address, pod) in AddressOwners::of(snapshot).all() {
+            owners.insert(*address, Owner::Pod(pod.name.clone()));
         }
         for service in snapshot.services.values() {
             let owner = || Owner::Service(service.name.clone());
@@ -56,7 +56,7 @@ impl Names {
         }
         let policies = |row: &RowId| {
             let row = tables.rows.get(row);
-            row.map(|row| row.policies.clone()).unwrap_or_default()
+            row.map(|row| row.policies.to_vec()).unwrap_or_default()
         };
         let entry = |endpoint: &EndpointEntry| {
             let isolating = [policies(&endpoint.ingress), policies(&endpoint.egress)];

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdMap;
 use weir_common::abi::{Address, EndpointKey, Event, Hook, RULE_NONE, Range, Verdict, range_bound};
 use weir_common::reason::Reason;
 use zerocopy::IntoBytes;
@@ -75,9 +76,9 @@ fn directory_of(change: impl FnOnce(&mut PolicyTables)) -> Directory {
     let mut policies = PolicyTables::default();
     let row = RowEntry {
         direction: Direction::Ingress,
-        policies: vec![ObjectName::new("shop", "deny")],
-        verdicts: BTreeMap::new(),
-        denials: BTreeMap::new(),
+        policies: [ObjectName::new("shop", "deny")].into(),
+        verdicts: OrdMap::new(),
+        denials: OrdMap::new(),
     };
     policies.rows.insert(RowId(1), row);
     policies.endpoints.insert(

@@ -1,6 +1,6 @@
 //! All objects at one moment.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -103,40 +103,5 @@ impl Snapshot {
     pub fn strangers(&self) -> impl Iterator<Item = &Arc<Sandbox>> {
         let sandboxes = self.sandboxes.values();
         sandboxes.filter(|sandbox| self.pod_in(sandbox).is_none())
-    }
-
-    /// The pod behind each pod-network address, IPv4 never in its mapped form. Host-network and ended pods own none; of two live
-    /// pods with one address (one that the kubelet has lost, beside its successor) the one of greater [`Pod::precedence`] owns it.
-    /// The addresses of a sandbox are its pod's, whoever else shows them, and nobody's while the API has not told of that pod.
-    #[must_use]
-    pub fn address_owners(&self) -> BTreeMap<IpAddr, &Arc<Pod>> {
-        let mut owners: BTreeMap<IpAddr, &Arc<Pod>> = BTreeMap::new();
-        for pod in self.pods.values().filter(|pod| pod.owns_addresses()) {
-            for address in pod.ips.iter().map(IpAddr::to_canonical) {
-                if address.is_unspecified() {
-                    continue;
-                }
-                let owner = owners.entry(address).or_insert(pod);
-                if pod.precedence() > owner.precedence() {
-                    *owner = pod;
-                }
-            }
-        }
-        for sandbox in self.sandboxes.values() {
-            let addresses = sandbox.addresses.iter();
-            match self.pod_in(sandbox) {
-                Some(pod) if pod.owns_addresses() => {
-                    owners.extend(addresses.map(|address| (*address, pod)));
-                }
-                // What is left of an ended pod: others may have its addresses by now.
-                Some(_) => {}
-                None => {
-                    for address in addresses {
-                        owners.remove(address);
-                    }
-                }
-            }
-        }
-        owners
     }
 }

@@ -33,7 +33,7 @@ pub struct Pod {
 }
 
 /// A declared container port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ContainerPort {
     /// Name, empty if none.
     pub name: String,

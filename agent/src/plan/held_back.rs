@@ -1,6 +1,8 @@
 //! What is in force while policies do not fit.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+use imbl::OrdMap;
 
 use crate::compile::{EndpointEntry, PolicyTables, RowEntry, RowId};
 
@@ -9,7 +11,7 @@ use crate::compile::{EndpointEntry, PolicyTables, RowEntry, RowId};
 /// which it should be isolated.
 pub(super) fn held_back(former: &PolicyTables, desired: &PolicyTables) -> PolicyTables {
     let mut tables = PolicyTables {
-        endpoints: BTreeMap::new(),
+        endpoints: OrdMap::new(),
         rows: former.rows.clone(),
         rules: former.rules.clone(),
         ..former.clone()
@@ -28,21 +30,22 @@ pub(super) fn held_back(former: &PolicyTables, desired: &PolicyTables) -> Policy
         };
         tables.endpoints.insert(*key, entry);
     }
-    let used = |row: &RowId| {
-        let mut entries = tables.endpoints.values();
-        entries.any(|entry| entry.ingress == *row || entry.egress == *row)
-    };
-    tables.rows.retain(|row, _| used(row));
+    let rows = tables.endpoints.values();
+    let used: BTreeSet<RowId> = rows
+        .flat_map(|entry| [entry.ingress, entry.egress])
+        .collect();
+    let rows = std::mem::take(&mut tables.rows).into_iter();
+    tables.rows = rows.filter(|(row, _)| used.contains(row)).collect();
     tables
 }
 
 /// A row that isolates as the desired one does, and allows nothing.
-fn close(rows: &mut BTreeMap<RowId, RowEntry>, wanted: RowId, desired: &PolicyTables) -> RowId {
+fn close(rows: &mut OrdMap<RowId, RowEntry>, wanted: RowId, desired: &PolicyTables) -> RowId {
     let id = wanted.closed();
     if let Some(row) = desired.rows.get(&wanted) {
         let closed = RowEntry {
-            verdicts: BTreeMap::new(),
-            denials: BTreeMap::new(),
+            verdicts: OrdMap::new(),
+            denials: OrdMap::new(),
             ..row.clone()
         };
         rows.insert(id, closed);

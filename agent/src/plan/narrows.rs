@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use imbl::ordmap::DiffItem;
 use weir_common::abi::{PrefixKey, Range};
 
 use super::policies::around;
@@ -11,7 +12,31 @@ use crate::compile::{ClassId, PolicyTables, RowId, class_of};
 /// Whether some flow that `old` lets pass at a pod that stays would not pass in `new`. Compares what the rows allow, not how
 /// they say it: other rule ids, classes or rows with the same meaning take nothing away.
 pub(super) fn narrows(old: &PolicyTables, new: &PolicyTables) -> bool {
-    let mut rows: BTreeSet<(RowId, RowId)> = BTreeSet::new();
+    let rows = row_pairs(old, new);
+    let classes = class_pairs(old, new);
+    let loses = |before: RowId, after: RowId, from: ClassId, to: ClassId| {
+        !covers(ranges(new, after, to), ranges(old, before, from))
+    };
+    // Addresses that stay of their class.
+    let stays = |class: &ClassId| *class == ClassId::WORLD || new.classes.contains_key(class);
+    rows.iter().any(|&(before, after)| {
+        let mut told = old
+            .rows
+            .get(&before)
+            .into_iter()
+            .flat_map(|row| row.verdicts.keys());
+        before == RowId::OPEN
+            || classes
+                .iter()
+                .any(|&(from, to)| loses(before, after, from, to))
+            || before != after
+                && told.any(|class| stays(class) && loses(before, after, *class, *class))
+    })
+}
+
+/// Rows of pods that stay, before and after, without those that do not isolate any more.
+fn row_pairs(old: &PolicyTables, new: &PolicyTables) -> BTreeSet<(RowId, RowId)> {
+    let mut rows = BTreeSet::new();
     for (key, before) in &old.endpoints {
         if let Some(after) = new.endpoints.get(key) {
             rows.insert((before.ingress, after.ingress));
@@ -19,24 +44,14 @@ pub(super) fn narrows(old: &PolicyTables, new: &PolicyTables) -> bool {
         }
     }
     rows.retain(|(_, after)| *after != RowId::OPEN);
-    if rows.is_empty() {
-        return false;
-    }
-    let classes = class_pairs(old, new);
-    rows.iter().any(|&(before, after)| {
-        before == RowId::OPEN
-            || classes
-                .iter()
-                .filter(|(from, to)| before != after || from != to)
-                .any(|&(from, to)| !covers(ranges(new, after, to), ranges(old, before, from)))
-    })
+    rows
 }
 
-/// Every pair of classes that some address has before and after.
+/// Every pair of different classes that some address has before and after.
 fn class_pairs(old: &PolicyTables, new: &PolicyTables) -> BTreeSet<(ClassId, ClassId)> {
-    let mut pairs = BTreeSet::from([(ClassId::WORLD, ClassId::WORLD)]);
-    for address in old.addresses.keys().chain(new.addresses.keys()) {
-        let address = IpAddr::from(*address);
+    let mut pairs = BTreeSet::new();
+    for item in old.addresses.diff(&new.addresses) {
+        let address = IpAddr::from(*key_of(&item));
         pairs.insert((class_of(old, address), class_of(new, address)));
     }
     let class = |tables: &PolicyTables, key: &PrefixKey| match tables.prefixes.get(key) {
@@ -45,10 +60,20 @@ fn class_pairs(old: &PolicyTables, new: &PolicyTables) -> BTreeSet<(ClassId, Cla
             .copied()
             .unwrap_or(ClassId::WORLD),
     };
-    for key in old.prefixes.keys().chain(new.prefixes.keys()) {
+    for item in old.prefixes.diff(&new.prefixes) {
+        let key = key_of(&item);
         pairs.insert((class(old, key), class(new, key)));
     }
+    pairs.retain(|(from, to)| from != to);
     pairs
+}
+
+fn key_of<'a, K, V>(item: &DiffItem<'a, 'a, K, V>) -> &'a K {
+    match item {
+        DiffItem::Add(key, _)
+        | DiffItem::Remove(key, _)
+        | DiffItem::Update { new: (key, _), .. } => key,
+    }
 }
 
 fn ranges(tables: &PolicyTables, row: RowId, class: ClassId) -> &[Range] {

@@ -168,7 +168,7 @@ fn too_large(tables: &Tables, table: Table, need: usize, limit: usize) -> PlanEr
                     Table::Range => row.verdicts.values().map(|ranges| ranges.len()).sum(),
                     _ => row.verdicts.len(),
                 };
-                for policy in &row.policies {
+                for policy in &*row.policies {
                     add(Kind::NetworkPolicy, policy, entries);
                 }
             }

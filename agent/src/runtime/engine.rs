@@ -20,7 +20,7 @@ use super::queue::Queue;
 use super::shared::{Moment, Shared};
 use super::xdp;
 use crate::cni::{Answer, Store};
-use crate::compile::{self, ServiceCompiler, Tables};
+use crate::compile::{self, PolicyCompiler, ServiceCompiler, Tables};
 use crate::config::Established;
 use crate::datapath;
 use crate::flows::Directory;
@@ -64,6 +64,7 @@ pub(super) struct Engine {
     /// What the source has told so far, while the state is what an earlier agent last knew.
     told: Option<State>,
     services: ServiceCompiler,
+    policies: PolicyCompiler,
     tables: Tables,
     planner: Planner,
     devices: Devices,
@@ -129,6 +130,7 @@ impl Engine {
             state,
             told: None,
             services: ServiceCompiler::default(),
+            policies: PolicyCompiler::default(),
             tables: Tables::default(),
             planner,
             devices: Devices::default(),
@@ -177,7 +179,7 @@ impl Engine {
             any |= self.note(EVERYTHING);
         }
         if pods {
-            self.local = local(self.state.snapshot());
+            self.local = local(&self.state);
         }
         self.shared.publish(|published| {
             published.listed.extend(listed);
@@ -224,7 +226,7 @@ impl Engine {
         }
         recalled.succeed(&self.state);
         self.told = Some(std::mem::replace(&mut self.state, recalled));
-        self.local = local(self.state.snapshot());
+        self.local = local(&self.state);
         self.note(EVERYTHING);
     }
 
@@ -432,7 +434,8 @@ impl Engine {
                 .send_replace(Arc::new(compile::health_checks(snapshot)));
         }
         if change.policies {
-            self.tables.policies = compile::policies(snapshot).into();
+            let tables = self.policies.compile(snapshot, self.state.owners());
+            self.tables.policies = Arc::new(tables.clone());
         }
         self.shared.tally.took(Stage::Compile, start.elapsed());
         let directory = Arc::new(Directory::new(snapshot, &self.tables));
@@ -486,7 +489,7 @@ impl Engine {
                 Ok(()) => {
                     ours.attached(device);
                     if !net && !before.contains(&device) {
-                        let since = unprotected_since(snapshot, device);
+                        let since = unprotected_since(&self.state, device);
                         let time = since.and_then(|since| since.elapsed().ok());
                         if let Some(time) = time {
                             self.shared.tally.unprotected(time);
@@ -544,13 +547,13 @@ fn rejected(snapshot: &Snapshot, Refused { service, entries }: &Refused) -> Reje
 }
 
 /// Since when a device that gets its first programs leads to a pod; `None` if a CNI plugin kept the pod from starting before.
-fn unprotected_since(snapshot: &Snapshot, ifindex: u32) -> Option<SystemTime> {
+fn unprotected_since(state: &State, ifindex: u32) -> Option<SystemTime> {
     let is_it = |device: &PodDevice| device.ifindex == ifindex;
+    let (snapshot, owners) = (state.snapshot(), state.owners());
     let mut sandboxes = snapshot.sandboxes.values();
     if sandboxes.any(|sandbox| sandbox.device.as_ref().is_some_and(is_it)) {
         return None;
     }
-    let owners = snapshot.address_owners();
     let created = || {
         let devices = snapshot.devices.devices.iter();
         let addresses = devices.filter(|(_, device)| is_it(device));
@@ -578,8 +581,8 @@ fn too_large(snapshot: &Snapshot, Share { name, entries, .. }: &Share) -> Reject
 }
 
 /// This node's pods by their addresses, and the node's own addresses.
-fn local(snapshot: &Snapshot) -> Local {
-    let owners = snapshot.address_owners().into_iter();
+fn local(state: &State) -> Local {
+    let (snapshot, owners) = (state.snapshot(), state.owners().local());
     let node = snapshot.own_node();
     let strangers = snapshot.strangers().flat_map(|sandbox| {
         let uid = sandbox.stranger(&snapshot.node_name).uid;
@@ -588,8 +591,8 @@ fn local(snapshot: &Snapshot) -> Local {
     });
     Local {
         pods: owners
-            .filter(|(_, pod)| pod.node == snapshot.node_name)
-            .map(|(address, pod)| (address, pod.uid.clone()))
+            .iter()
+            .map(|(address, pod)| (*address, pod.uid.clone()))
             .chain(strangers)
             .collect(),
         node: node

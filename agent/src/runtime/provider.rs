@@ -19,7 +19,7 @@ use crate::compile::{self, WithoutLocal};
 use crate::datapath::{self, KernelDatapath, XdpState};
 use crate::flows::Record;
 use crate::metrics::{Fill, Sample};
-use crate::model::{Kind, Snapshot, SocketLb};
+use crate::model::{AddressOwners, Kind, Snapshot, SocketLb};
 use crate::plan::{self, Table};
 
 /// Version of the agent.
@@ -231,7 +231,7 @@ fn name_of(ifindex: u32) -> String {
 
 /// Devices with programs, and which pod they lead to, if to any.
 fn devices(published: &Published) -> Vec<Device> {
-    let owners = published.snapshot.address_owners();
+    let owners = AddressOwners::of(&published.snapshot);
     let mut devices: BTreeMap<u32, Device> = published
         .attached
         .iter()

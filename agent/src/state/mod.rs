@@ -7,12 +7,13 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::model::{
-    Attachment, Change, DeviceFacts, Event, Kind, NodePorts, ObjectName, Sandbox, Snapshot,
+    AddressOwners, Attachment, Change, DeviceFacts, Event, Kind, NodePorts, ObjectName, Sandbox,
+    Snapshot,
 };
 
 /// The objects that a source has told of, and what it could not use.
@@ -24,8 +25,7 @@ pub struct State {
     synced: BTreeSet<Kind>,
     objects: BTreeMap<(Kind, ObjectName), Flaw>,
     files: BTreeMap<String, String>,
-    /// Pods whose address is another's, found when somebody asks after a change of pods.
-    conflicts: OnceLock<Vec<Rejected>>,
+    owners: AddressOwners,
 }
 
 /// Something that is skipped, wholly or in part, until somebody mends it.
@@ -76,7 +76,7 @@ impl State {
         let node = self.snapshot.own_node().cloned();
         let mut change = self.take(event);
         if change.policies {
-            self.conflicts = OnceLock::new();
+            self.owners.follow(&self.snapshot);
         }
         // Which endpoints are near, and which addresses have node ports, hangs on this one node.
         change.services |= self.snapshot.own_node() != node.as_ref();
@@ -162,7 +162,7 @@ impl State {
         if known.is_none_or(|known| **known != sandbox) {
             let name: Attachment = sandbox.attachment.clone();
             self.snapshot.sandboxes.insert(name, Arc::new(sandbox));
-            self.conflicts = OnceLock::new();
+            self.owners.follow(&self.snapshot);
             self.join_devices();
             change.policies = true;
         }
@@ -182,7 +182,7 @@ impl State {
         for attachment in gone {
             self.snapshot.sandboxes.remove(&attachment);
         }
-        self.conflicts = OnceLock::new();
+        self.owners.follow(&self.snapshot);
         self.join_devices();
         Change {
             policies: true,
@@ -205,6 +205,7 @@ impl State {
     pub fn succeed(&mut self, former: &Self) {
         self.devices = former.devices.clone();
         self.snapshot.sandboxes = former.snapshot.sandboxes.clone();
+        self.owners.follow(&self.snapshot);
         self.join_devices();
     }
 
@@ -240,6 +241,12 @@ impl State {
         &self.snapshot
     }
 
+    /// The pod behind each address.
+    #[must_use]
+    pub fn owners(&self) -> &AddressOwners {
+        &self.owners
+    }
+
     /// Whether every kind has been listed. Before that, what is missing here may exist, and nothing may be deleted for it.
     #[must_use]
     pub fn synced(&self) -> bool {
@@ -264,33 +271,27 @@ impl State {
             message: flaw.message.clone(),
         });
         let mut all: Vec<_> = files.chain(objects).collect();
-        let conflicts = self.conflicts.get_or_init(|| self.address_conflicts());
-        all.extend(conflicts.iter().cloned());
+        all.extend(self.address_conflicts());
         all
     }
 
+    /// Pods whose address is another's, by name.
     fn address_conflicts(&self) -> Vec<Rejected> {
-        let owners = self.snapshot.address_owners();
-        let live = self
-            .snapshot
-            .pods
-            .values()
-            .filter(|pod| pod.owns_addresses());
-        live.flat_map(|pod| pod.ips.iter().map(move |address| (pod, address)))
-            .filter_map(|(pod, address)| {
-                let owner = &owners.get(address)?.name;
-                (*owner != pod.name).then(|| Rejected {
-                    kind: Kind::Pod.as_str(),
-                    name: pod.name.to_string(),
-                    uid: pod.uid.clone(),
-                    reason: "AddressConflict",
-                    message: format!(
-                        "address {address} is also that of pod {owner}, which is newer and gets it; \
-                         delete one of the two"
-                    ),
-                })
+        let contests = self.owners.contests();
+        let mut conflicts: Vec<_> = contests
+            .map(|(address, pod, owner)| Rejected {
+                kind: Kind::Pod.as_str(),
+                name: pod.name.to_string(),
+                uid: pod.uid.clone(),
+                reason: "AddressConflict",
+                message: format!(
+                    "address {address} is also that of pod {}, which is newer and gets it; delete one of the two",
+                    owner.name
+                ),
             })
-            .collect()
+            .collect();
+        conflicts.sort();
+        conflicts
     }
 }
 

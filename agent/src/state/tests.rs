@@ -255,7 +255,7 @@ fn of_two_live_pods_with_one_address_the_newer_owns_it() {
             Kind::Pod,
             pods.into_iter().map(Object::Pod).collect(),
         ));
-        let owners = state.snapshot().address_owners();
+        let owners = state.owners().all();
         let owner = owners.values().next().map(|pod| pod.name.name.clone());
         (owner, messages(&state))
     };

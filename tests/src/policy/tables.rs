@@ -47,7 +47,7 @@ pub fn tables(view: &View, flow: &Flow, wanted: &Judgement) -> Result<(), String
             .rows
             .get(&row)
             .iter()
-            .flat_map(|row| &row.policies)
+            .flat_map(|row| &*row.policies)
             .map(|policy| PolicyRef {
                 namespace: policy.namespace.clone(),
                 name: policy.name.clone(),

@@ -1,15 +1,17 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use weir_common::abi::EndpointKey;
 
 use super::super::testing::{
     PEERS, PORTS, edit, ip, labels, pod, policy, port, selector, snapshot, snapshots,
 };
-use super::super::{Verdict, judge};
+use super::super::{EndpointEntry, RowId, Verdict, judge};
 use super::*;
 use crate::model::{
-    Action, ContainerPort, ObjectName, Peer, PodDevice, Policy, PolicyPort, PortMatch, Protocol,
-    Rule, Selector, Tier,
+    Action, ContainerPort, Direction, ObjectName, Peer, Pod, PodDevice, Policy, PolicyPort,
+    PortMatch, Protocol, Rule, Selector, Tier,
 };
 
 const SUBJECT: &str = "10.0.0.1";
@@ -125,7 +127,7 @@ fn of_equally_new_pods_with_one_address_the_greater_uid_owns_it() {
             uid.clone_into(&mut pod.uid);
         }
         let snapshot = snapshot(pods, vec![]);
-        let owner = snapshot.address_owners()[&ip(SUBJECT)].clone();
+        let owner = AddressOwners::of(&snapshot).all()[&ip(SUBJECT)].clone();
         assert_eq!(at(&policies(&snapshot), SUBJECT).pod, owner);
         owner.name.name.clone()
     };
@@ -369,7 +371,7 @@ fn the_first_rule_by_policy_and_position_gets_the_attribution() {
     assert_eq!(origin(82), ("q", 0));
     let row = &tables.rows[&at(&tables, SUBJECT).ingress];
     assert_eq!(
-        row.policies,
+        *row.policies,
         [ObjectName::new("a", "p"), ObjectName::new("a", "q")]
     );
 }

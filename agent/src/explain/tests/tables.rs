@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::compile::testing::{PEERS, PORTS, snapshots};
 use crate::compile::{EndpointEntry, PolicyTables, Verdict, judge, policies};
 use crate::explain::{PortName, Question, Side, SideOutcome, Subject, explain};
-use crate::model::{Action, Direction, Protocol, Snapshot, Tier};
+use crate::model::{Action, AddressOwners, Direction, Protocol, Snapshot, Tier};
 
 /// Whether explanation and tables agree on one side; `true` for what never asks the tables.
 fn agree(tables: &PolicyTables, judged: Verdict, side: &Side) -> bool {
@@ -78,7 +78,7 @@ proptest! {
     #[test]
     fn explanations_and_tables_agree(snapshot in snapshots()) {
         let tables = policies(&snapshot);
-        let owners = snapshot.address_owners();
+        let owners = AddressOwners::of(&snapshot);
         for pod in tables.endpoints.values() {
             // A device's entry, or an address that a newer pod has, is not the pod to be judged.
             if !pod.pod.ips.iter().all(|ip| owners.get(ip).is_some_and(|o| o.name == pod.pod.name)) {

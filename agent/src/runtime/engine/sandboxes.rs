@@ -66,7 +66,7 @@ impl Engine {
                 }
             };
         }
-        self.local = local(self.state.snapshot());
+        self.local = local(&self.state);
         any
     }
 
@@ -86,7 +86,7 @@ impl Engine {
     /// Forgets sandboxes whose devices went without a word of the plugin.
     pub(super) fn forget_lost(&mut self) {
         if self.retire(is_lost) {
-            self.local = local(self.state.snapshot());
+            self.local = local(&self.state);
         }
     }
 

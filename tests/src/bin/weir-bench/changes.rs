@@ -13,6 +13,7 @@ use weir::model::{
 use weir::plan::{Planner, refuse_excess};
 use weir::state::State;
 
+use crate::process;
 use crate::table::{median, millis, table};
 
 /// What `weir-bench changes` takes.
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             millis(cold),
             micros(median(&times)),
             micros(p99.unwrap_or_default()),
-            format!("{} MiB", resident()? >> 20),
+            format!("{} MiB", process::resident()? >> 20),
         ]);
     }
     let head = [
@@ -141,10 +142,4 @@ fn slice(number: u32, endpoints: u32, whole: bool) -> EndpointSlice {
         }],
         trigger: None,
     }
-}
-
-/// Bytes of this process in memory.
-fn resident() -> Result<u64> {
-    let status = procfs::process::Process::myself()?.status()?;
-    Ok(status.vmrss.context("VmRSS")? * 1024)
 }

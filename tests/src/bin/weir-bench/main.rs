@@ -2,6 +2,8 @@
 
 mod changes;
 mod datapath;
+mod policies;
+mod process;
 mod services;
 mod table;
 
@@ -25,6 +27,8 @@ enum What {
     Forward(datapath::forward::Args),
     /// What a change of an endpoint costs in the agent, however many Services there are
     Changes(changes::Args),
+    /// What policies cost, however many pods and policies there are: changes in the agent and in the kernel, packets, memory
+    Policies(policies::Args),
     /// Connections, changes, memory and start on real clusters, side by side with kube-proxy
     Services(services::Args),
     /// Be the first process of a node
@@ -40,6 +44,7 @@ fn main() -> Result<()> {
         What::Datapath(args) => datapath::run(&args),
         What::Forward(args) => datapath::forward::run(&args),
         What::Changes(args) => changes::run(&args),
+        What::Policies(args) => policies::run(&args),
         What::Services(args) => services::run(&args),
         What::Init { file } => Init::begin(&file).map(|never| match never {}),
     }

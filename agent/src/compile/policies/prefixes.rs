@@ -1,12 +1,13 @@
 //! Address blocks cut where any of them begins or ends, so that the longest prefix alone tells which blocks hold.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
 use weir_common::abi::{Address, PrefixKey};
 
-use super::judge::prefix_key;
+use crate::compile::judge::prefix_key;
 
 /// A prefix in the mapped form of addresses; the order puts every prefix right before those inside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +62,7 @@ struct Edge {
 }
 
 /// Which blocks hold, by longest prefix.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Prefixes {
     /// Sorted block terms of every prefix whose answer differs from that of the prefix around it.
     pub(super) entries: BTreeMap<PrefixKey, Vec<usize>>,
@@ -128,6 +129,18 @@ impl Prefixes {
             .find_map(|bits| self.entries.get(&prefix_key(address, *bits)))
             .map_or(&[], Vec::as_slice)
     }
+}
+
+/// The addresses of a prefix, all of one family: those of IPv4 have a prefix of their own.
+pub(super) fn addresses(key: &PrefixKey) -> RangeInclusive<IpAddr> {
+    let first = u128::from_be_bytes(key.address.bytes());
+    let last = first | u128::MAX.checked_shr(key.bits).unwrap_or(0);
+    if key.bits >= IPV4.bits && first & IPV4.mask() == IPV4.address {
+        let v4 = |number: u128| IpAddr::V4(Ipv4Addr::from_bits(number as u32));
+        return v4(first)..=v4(last);
+    }
+    let v6 = |number: u128| IpAddr::V6(Ipv6Addr::from_bits(number));
+    v6(first)..=v6(last)
 }
 
 #[cfg(test)]
