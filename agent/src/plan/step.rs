@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
+use weir_common::abi::control;
 use zerocopy::{Immutable, IntoBytes};
 
 /// Maps of a generation, and the ones that all generations share.
@@ -140,6 +141,24 @@ impl Plan {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// What it takes until new connections meet the new policies, and what is left then: waiting for programs that still read the old
+    /// ones, and tidying up after them. All of a plan that changes no policies is the former.
+    #[must_use]
+    pub fn until_in_force(self) -> (Self, Self) {
+        let is_flip =
+            |step: &Step| matches!(step, Step::Control { index, .. } if *index == control::VERSION);
+        let mut steps = self.steps;
+        let flip = steps.iter().position(is_flip);
+        let rest = steps.split_off(flip.map_or(steps.len(), |position| position + 1));
+        (Self { steps }, Self { steps: rest })
+    }
+
+    /// Whether it has live flows judged again.
+    #[must_use]
+    pub fn judges_again(&self) -> bool {
+        self.steps.contains(&Step::BumpEpoch)
     }
 
     /// Whether it builds a whole generation.

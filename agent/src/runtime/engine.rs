@@ -275,16 +275,26 @@ impl Engine {
         self.compile();
         let (plan, refused) = self.plan();
         let whole = plan.is_whole();
-        let written = self.write(&plan, refused);
+        let (plan, rest) = tidied_later(plan);
+        let written = self.write(&plan, rest.is_empty());
         self.count(whole, start.elapsed());
         self.filled |= self.planner.held().is_some();
+        let refused = refused.map_or(Ok(()), |error| Err(error.into()));
         if !self.filled {
-            return written;
+            return written.and(refused);
         }
         let attached = self
             .attach()
             .inspect_err(|_| self.shared.tally.failed(Stage::Attach));
-        match (written, attached) {
+        let written = written.and_then(|()| {
+            if rest.is_empty() {
+                return Ok(());
+            }
+            // Grace periods are long for a pod that waits to start.
+            self.answer();
+            self.write(&rest, true)
+        });
+        match (written.and(refused), attached) {
             (Err(written), Err(attached)) => {
                 Err(SyncError::Both(Box::new(written), Box::new(attached)))
             }
@@ -366,8 +376,8 @@ impl Engine {
         planned
     }
 
-    /// Brings the maps in line.
-    fn write(&mut self, plan: &Plan, refused: Option<PlanError>) -> Result<(), SyncError> {
+    /// Brings the maps in line, or for a part of the way that is not the last.
+    fn write(&mut self, plan: &Plan, last: bool) -> Result<(), SyncError> {
         if !plan.is_empty() {
             let start = Instant::now();
             let mut datapath = self.shared.datapath_mut();
@@ -379,17 +389,17 @@ impl Engine {
                 return Err(error.into());
             }
             // Before anybody can read the maps: an audit must not compare them with what was written before.
-            let planner = Arc::new(self.planner.clone());
+            let planner = last.then(|| Arc::new(self.planner.clone()));
             self.shared.publish(|published| {
-                published.syncs += 1;
-                published.planner = Some(planner);
+                published.syncs += u64::from(last);
+                published.planner = planner;
             });
             drop(datapath);
             self.shared.tally.took(Stage::Write, start.elapsed());
             self.end_stale_sockets();
             tracing::debug!(steps = plan.steps.len(), "wrote maps");
         }
-        refused.map_or(Ok(()), |error| Err(error.into()))
+        Ok(())
     }
 
     /// Counts as kube-proxy does what a sync that took so long did for Services, if it was for them.
@@ -544,6 +554,14 @@ fn rejected(snapshot: &Snapshot, Refused { service, entries }: &Refused) -> Reje
              use fewer ports, or several Services"
         ),
     }
+}
+
+/// A plan in two parts if programs may come onto devices in between: not if live flows wait to be judged again.
+fn tidied_later(plan: Plan) -> (Plan, Plan) {
+    if plan.judges_again() {
+        return (plan, Plan::default());
+    }
+    plan.until_in_force()
 }
 
 /// Since when a device that gets its first programs leads to a pod; `None` if a CNI plugin kept the pod from starting before.

@@ -1,7 +1,9 @@
 //! Policies that find no room, and many that come and go.
 
+use weir_common::abi::control;
+
 use super::super::sizes::RANGES_PER_VERDICT;
-use super::super::{MemoryMaps, PlanError, Planner, Table, entries};
+use super::super::{MemoryMaps, PlanError, Planner, Step, Table, entries};
 use super::planning::allow;
 use super::watch::fresh;
 use crate::compile::testing::{pod, policy, port, selector, snapshot};
@@ -70,6 +72,30 @@ fn what_does_not_fit_is_refused_by_name_and_leaves_the_former_in_force() {
     ]);
     maps.execute(&planner.plan(&new).unwrap()).unwrap();
     assert_eq!(maps.canonical(), fresh(&new).canonical());
+}
+
+#[test]
+fn once_policies_are_in_force_only_tidying_up_is_left() {
+    let mut planner = Planner::new();
+    let mut maps = MemoryMaps::new();
+    let first = planner.plan(&tables(vec![allow("p", "web", 80)])).unwrap();
+    let (first, rest) = first.until_in_force();
+    assert!(first.is_whole() && rest.is_empty());
+    maps.execute(&first).unwrap();
+    let wider = vec![allow("p", "web", 80), allow("q", "db", 90)];
+    for (policies, judges_again) in [(wider, false), (vec![allow("q", "db", 90)], true)] {
+        let plan = planner.plan(&tables(policies)).unwrap();
+        assert_eq!(plan.judges_again(), judges_again);
+        let (before, after) = plan.clone().until_in_force();
+        let both = [before.steps.clone(), after.steps.clone()].concat();
+        assert_eq!(both, plan.steps);
+        maps.execute(&before).unwrap();
+        assert_eq!(maps.control(control::VERSION), planner.version());
+        let tidies =
+            |step: &Step| matches!(step, Step::Wait | Step::BumpEpoch | Step::Delete { .. });
+        assert!(after.steps.iter().all(tidies), "{after:?}");
+        maps.execute(&after).unwrap();
+    }
 }
 
 #[test]

@@ -10,9 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use weir::compile::{PolicyCompiler, Tables};
 use weir::datapath::{AttachMode, KernelDatapath, Options};
 use weir::model::{DeviceFacts, Event, Kind, Object, PodDevice};
-use weir::plan::{Plan, Planner, Step};
+use weir::plan::{Plan, Planner};
 use weir::state::State;
-use weir_common::abi::control;
 use weir_tests::kernel::{Place, veth};
 
 use self::population::{NODE, Population, address};
@@ -101,7 +100,7 @@ fn measure(args: &Args, population: Population, place: &Place, device: u32) -> R
         let policy = population.policy(0, change);
         let start = Instant::now();
         node.state.apply(Event::Applied(Object::Policy(policy)));
-        let (before, after) = at_the_flip(node.plan()?);
+        let (before, after) = node.plan()?.until_in_force();
         ensure!(!after.is_empty(), "an edit changed nothing");
         node.datapath.execute(&before)?;
         in_force.push(start.elapsed());
@@ -166,16 +165,6 @@ impl Node {
         };
         Ok(self.planner.plan(&tables)?)
     }
-}
-
-/// The part of a plan after which programs do what is new, and what is done for order's sake then.
-fn at_the_flip(plan: Plan) -> (Plan, Plan) {
-    let is_flip =
-        |step: &Step| matches!(step, Step::Control { index, .. } if *index == control::VERSION);
-    let flip = plan.steps.iter().position(is_flip);
-    let mut before = plan.steps;
-    let after = before.split_off(flip.map_or(0, |position| position + 1));
-    (Plan { steps: before }, Plan { steps: after })
 }
 
 /// Times of one kind of change, sorted.
