@@ -24,7 +24,7 @@ fn named(cell: &str) -> Vec<(String, String)> {
 }
 
 /// Whether a test, or for `*` a file of tests, is there.
-fn exists(root: &Path, suite: &str, test: &str) -> bool {
+pub(crate) fn exists(root: &Path, suite: &str, test: &str) -> bool {
     if suite == UPSTREAM {
         return listed(&root.join("tests/data/conformance"), test);
     }

@@ -1,7 +1,7 @@
 //! `cargo xtask build`: the kernel programs first, then the agent with them inside.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
@@ -81,9 +81,19 @@ pub(crate) fn finished(kind: Object) -> Option<PathBuf> {
 
 /// Builds the kernel programs and returns the object's path.
 pub(crate) fn object(toolchain: &Toolchain, kind: Object) -> Result<PathBuf> {
-    let target_dir = workspace::target().join("bpf");
+    object_of(&workspace::root(), &workspace::target(), toolchain, kind)
+}
+
+/// Builds the kernel programs of the repository, or of a copy, at `root`, under `target`.
+pub(crate) fn object_of(
+    root: &Path,
+    target: &Path,
+    toolchain: &Toolchain,
+    kind: Object,
+) -> Result<PathBuf> {
+    let target_dir = target.join("bpf");
     let mut cargo = workspace::cargo();
-    cargo.args([
+    cargo.current_dir(root).args([
         "build",
         "--package",
         "weir-ebpf",

@@ -4,6 +4,7 @@
 mod behaviours;
 mod build;
 mod ci;
+mod faults;
 mod harness;
 mod image;
 mod layers;
@@ -51,6 +52,11 @@ enum Command {
     Soak,
     /// Run what a change must pass: formatting, layers, lints, licences, then every suite
     Ci,
+    /// Plant faults that others have had, one at a time, and see that a test fails: a survivor is a test that is missing
+    ///
+    /// Works on a copy under target/faults, with a build directory of its own. The table is in xtask/src/faults; faults whose test
+    /// loads the kernel programs need root, and are skipped without it.
+    Faults(faults::Options),
     /// Check which stage of the agent uses which, where `unsafe` is, and how long files are
     LintLayers,
     /// Show Weir at work on this machine: two nodes of network namespaces, real clients, no cluster (root)
@@ -71,6 +77,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Soak => test::soak(),
         Command::Ci => ci::run(),
+        Command::Faults(options) => faults::run(&options),
         Command::LintLayers => layers::run(),
         Command::Demo(options) => harness::demo(&options),
         Command::Conformance(options) => harness::conformance(&options),
