@@ -1,8 +1,10 @@
 //! The network configuration that the runtime gives on standard input.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -17,6 +19,8 @@ pub const SUPPORTED: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", NEWEST];
 pub(super) const NEWEST: &str = "1.1.0";
 /// How long a pod's start waits for the agent unless told otherwise.
 pub const WAIT_SECONDS: u64 = 10;
+/// How long it waits at most: longer than any runtime, and far from the end of the clock.
+const LONGEST_WAIT: u64 = 24 * 3600;
 
 /// What becomes of a pod's start when no agent answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -101,7 +105,7 @@ impl Config {
     /// # Errors
     /// When it is no JSON object.
     pub fn version(input: &[u8]) -> Result<String, Failure> {
-        let versioned: Versioned = serde_json::from_slice(input).map_err(undecodable)?;
+        let versioned: Versioned = object(input)?;
         Ok(versioned.cni_version)
     }
 
@@ -121,13 +125,13 @@ impl Config {
                 ),
             ));
         }
-        serde_json::from_slice(input).map_err(undecodable)
+        object(input)
     }
 
     /// Longest time to wait for the agent.
     #[must_use]
     pub fn wait(&self) -> Duration {
-        Duration::from_secs(self.wait_seconds)
+        Duration::from_secs(self.wait_seconds.min(LONGEST_WAIT))
     }
 
     /// The result of the plugins before this one: its text, and what it says.
@@ -142,7 +146,7 @@ impl Config {
                 "weir-cni wires nothing itself: put it behind another plugin, as `weir cni install` does",
             )
         })?;
-        let previous = serde_json::from_str(result.get()).map_err(undecodable)?;
+        let previous = object(result.get().as_bytes())?;
         Ok((result.get(), previous))
     }
 
@@ -166,6 +170,13 @@ impl Config {
     }
 }
 
-fn undecodable(error: serde_json::Error) -> Failure {
-    Failure::new(Code::Decode, "cannot read the network configuration", error)
+/// Reads a JSON object. serde would take the fields in their order, as an array, too.
+fn object<T: DeserializeOwned>(input: &[u8]) -> Result<T, Failure> {
+    let undecodable = |error: &dyn Display| {
+        Failure::new(Code::Decode, "cannot read the network configuration", error)
+    };
+    if !input.trim_ascii_start().starts_with(b"{") {
+        return Err(undecodable(&"it is no JSON object"));
+    }
+    serde_json::from_slice(input).map_err(|error| undecodable(&error))
 }

@@ -37,21 +37,26 @@ const FORGET: Duration = Duration::from_secs(5);
 pub fn plugin() -> bool {
     let environment = Environment::read(|name| std::env::var(name).ok());
     let mut input = Vec::new();
-    let outcome = match io::stdin().read_to_end(&mut input) {
-        Ok(_) => run(&environment, &input),
-        Err(error) => Err(Failure::new(
-            Code::Io,
-            "cannot read the network configuration from standard input",
-            error,
-        )),
-    };
-    let (text, done) = match outcome {
-        Ok(text) => (text, true),
-        Err(failure) => (failure.to_json(&version_of(&input)), false),
+    let (text, done) = match io::stdin().read_to_end(&mut input) {
+        Ok(_) => answer(&environment, &input),
+        Err(error) => {
+            let message = "cannot read the network configuration from standard input";
+            let failure = Failure::new(Code::Io, message, error);
+            (failure.to_json(config::NEWEST), false)
+        }
     };
     // A runtime that does not listen has given up already.
     let _ = io::stdout().write_all(text.as_bytes());
     done
+}
+
+/// What goes to standard output for an environment and standard input, and whether that is a success.
+#[must_use]
+pub fn answer(environment: &Environment, input: &[u8]) -> (String, bool) {
+    match run(environment, input) {
+        Ok(text) => (text, true),
+        Err(failure) => (failure.to_json(&version_of(input)), false),
+    }
 }
 
 /// The version that an answer to this input speaks.

@@ -142,6 +142,16 @@ fn add_announces_the_pod_and_passes_the_result_on_byte_for_byte() {
 }
 
 #[test]
+fn the_longest_wait_of_all_is_no_reason_to_fail() {
+    let node = Node::new();
+    let agent = node.agent(Answer::Done);
+    let config = node.chained("1.0.0", RESULTS[1].1, &json!({"waitSeconds": u64::MAX}));
+    let result = run(&environment("ADD", &[]), config.as_bytes()).unwrap();
+    assert_eq!(result, RESULTS[1].1);
+    assert!(matches!(agent.join().unwrap(), Request::Add(_)));
+}
+
+#[test]
 fn a_start_fails_in_the_form_of_the_specification() {
     let (version, result) = RESULTS[1];
     for (answer, code, details) in [
@@ -307,6 +317,14 @@ fn what_cannot_be_carried_out_is_refused_with_its_code() {
         ("", ("", ""), good.clone(), Code::Environment),
         ("FLY", ("", ""), good, Code::Environment),
         ("ADD", ("", ""), "{".to_owned(), Code::Decode),
+        // The fields of an object in their order are no object.
+        ("VERSION", ("", ""), r#"["1.0.0"]"#.to_owned(), Code::Decode),
+        (
+            "ADD",
+            ("", ""),
+            node.chained("1.0.0", "[]", &json!({})),
+            Code::Decode,
+        ),
         (
             "ADD",
             ("", ""),
