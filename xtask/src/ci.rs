@@ -52,7 +52,14 @@ fn layers() -> Result<()> {
 }
 
 fn clippy() -> Result<()> {
-    let crates = ["weir", "weir-common", "weir-oracle", "weir-tests", "xtask"];
+    let crates = [
+        "weir",
+        "weir-common",
+        "weir-fuzz",
+        "weir-oracle",
+        "weir-tests",
+        "xtask",
+    ];
     let mut args = vec!["clippy", "--locked", "--all-targets"];
     args.extend(crates.iter().flat_map(|name| ["--package", name]));
     args.extend(DENY_WARNINGS);

@@ -5,6 +5,7 @@ mod behaviours;
 mod build;
 mod ci;
 mod faults;
+mod fuzz;
 mod harness;
 mod image;
 mod layers;
@@ -57,6 +58,10 @@ enum Command {
     /// Works on a copy under target/faults, with a build directory of its own. The table is in xtask/src/faults; faults whose test
     /// loads the kernel programs need root, and are skipped without it.
     Faults(faults::Options),
+    /// Look for inputs with which what tests/fuzz says of packets, manifests, the CNI plugin and the admin socket does not hold
+    ///
+    /// Guided by coverage (libFuzzer): needs a C++ compiler, and minutes to build. A finding is kept under target/fuzz/findings.
+    Fuzz(fuzz::Options),
     /// Check which stage of the agent uses which, where `unsafe` is, and how long files are
     LintLayers,
     /// Show Weir at work on this machine: two nodes of network namespaces, real clients, no cluster (root)
@@ -78,6 +83,7 @@ fn main() -> ExitCode {
         Command::Soak => test::soak(),
         Command::Ci => ci::run(),
         Command::Faults(options) => faults::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::LintLayers => layers::run(),
         Command::Demo(options) => harness::demo(&options),
         Command::Conformance(options) => harness::conformance(&options),

@@ -135,7 +135,17 @@ fn all() -> Result<Vec<Suite>> {
     };
     let mut suites = vec![
         plain("unit", &[]),
-        plain("harness", &["--package", "weir-tests", "--lib", "--bins"]),
+        plain(
+            "harness",
+            &[
+                "--package",
+                "weir-tests",
+                "--package",
+                "weir-fuzz",
+                "--lib",
+                "--bins",
+            ],
+        ),
     ];
     let directory = workspace::root().join("tests/tests");
     let mut files: Vec<PathBuf> = match fs::read_dir(&directory) {

@@ -6,4 +6,5 @@ mod narrowing;
 mod planning;
 mod policies;
 mod room;
+mod services;
 mod watch;

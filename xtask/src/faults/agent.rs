@@ -8,9 +8,7 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "agent/src/model/workload.rs",
         find: "!self.host_network && !self.terminal",
         replace: "!self.host_network",
-        test: unit(
-            "explain::tests::policy::a_reused_address_belongs_to_the_live_pod_that_is_newest",
-        ),
+        test: unit("state::tests::of_two_live_pods_with_one_address_the_newer_owns_it"),
     },
     Fault {
         name: "policies select pods of the host network",
@@ -132,7 +130,7 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "agent/src/source/manifests/decode.rs",
         find: "group.contains('.') && !group.ends_with(\".k8s.io\")",
         replace: "group.is_empty()",
-        test: unit("source::manifests::tests::bad_objects_are_named_with_file_and_line"),
+        test: unit("source::manifests::tests::reads_every_format"),
     },
     Fault {
         name: "a Pass of the Admin tier denies",
@@ -148,7 +146,7 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "agent/src/explain/judge.rs",
         find: "cidr.contains(address) && !except.iter().any(|inner| inner.contains(address))",
         replace: "cidr.contains(address) && except.len() < 1000",
-        test: unit("explain::tests::policy::addresses_outside_are_matched_by_blocks_only"),
+        test: unit("explain::tests::policy::near_misses_name_what_is_missing"),
     },
     Fault {
         name: "of namespace and pod selector one is enough",
@@ -248,7 +246,9 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "agent/src/netlink/resolve.rs",
         find: ".max_by_key(|(_, network)| network.prefix())",
         replace: ".min_by_key(|(_, network)| network.prefix())",
-        test: unit("netlink::resolve::tests::pods_are_found_by_route_and_by_bridge"),
+        test: unit(
+            "netlink::resolve::tests::of_bridges_whose_subnets_have_an_address_the_narrowest_counts",
+        ),
     },
     Fault {
         name: "a flow with a packet of just now is cleared",
@@ -292,7 +292,7 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "agent/src/admin/server.rs",
         find: "Permissions::from_mode(0o600)",
         replace: "Permissions::from_mode(0o666)",
-        test: unit("admin::tests::a_live_socket_is_respected_and_a_stale_one_replaced"),
+        test: unit("admin::tests::questions_are_answered_over_the_socket"),
     },
     Fault {
         name: "the environment counts more than a flag",

@@ -29,7 +29,7 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "agent/src/compile/ranges.rs",
         find: "previous.last + 1 == first",
         replace: "previous.last < first",
-        test: unit("compile::ranges::tests::smallest_rank_wins_where_intervals_overlap"),
+        test: unit("compile::ranges::tests::every_point_has_the_rule_of_the_smallest_rank_over_it"),
     },
     Fault {
         name: "the last rule over a port decides",
@@ -98,7 +98,7 @@ pub(super) const FAULTS: &[Fault] = &[
         test: unit("compile::services::tests::forbidden_endpoint_addresses_are_skipped"),
     },
     Fault {
-        name: "an external address takes the cluster IP of another Service",
+        name: "of two claims of a Service to one address the weaker counts",
         file: "agent/src/compile/services/frontends.rs",
         find: "if held.is_none_or(|(holder, _)| claim < *holder) {",
         replace: "if held.is_none_or(|(holder, _)| claim > *holder) {",
@@ -141,7 +141,7 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "agent/src/compile/services/part.rs",
         find: "state.sets |= flag;",
         replace: "state.sets = flag;",
-        test: unit("compile::services::tests::traffic_policies_decide_by_address_and_side"),
+        test: unit("compile::services::tests::a_backend_is_in_every_set_that_leads_to_it"),
     },
     Fault {
         name: "endpoints of one family are led to from the other",
@@ -242,7 +242,7 @@ pub(super) const FAULTS: &[Fault] = &[
         find: "placed.sort_by_key(|(key, ..)| is_wildcard(key));",
         replace: "placed.sort_by_key(|(key, ..)| !is_wildcard(key));",
         test: unit(
-            "plan::tests::watch::every_moment_of_every_plan_is_old_or_new_and_the_end_does_not_know_the_way",
+            "plan::tests::services::a_wildcard_comes_after_the_ports_of_its_address_and_goes_before_them",
         ),
     },
     Fault {
@@ -251,7 +251,7 @@ pub(super) const FAULTS: &[Fault] = &[
         find: "gone.sort_by_key(|(key, _)| !is_wildcard(key));",
         replace: "gone.sort_by_key(|(key, _)| is_wildcard(key));",
         test: unit(
-            "plan::tests::watch::every_moment_of_every_plan_is_old_or_new_and_the_end_does_not_know_the_way",
+            "plan::tests::services::a_wildcard_comes_after_the_ports_of_its_address_and_goes_before_them",
         ),
     },
     Fault {
@@ -259,9 +259,7 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "agent/src/plan/services.rs",
         find: "            steps.push(Step::Wait);\n",
         replace: "",
-        test: unit(
-            "plan::tests::watch::every_moment_of_every_plan_is_old_or_new_and_the_end_does_not_know_the_way",
-        ),
+        test: unit("plan::tests::services::ranges_are_there_as_long_as_a_program_may_ask_for_them"),
     },
     Fault {
         name: "a table grows by what it has",

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use weir_common::abi::{
     BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_UNREADY, DROP_EXTERNAL, DROP_INTERNAL, FrontendKey,
-    NODE_OUTSIDE, NODE_PORT, SOURCE_RANGES, SourceKey, WILDCARD,
+    IN_CLUSTER_SET, IN_LOCAL_SET, NODE_OUTSIDE, NODE_PORT, SOURCE_RANGES, SourceKey, WILDCARD,
 };
 
 fn name(name: &str) -> ObjectName {
@@ -398,6 +398,27 @@ fn on_node(services: Vec<Service>, slices: Vec<EndpointSlice>) -> Snapshot {
 /// Policies of kube-proxy's test, each with what clients of the cluster IP and, inside and outside the cluster, of the other
 /// addresses get.
 #[test]
+fn a_backend_is_in_every_set_that_leads_to_it() {
+    let mut service = local(VIP);
+    service.load_balancer_ips = vec![ip("192.0.2.1")];
+    let endpoints = [("10.0.0.1", "ready local"), ("10.0.0.2", "ready")];
+    let endpoints = endpoints.map(|(address, conditions)| endpoint(address, conditions));
+    let tables = compile(service, vec![slice("s", "http", 8080, endpoints.into())]);
+    let frontend = &tables.frontends[&key("192.0.2.1", 80)];
+    let sets = frontend.internal.iter().map(|backend| {
+        let state = tables.backends[&backend.fingerprint];
+        (backend.address, state.sets)
+    });
+    assert_eq!(
+        Vec::from_iter(sets),
+        [
+            (ip("10.0.0.1"), IN_CLUSTER_SET | IN_LOCAL_SET),
+            (ip("10.0.0.2"), IN_CLUSTER_SET)
+        ]
+    );
+}
+
+#[test]
 fn traffic_policies_decide_by_address_and_side() {
     use TrafficPolicy::{Cluster, Local};
     const INTERNAL: u32 = DROP_INTERNAL | DROP_EXTERNAL;
@@ -543,6 +564,13 @@ fn the_strongest_claim_to_an_address_counts() {
     assert_eq!(owner(&tables, "10.9.0.1"), "d");
     let tables = services(&on_node(all[..2].to_vec(), vec![]));
     assert_eq!(owner(&tables, "192.0.2.1"), "a");
+
+    // A Service's own claims to one address: its cluster IP's policy counts.
+    let mut both = local(&["172.20.1.9"]);
+    both.external_ips = both.cluster_ips.clone();
+    let remote = slice("s1", "http", 8080, vec![endpoint("10.0.0.2", "ready")]);
+    let frontend = &compile(both, vec![remote]).frontends[&key("172.20.1.9", 80)];
+    assert_eq!(frontend.flags & DROP_INTERNAL, DROP_INTERNAL);
 }
 
 #[test]

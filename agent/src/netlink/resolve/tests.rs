@@ -104,6 +104,23 @@ fn pods_are_found_by_route_and_by_bridge() {
 }
 
 #[test]
+fn of_bridges_whose_subnets_have_an_address_the_narrowest_counts() {
+    const WIDE: u32 = 6;
+    let mut table = table();
+    let wide = Link {
+        name: "br0".to_owned(),
+        ..table.links[&BRIDGE].clone()
+    };
+    table.links.insert(WIDE, wide);
+    for wider in ["10.2.0.2/16", "10.0.0.1/8"] {
+        table
+            .addresses
+            .insert((WIDE, wider.parse().expect("network")));
+        assert_eq!(find(&table, "10.2.0.8"), Some(PORT), "{wider}");
+    }
+}
+
+#[test]
 fn devices_of_other_runtimes_are_left_alone() {
     let all = ["10.1.0.5", "fd00::5", "10.2.0.8"];
     let resolution = resolve(&table(), &local(&all), &Owners::default());

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// What a test says of an endpoint, in words: `local`, `unready`, `ending` (serving and terminating), `dead` (neither ready nor
-/// serving), `z=a,b` for zone hints, `n=1,2` for node hints.
+/// What a test says of an endpoint, in words: `local`, `unready`, `ending` (serving and terminating), `waiting` (serving, and neither
+/// ready nor terminating), `dead` (neither ready nor serving), `z=a,b` for zone hints, `n=1,2` for node hints.
 type Said = (&'static str, &'static str);
 
 fn endpoint((address, words): Said) -> Endpoint {
@@ -19,7 +19,9 @@ fn endpoint((address, words): Said) -> Endpoint {
         nodes: names("n="),
     };
     Endpoint {
-        ready: !(says("unready") || says("ending") || says("dead")),
+        ready: !["unready", "ending", "waiting", "dead"]
+            .into_iter()
+            .any(says),
         serving: !(says("unready") || says("dead")),
         terminating: says("ending"),
         node: says("local").then(|| NODE.to_owned()),
@@ -267,6 +269,13 @@ const CASES: &[Case] = &[
         zone: "a",
         endpoints: &[("0", "ending z=a"), ("1", "ending z=b")],
         cluster: &[0, 1],
+        local: &[],
+    },
+    Case {
+        name: "what serves is a last resort only while it is terminating",
+        zone: "",
+        endpoints: &[("0", "waiting local"), ("1", "waiting")],
+        cluster: &[],
         local: &[],
     },
     Case {

@@ -1,0 +1,112 @@
+//! The admin socket: whatever a client sends, it gets an answer or an end, and the next client is served.
+
+use std::future;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use weir::admin::{Audit, Provider, RawMaps, Status, serve};
+use weir::flows::Record;
+use weir::model::Snapshot;
+use weir_common::abi::{Flow, FlowKey};
+use weir_tests::fixture::snapshot;
+
+/// Longest time for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Fixed(Arc<Snapshot>);
+
+impl Provider for Fixed {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.0)
+    }
+
+    fn status(&self) -> Status {
+        Status::default()
+    }
+
+    fn maps(&self) -> Result<RawMaps, String> {
+        Ok(RawMaps::default())
+    }
+
+    fn flows(&self) -> Result<Vec<(FlowKey, Flow)>, String> {
+        Ok(Vec::new())
+    }
+
+    fn audit(&self) -> Result<Audit, String> {
+        Ok(Audit::default())
+    }
+
+    fn records(&self) -> Vec<Record> {
+        Vec::new()
+    }
+}
+
+/// A server that lives as long as this process.
+fn socket() -> &'static PathBuf {
+    static SOCKET: OnceLock<PathBuf> = OnceLock::new();
+    SOCKET.get_or_init(|| {
+        let directory = tempfile::tempdir().expect("a temporary directory").keep();
+        let socket = directory.join("admin.sock");
+        let path = socket.clone();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let provider = Arc::new(Fixed(Arc::new(snapshot([11, 12], vec![]))));
+            let served = serve(&path, provider, future::pending());
+            runtime
+                .expect("a runtime")
+                .block_on(served)
+                .expect("it is served for ever");
+        });
+        while UnixStream::connect(&socket).is_err() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        socket
+    })
+}
+
+/// Sends bytes and nothing more; gives all that comes back.
+fn exchange(bytes: &[u8]) -> Vec<u8> {
+    let mut stream = UnixStream::connect(socket()).expect("it accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    // Who is refused early may find the connection closed.
+    let _ = stream.write_all(bytes);
+    let _ = stream.shutdown(Shutdown::Write);
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("no end of the answer: {error}"),
+    }
+    answer
+}
+
+/// See the module.
+pub(crate) fn check(bytes: &[u8]) {
+    let answer = exchange(bytes);
+    if !answer.is_empty() {
+        assert!(
+            answer.starts_with(b"HTTP/1."),
+            "{:?}",
+            String::from_utf8_lossy(&answer)
+        );
+        assert_ne!(
+            answer.get(9),
+            Some(&b'5'),
+            "{:?}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    let good = exchange(b"GET /v1/status HTTP/1.1\r\nhost: weir\r\nconnection: close\r\n\r\n");
+    assert!(
+        good.starts_with(b"HTTP/1.1 200"),
+        "{:?}",
+        String::from_utf8_lossy(&good)
+    );
+}
