@@ -10,6 +10,8 @@ use crate::reason::Reason;
 
 /// Extension headers that are followed; one more makes the packet unreadable.
 const MAX_EXTENSIONS: u32 = 6;
+/// The end of a packet whose length is not told.
+const ANYWHERE: u32 = u32::MAX;
 /// No header that we read ends beyond this offset; also what the verifier must know of a variable offset.
 const MAX_OFFSET: u32 = 1024;
 
@@ -157,12 +159,16 @@ fn parse_v4<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bo
     if ip.version_length >> 4 != 4 || header_length < 20 {
         return Reason::BadHeader as u32;
     }
+    let mut end = ANYWHERE;
     if !quoted {
         let total = u32::from(u16::from_be(ip.total_length));
+        if total >= header_length {
+            end = offset + total;
+        } else if headers.length <= 0xffff {
+            return Reason::Truncated as u32;
+        }
         // A GSO packet beyond 64 KiB has a length of 0 (BIG TCP).
-        let too_short =
-            headers.length < offset + total || (total < header_length && headers.length <= 0xffff);
-        if too_short {
+        if headers.length < offset + total {
             return Reason::Truncated as u32;
         }
     }
@@ -170,7 +176,7 @@ fn parse_v4<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bo
     if fragment & 0x1fff == 1 && ip.protocol == protocol::TCP {
         return Reason::BadHeader as u32;
     }
-    parse_transport(packet, headers, protocol::ICMP, quoted)
+    parse_transport(packet, headers, protocol::ICMP, end, quoted)
 }
 
 #[inline(always)]
@@ -193,8 +199,16 @@ fn parse_v6<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bo
     if u32::from_be(ip.version_class_flow) >> 28 != 6 {
         return Reason::BadHeader as u32;
     }
-    if !quoted && headers.length < offset + IPV6 + u32::from(u16::from_be(ip.payload_length)) {
-        return Reason::Truncated as u32;
+    let mut end = ANYWHERE;
+    if !quoted {
+        let payload = u32::from(u16::from_be(ip.payload_length));
+        // BIG TCP, as above.
+        if payload != 0 || headers.length <= 0xffff {
+            end = offset + IPV6 + payload;
+        }
+        if headers.length < offset + IPV6 + payload {
+            return Reason::Truncated as u32;
+        }
     }
 
     let mut next = ip.next;
@@ -230,7 +244,7 @@ fn parse_v6<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bo
     }
     headers.transport = at;
     headers.protocol = next;
-    parse_transport(packet, headers, protocol::ICMPV6, quoted)
+    parse_transport(packet, headers, protocol::ICMPV6, end, quoted)
 }
 
 #[inline(always)]
@@ -245,12 +259,28 @@ fn is_extension(next: u8) -> bool {
     )
 }
 
+/// `end` is where the packet ends: what a frame has behind that is no header, and does not arrive.
 #[inline(always)]
-fn parse_transport<P: Packet>(packet: P, headers: &mut Headers, icmp: u8, quoted: bool) -> u32 {
+fn parse_transport<P: Packet>(
+    packet: P,
+    headers: &mut Headers,
+    icmp: u8,
+    end: u32,
+    quoted: bool,
+) -> u32 {
     if headers.fragment == LATER_FRAGMENT {
         return PARSED;
     }
     let at = headers.transport;
+    let length = match headers.protocol {
+        protocol::TCP => size_of::<Tcp>() as u32,
+        protocol::UDP | protocol::SCTP => size_of::<Udp>() as u32,
+        number if number == icmp => Icmp::LENGTH,
+        _ => 0,
+    };
+    if end < at + length {
+        return Reason::Truncated as u32;
+    }
     let ports = if headers.protocol == protocol::TCP && !quoted {
         let Some(tcp) = packet.load::<Tcp>(at) else {
             return Reason::Truncated as u32;

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use weir::plan::{Plan, Step as PlanStep};
-use weir_common::abi::control;
+use weir_common::abi::{Hook, control};
 use weir_common::reason::Reason;
 use weir_tests::fixture::{address, policy, snapshot, to};
 use weir_tests::packets::{Content, Packet, answer, tcp};
+use weir_tests::simulator::Step;
 
 use crate::node::{
     A, B, Node, POD_A, POD_B, REMOTE, SECOND, SERVICE_B, UPLINK, allow_egress_to_b, deny_all,
@@ -172,6 +173,100 @@ fn fragments_of_ipv6_are_of_one_datagram_whatever_header_comes_next() {
     };
     assert_eq!(node.leave(A, &part(17, 0, true)).0, Reason::NotIsolated);
     assert_eq!(node.leave(A, &part(60, 9, false)).0, Reason::Established);
+}
+
+#[test]
+fn a_second_fragment_does_not_overwrite_the_flags_of_the_first() {
+    let node = Node::new(vec![]);
+    let (source, destination) = (4000, 8080);
+    let (flags, payload, checksum) = (tcp::ACK, 64, true);
+    let tcp = Content::Tcp {
+        source,
+        destination,
+        flags,
+        payload,
+    };
+    let udp = Content::Udp {
+        source,
+        destination,
+        payload,
+        checksum,
+    };
+    // RFC 1858 section 3: of other protocols the first eight bytes are all that is judged.
+    for (content, second) in [(tcp, Reason::BadHeader), (udp, Reason::Established)] {
+        let mut packet = Packet::new(address(POD_A), address(POD_B), content);
+        packet.fragment = Some((7, 0, true));
+        assert_eq!(node.leave(A, &packet.bytes()).0, Reason::NotIsolated);
+        packet.fragment = Some((7, 1, false));
+        assert_eq!(node.leave(A, &packet.bytes()).0, second);
+    }
+}
+
+#[test]
+fn bytes_behind_the_end_of_a_packet_are_none_of_its_headers() {
+    let node = Node::new(vec![]);
+    let run = |frame: &[u8]| {
+        let (hook, ifindex) = (Hook::FromPod, A);
+        let (ingress_ifindex, clock, random) = (A, 1000, 0);
+        let step = Step {
+            hook,
+            ifindex,
+            ingress_ifindex,
+            clock,
+            random,
+        };
+        node.simulator.run(step, frame).1
+    };
+    let (source, destination) = (4000, 8080);
+    let tcp = Content::Tcp {
+        source,
+        destination,
+        flags: tcp::SYN,
+        payload: 8,
+    };
+    let udp = Content::Udp {
+        source,
+        destination,
+        payload: 8,
+        checksum: true,
+    };
+    let sctp = Content::Sctp {
+        source,
+        destination,
+        payload: 8,
+    };
+    let ping = |kind| Content::Icmp {
+        kind,
+        code: 0,
+        rest: 1,
+        payload: vec![0; 8],
+    };
+    for ((from, to), echo) in [((POD_A, POD_B), 8), (("fd00:1::1", "fd00:1::2"), 128)] {
+        for (content, header) in [(&tcp, 20), (&udp, 8), (&sctp, 8), (&ping(echo), 8)] {
+            for fragment in [None, Some((7, 0, true))] {
+                let mut packet = Packet::new(address(from), address(to), content.clone());
+                packet.fragment = fragment;
+                let mut frame = packet.bytes();
+                let v6 = from.contains(':');
+                // Where the IP header tells its length, and what of that comes before the transport header.
+                let (at, before) = match (v6, fragment) {
+                    (false, _) => (16, 20),
+                    (true, None) => (18, 0),
+                    (true, Some(_)) => (18, 8),
+                };
+                for (length, reason) in [
+                    (header, Reason::NotIsolated),
+                    (header - 1, Reason::Truncated),
+                    (0, Reason::Truncated),
+                ] {
+                    let length: u16 = before + length;
+                    frame[at..at + 2].copy_from_slice(&length.to_be_bytes());
+                    node.simulator.forget_flows();
+                    assert_eq!(run(&frame), reason as u8, "{from}: {length} of {packet:?}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
