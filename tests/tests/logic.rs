@@ -358,6 +358,21 @@ fn a_flow_is_forgotten_after_its_time_and_not_before() {
 }
 
 #[test]
+fn a_connection_outlives_the_end_of_one_direction_and_not_that_of_both() {
+    let there = |flags| tcp_packet((POD_A, 4000), (REMOTE, 80), flags);
+    let back = |flags| tcp_packet((REMOTE, 80), (POD_A, 4000), flags);
+    for (both, expected) in [(false, Reason::Reply), (true, Reason::PolicyDenied)] {
+        let mut node = Node::new(vec![policy("in", "a", Some(vec![]), None)]);
+        node.leave(A, &there(tcp::SYN));
+        node.enter(A, UPLINK, &back(tcp::SYN | tcp::ACK));
+        node.leave(A, &there(tcp::ACK | tcp::FIN));
+        node.enter(A, UPLINK, &back(tcp::ACK | if both { tcp::FIN } else { 0 }));
+        node.clock += 11 * SECOND;
+        assert_eq!(node.enter(A, UPLINK, &back(tcp::ACK)).0, expected);
+    }
+}
+
+#[test]
 fn a_syn_on_the_ports_of_a_finished_connection_opens_a_new_one() {
     let mut node = Node::new(vec![]);
     let syn = tcp_packet((POD_A, 4000), (POD_B, 8080), tcp::SYN);
@@ -418,7 +433,7 @@ fn link_local_addresses_are_no_way_around_a_policy() {
 
 #[test]
 fn fragments_follow_their_first_and_are_lost_without_it() {
-    let node = Node::new(vec![allow_egress_to_b()]);
+    let mut node = Node::new(vec![allow_egress_to_b()]);
     let content = Content::Udp {
         source: 4000,
         destination: 80,
@@ -436,6 +451,11 @@ fn fragments_follow_their_first_and_are_lost_without_it() {
         (reason, &later[30..34]),
         (Reason::Established, &[10, 0, 1, 2][..])
     );
+    // The kernel's reassembly time; by then the identification may be another datagram's.
+    node.clock += 30 * SECOND;
+    assert_eq!(node.leave(A, &packet.bytes()).0, Reason::Established);
+    node.clock += 1;
+    assert_eq!(node.leave(A, &packet.bytes()).0, Reason::UnknownFragment);
 }
 
 #[test]
@@ -455,6 +475,19 @@ fn an_error_about_a_translated_flow_is_translated_with_it() {
     assert_eq!(
         (&received[26..30], &received[58..62], &received[64..66]),
         (&[172, 30, 0, 1][..], &[10, 96, 0, 11][..], &[0, 80][..])
+    );
+    // Where the backend itself complains, that is the Service, too.
+    let refused = Content::Icmp {
+        kind: 3,
+        code: 3,
+        rest: 0,
+        payload: sent[14..42].to_vec(),
+    };
+    let packet = Packet::new(address(POD_B), address(POD_A), refused).bytes();
+    let (reason, received) = node.enter(A, B, &packet);
+    assert_eq!(
+        (reason, &received[26..30]),
+        (Reason::Related, &[10, 96, 0, 11][..])
     );
     // An error about no flow is a packet like any other.
     let unrelated = Content::Icmp {

@@ -7,6 +7,7 @@ mod compiler;
 mod copy;
 mod ebpf;
 mod logic;
+mod packets;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -75,8 +76,9 @@ const fn loaded(suite: &'static str, name: &'static str) -> Test {
 }
 
 /// Areas of the code, with their faults. Those that load programs come last: the object is built anew for each.
-const AREAS: [(&str, &[Fault]); 4] = [
+const AREAS: [(&str, &[Fault]); 5] = [
     ("logic", logic::FAULTS),
+    ("logic", packets::FAULTS),
     ("compiler", compiler::FAULTS),
     ("agent", agent::FAULTS),
     ("ebpf", ebpf::FAULTS),

@@ -1,7 +1,7 @@
 //! The admin socket: whatever a client sends, it gets an answer or an end, and the next client is served.
 
 use std::future;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -17,6 +17,10 @@ use weir_tests::fixture::snapshot;
 
 /// Longest time for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time for the beginning of one, where there may be one,
+const SOON: Duration = Duration::from_millis(100);
+/// and where there is hardly one.
+const AT_ONCE: Duration = Duration::from_millis(1);
 
 struct Fixed(Arc<Snapshot>);
 
@@ -71,25 +75,35 @@ fn socket() -> &'static PathBuf {
     })
 }
 
-/// Sends bytes and nothing more; gives all that comes back.
-fn exchange(bytes: &[u8]) -> Vec<u8> {
+/// Sends bytes and nothing more; gives all that comes back. `soon` is how long the beginning of that is waited for: who ends a
+/// connection before is not answered.
+fn exchange(bytes: &[u8], soon: Duration) -> Vec<u8> {
     let mut stream = UnixStream::connect(socket()).expect("it accepts");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     // Who is refused early may find the connection closed.
     let _ = stream.write_all(bytes);
+    let mut answer = vec![0; 1];
+    stream.set_read_timeout(Some(soon)).expect("a time-out");
+    let begun = stream.read(&mut answer).unwrap_or_default();
+    answer.truncate(begun);
     let _ = stream.shutdown(Shutdown::Write);
-    let mut answer = Vec::new();
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     match stream.read_to_end(&mut answer) {
         Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
         Err(error) => panic!("no end of the answer: {error}"),
     }
     answer
 }
 
+/// Whether bytes may be a request that is answered: its head has an end.
+fn has_head(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|two| two == b"\n\n") || bytes.windows(3).any(|three| three == b"\n\r\n")
+}
+
 /// See the module.
 pub(crate) fn check(bytes: &[u8]) {
-    let answer = exchange(bytes);
+    let soon = if has_head(bytes) { SOON } else { AT_ONCE };
+    let answer = exchange(bytes, soon);
     if !answer.is_empty() {
         assert!(
             answer.starts_with(b"HTTP/1."),
@@ -103,7 +117,10 @@ pub(crate) fn check(bytes: &[u8]) {
             String::from_utf8_lossy(&answer)
         );
     }
-    let good = exchange(b"GET /v1/status HTTP/1.1\r\nhost: weir\r\nconnection: close\r\n\r\n");
+    let good = exchange(
+        b"GET /v1/status HTTP/1.1\r\nhost: weir\r\nconnection: close\r\n\r\n",
+        PATIENCE,
+    );
     assert!(
         good.starts_with(b"HTTP/1.1 200"),
         "{:?}",

@@ -138,23 +138,22 @@ pub(crate) fn check(bytes: &[u8]) {
         let first = after(former, *step, &other);
         other[end..].fill(0xff);
         let second = after(former, *step, &other);
+        let reasons = [first.1, second.1].map(Reason::from_u8);
         assert_eq!(
-            (first.0, first.1),
-            (second.0, second.1),
-            "by what is behind byte {end}"
+            first.0, second.0,
+            "by what is behind byte {end}: {reasons:?}"
         );
     }
 }
 
-/// Where a frame's IP packet ends.
+/// Where a frame's IP packet ends, if it has its header.
 fn end(frame: &[u8]) -> Option<usize> {
     let length = |at: usize| {
-        Some(usize::from(u16::from_be_bytes(
-            frame.get(at..at + 2)?.try_into().ok()?,
-        )))
+        let bytes = frame.get(at..at + 2)?.try_into().ok()?;
+        Some(usize::from(u16::from_be_bytes(bytes)))
     };
     match frame.get(12..14)? {
-        [0x08, 0x00] => Some(14 + length(16)?),
+        [0x08, 0x00] => Some(14 + length(16)?.max(20)),
         [0x86, 0xdd] => Some(54 + length(18)?),
         _ => None,
     }

@@ -1,9 +1,12 @@
 //! Services that change while clients talk to them: what a client has goes on, and what it asks next is answered by what is there now.
 
 use weir::model::{EndpointSlice, ObjectName, Protocol, Snapshot, TrafficPolicy};
+use weir::plan::{Plan, Step, Table};
+use weir_common::abi::{BACKEND_ACTIVE, BackendState, FRONTEND_SIDE};
 use weir_common::reason::Reason;
 use weir_tests::fixture::{address, edit, snapshot};
 use weir_tests::packets::{answer, tcp};
+use zerocopy::IntoBytes;
 
 use super::node::{
     A, B, Node, POD_A, POD_B, REMOTE, SERVICE_B, SERVICE_NONE, ends, tcp_packet, udp_packet,
@@ -75,6 +78,35 @@ fn datagrams_stay_with_a_backend_as_long_as_it_serves() {
     assert_eq!(next(&node, &packet(4001)).1, second);
     node.apply(&terminating(false));
     assert_eq!(next(&node, &packet(4000)).1, second);
+}
+
+/// Ids are used again where there are no others: a flow may still have the id of a backend that is long gone.
+#[test]
+fn an_id_stands_for_a_backend_only_with_its_fingerprint() {
+    let mut node = Node::new(vec![]);
+    let packet = udp_packet((POD_A, 4000), ("10.96.0.16", 80));
+    assert_eq!(next(&node, &packet).1, (address(POD_B), 8080));
+    let flows = node.simulator.flows();
+    let mut fronts = flows
+        .values()
+        .filter(|flow| flow.flags & FRONTEND_SIDE != 0);
+    let flow = fronts.next().expect("the flow to the Service");
+    let another = BackendState {
+        fingerprint: !flow.fingerprint,
+        state: BACKEND_ACTIVE,
+        ..BackendState::default()
+    };
+    node.apply(&changed("narrow", |slice| {
+        slice.endpoints.remove(0);
+    }));
+    let write = Step::Write {
+        table: Table::Backend,
+        key: flow.backend.as_bytes().into(),
+        value: another.as_bytes().into(),
+    };
+    let plan = Plan { steps: vec![write] };
+    node.simulator.maps.execute(&plan).expect("an element");
+    assert_eq!(next(&node, &packet).1, (address(REMOTE), 8080));
 }
 
 /// Endpoints that are only not to be chosen any more are endpoints still.

@@ -1,6 +1,6 @@
 //! What policies do to packets of every kind, and to flows that live when they change.
 
-use weir::model::Protocol;
+use weir::model::{Protocol, Rule};
 use weir_common::reason::Reason;
 use weir_tests::fixture::{address, block, edit, policy, snapshot, to};
 use weir_tests::packets::{Content, Packet, answer, tcp};
@@ -190,6 +190,8 @@ fn groups_and_broadcast_are_addresses_like_any() {
             (vec![], Reason::PolicyDenied),
             (vec![to("b", &[]), to("c", &[])], Reason::PolicyDenied),
             (vec![block(range, &[])], Reason::PolicyAllowed),
+            // For everybody, also for who is in no block and has no labels.
+            (vec![Rule::default()], Reason::PolicyAllowed),
         ] {
             node.enforce(vec![policy("out", "a", None, Some(egress))]);
             assert_eq!(node.leave(A, &to_group(pod, group)).0, expected, "{group}");
