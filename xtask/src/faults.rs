@@ -8,6 +8,7 @@ mod copy;
 mod ebpf;
 mod logic;
 mod packets;
+mod policies;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -76,10 +77,11 @@ const fn loaded(suite: &'static str, name: &'static str) -> Test {
 }
 
 /// Areas of the code, with their faults. Those that load programs come last: the object is built anew for each.
-const AREAS: [(&str, &[Fault]); 5] = [
+const AREAS: [(&str, &[Fault]); 6] = [
     ("logic", logic::FAULTS),
     ("logic", packets::FAULTS),
     ("compiler", compiler::FAULTS),
+    ("compiler", policies::FAULTS),
     ("agent", agent::FAULTS),
     ("ebpf", ebpf::FAULTS),
 ];

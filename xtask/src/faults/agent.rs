@@ -43,15 +43,6 @@ pub(super) const FAULTS: &[Fault] = &[
         test: unit("model::selector::tests::requirements_are_plain_set_logic"),
     },
     Fault {
-        name: "of two pods with one address the older owns it",
-        file: "agent/src/model/snapshot.rs",
-        find: "if pod.precedence() > owner.precedence() {",
-        replace: "if pod.precedence() < owner.precedence() {",
-        test: unit(
-            "explain::tests::policy::a_reused_address_belongs_to_the_live_pod_that_is_newest",
-        ),
-    },
-    Fault {
         name: "a policy without types isolates egress, too",
         file: "agent/src/source/convert/policy.rs",
         find: "return Ok((true, has_egress));",

@@ -65,7 +65,7 @@ fn ranges_are_there_as_long_as_a_program_may_ask_for_them() {
     assert!(Some(&range) < frontends.first(), "{come}");
 
     edit(&mut objects.services, |service: &mut Service| {
-        service.source_ranges.clear()
+        service.source_ranges.clear();
     });
     let go = planner.plan(&compile(&objects)).unwrap();
     let [range] = places(&go, Table::Source, |_| true)[..] else {
