@@ -28,6 +28,9 @@ pub struct Status {
     pub attach_mode: String,
     /// Whose sockets are served.
     pub sockets: Sockets,
+    /// Pods of the node.
+    #[serde(default)]
+    pub pods: Pods,
     /// What is watched.
     pub watches: Vec<Watch>,
     /// Devices with programs.
@@ -52,6 +55,18 @@ pub struct Sockets {
     pub cgroup: Option<String>,
     /// Whether all programs are attached to it.
     pub attached: bool,
+}
+
+/// Pods of the node that have addresses of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pods {
+    /// Those that the API has told of.
+    pub known: usize,
+    /// Networks of pods that a CNI plugin announced: these were under their policies from the first packet.
+    pub announced: usize,
+    /// Announced ones that the API has not told of. They are cut off until it has.
+    pub unknown: usize,
 }
 
 /// A watched kind.

@@ -21,6 +21,9 @@ pub struct PodRow {
     pub ingress: Vec<ObjectName>,
     /// Policies with a say about connections from it.
     pub egress: Vec<ObjectName>,
+    /// Only the CNI plugin has told of it, the API not yet: it is cut off.
+    #[serde(default)]
+    pub unknown: bool,
 }
 
 /// A policy.
@@ -67,7 +70,7 @@ pub struct FlowRow {
     pub rules: [u32; 2],
 }
 
-/// The pods of the snapshot's node that policies can select.
+/// The pods of the snapshot's node that policies can select, and those of which the API has not told yet.
 #[must_use]
 pub fn pods(snapshot: &Snapshot) -> Vec<PodRow> {
     let cluster = by_weight(snapshot);
@@ -87,21 +90,30 @@ pub fn pods(snapshot: &Snapshot) -> Vec<PodRow> {
             .chain(of_tier(Tier::Baseline))
             .collect()
     };
-    snapshot
-        .pods
-        .values()
-        .filter(|pod| pod.owns_addresses() && pod.node == snapshot.node_name)
+    let device = |addresses: &[IpAddr]| {
+        let devices = &snapshot.devices.devices;
+        let device = addresses.iter().find_map(|address| devices.get(address));
+        device.map(|device| device.name.clone())
+    };
+    let strangers = snapshot.strangers().map(|sandbox| PodRow {
+        pod: sandbox.pod.clone(),
+        addresses: sandbox.addresses.clone(),
+        device: device(&sandbox.addresses),
+        ingress: Vec::new(),
+        egress: Vec::new(),
+        unknown: true,
+    });
+    let pods = snapshot.pods.values();
+    pods.filter(|pod| pod.owns_addresses() && pod.node == snapshot.node_name)
         .map(|pod| PodRow {
             pod: pod.name.clone(),
             addresses: pod.ips.clone(),
-            device: pod
-                .ips
-                .iter()
-                .find_map(|ip| snapshot.devices.devices.get(ip))
-                .map(|device| device.name.clone()),
+            device: device(&pod.ips),
             ingress: with_a_say(pod, Direction::Ingress),
             egress: with_a_say(pod, Direction::Egress),
+            unknown: false,
         })
+        .chain(strangers)
         .collect()
 }
 

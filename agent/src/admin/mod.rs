@@ -13,7 +13,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use answer::{
-    Audit, AuditedTable, Device, FeatureState, MapFill, Rejection, Sockets, Status, Watch,
+    Audit, AuditedTable, Device, FeatureState, MapFill, Pods, Rejection, Sockets, Status, Watch,
 };
 pub use client::{Client, ClientError};
 pub use dump::{Element, MapDump, RawMaps, canonical, raw};

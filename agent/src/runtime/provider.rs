@@ -13,7 +13,8 @@ use super::process;
 use super::shared::{Published, Shared};
 use super::xdp;
 use crate::admin::{
-    Audit, Device, FeatureState, MapFill, Provider, RawMaps, Rejection, Sockets, Status, Watch,
+    Audit, Device, FeatureState, MapFill, Pods, Provider, RawMaps, Rejection, Sockets, Status,
+    Watch,
 };
 use crate::compile::{self, WithoutLocal};
 use crate::datapath::{self, KernelDatapath, XdpState};
@@ -47,6 +48,7 @@ impl Provider for Shared {
             last_error: published.last_error.clone(),
             attach_mode: datapath.attach_mode().to_string(),
             sockets: sockets(&datapath),
+            pods: pods(&published.snapshot),
             watches: Kind::ALL
                 .into_iter()
                 .map(|kind| Watch {
@@ -206,6 +208,16 @@ fn sockets(datapath: &KernelDatapath) -> Sockets {
             tracing::warn!("cannot tell whether sockets are served: {error}");
             false
         }),
+    }
+}
+
+fn pods(snapshot: &Snapshot) -> Pods {
+    let pods = snapshot.pods.values();
+    let known = pods.filter(|pod| pod.node == snapshot.node_name && pod.owns_addresses());
+    Pods {
+        known: known.count(),
+        announced: snapshot.sandboxes.len(),
+        unknown: snapshot.strangers().count(),
     }
 }
 

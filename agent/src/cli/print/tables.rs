@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::Version;
 use super::table::{cell, table, yes};
-use crate::admin::{FlowRow, MapDump, PodRow, PolicyRow, Sockets, Status};
+use crate::admin::{FlowRow, MapDump, PodRow, Pods, PolicyRow, Sockets, Status};
 use crate::compile::Clients;
 use crate::explain::Translation;
 
@@ -69,7 +69,8 @@ pub fn pods(rows: &[PodRow]) -> String {
         "INGRESS",
         "EGRESS",
     ];
-    let isolation = |policies: &[crate::model::ObjectName]| match policies {
+    let isolation = |row: &PodRow, policies: &[crate::model::ObjectName]| match policies {
+        [] if row.unknown => "cut off".to_owned(),
         [] => "open".to_owned(),
         _ => cell(policies.iter().map(|policy| &policy.name)),
     };
@@ -79,8 +80,8 @@ pub fn pods(rows: &[PodRow]) -> String {
             row.pod.name.clone(),
             cell(&row.addresses),
             row.device.clone().unwrap_or_else(|| "-".to_owned()),
-            isolation(&row.ingress),
-            isolation(&row.egress),
+            isolation(row, &row.ingress),
+            isolation(row, &row.egress),
         ]
     });
     table("", &header, rows)
@@ -190,6 +191,22 @@ fn sockets(sockets: &Sockets) -> String {
     }
 }
 
+fn pods_of_node(pods: Pods) -> String {
+    let mut text = format!(
+        "{}, {} announced by the CNI plugin",
+        pods.known, pods.announced
+    );
+    if pods.unknown > 0 {
+        let unknown = pods.unknown;
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "; {unknown} of which the API has not told are cut off"
+        );
+    }
+    text
+}
+
 /// `weir status`.
 #[must_use]
 pub fn status(status: &Status) -> String {
@@ -210,6 +227,7 @@ pub fn status(status: &Status) -> String {
         ),
         ("Attached by", status.attach_mode.clone()),
         ("Sockets", sockets(&status.sockets)),
+        ("Pods", pods_of_node(status.pods)),
         ("Events lost", status.events_lost.to_string()),
     ] {
         // Writing to a String cannot fail.

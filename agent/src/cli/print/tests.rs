@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use super::{explanation, flows, json, pods, policies, services, status};
 use crate::admin::{
-    self, Device, FeatureState, FlowRow, MapFill, Rejection, Sockets, Status, Watch,
+    self, Device, FeatureState, FlowRow, MapFill, Pods, Rejection, Sockets, Status, Watch,
 };
 use crate::explain::{Question, explain, services as translations};
-use crate::model::{DeviceFacts, PodDevice, Policy, Snapshot, SocketLb};
+use crate::model::{
+    Attachment, DeviceFacts, ObjectName, PodDevice, Policy, Sandbox, Snapshot, SocketLb,
+};
 use crate::source::manifests;
 use crate::state::State;
 
@@ -207,7 +209,21 @@ fn colour_is_only_added() {
 
 #[test]
 fn lists() {
-    let snapshot = shop();
+    let mut snapshot = shop();
+    let announced = Sandbox {
+        attachment: Attachment {
+            container: "c".to_owned(),
+            interface: "eth0".to_owned(),
+        },
+        network: "pods".to_owned(),
+        pod: ObjectName::new("shop", "starting"),
+        uid: String::new(),
+        addresses: vec!["10.0.0.77".parse().unwrap()],
+        device: None,
+    };
+    snapshot
+        .sandboxes
+        .insert(announced.attachment.clone(), Arc::new(announced));
     let flow = FlowRow {
         protocol: 6,
         source: "10.0.0.1".parse().unwrap(),
@@ -247,6 +263,11 @@ fn the_state_of_an_agent() {
             served: SocketLb::Host,
             cgroup: Some(text("/sys/fs/cgroup")),
             attached: true,
+        },
+        pods: Pods {
+            known: 5,
+            announced: 4,
+            unknown: 1,
         },
         watches: vec![Watch {
             kind: text("Service"),
