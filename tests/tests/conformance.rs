@@ -1,6 +1,6 @@
 //! Upstream's own specs of Services on a real cluster, with Weir in kube-proxy's place.
 
-// xtask: minutes=45 slow soak
+// xtask: minutes=45 rare soak
 
 use std::path::Path;
 

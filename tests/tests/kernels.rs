@@ -3,7 +3,7 @@
 //! Each boots in a virtual machine, where the suites that need nothing but a kernel run as they are: every program passes the
 //! verifier, parity with the simulator, and sockets that reach Services. Needs no root; QEMU and, the first time, Debian's archive.
 
-// xtask: minutes=35 slow soak
+// xtask: threads=2 minutes=35 slow soak
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -50,6 +50,8 @@ struct Suite {
     limit: Duration,
     /// Left out by `--quick`.
     slow: bool,
+    /// Left to a soak, unless it is asked for by name.
+    rare: bool,
     /// Does more in a soak.
     soak: bool,
     /// Runs the agent and its programs in namespaces.
@@ -130,6 +132,7 @@ fn all() -> Result<Vec<Suite>> {
         threads: None,
         limit: minutes(30),
         slow: false,
+        rare: false,
         soak: false,
         root: false,
     };
@@ -167,7 +170,7 @@ fn all() -> Result<Vec<Suite>> {
 
 fn select(mut suites: Vec<Suite>, options: &Options) -> Result<Vec<Suite>> {
     if options.only.is_empty() {
-        suites.retain(|suite| !(options.quick && suite.slow));
+        suites.retain(|suite| !(suite.rare || options.quick && suite.slow));
         return Ok(suites);
     }
     let names: Vec<String> = suites.iter().map(|suite| suite.name.clone()).collect();
@@ -183,7 +186,7 @@ fn select(mut suites: Vec<Suite>, options: &Options) -> Result<Vec<Suite>> {
 
 impl Suite {
     /// The suite of a file in tests/tests. It runs one test at a time and has 20 minutes, unless a line
-    /// `// xtask: threads=N minutes=N slow soak` (any of these) at its top says otherwise.
+    /// `// xtask: threads=N minutes=N slow rare soak` (any of these) at its top says otherwise.
     fn of_file(file: &Path, text: &str) -> Result<Self> {
         let name = file
             .file_stem()
@@ -199,6 +202,7 @@ impl Suite {
             threads: Some(1),
             limit: minutes(20),
             slow: false,
+            rare: false,
             soak: false,
             root: true,
         };
@@ -211,9 +215,10 @@ impl Suite {
                 Some(("threads", n)) => suite.threads = Some(n.parse().context(wish.to_owned())?),
                 Some(("minutes", n)) => suite.limit = minutes(n.parse().context(wish.to_owned())?),
                 None if wish == "slow" => suite.slow = true,
+                None if wish == "rare" => suite.rare = true,
                 None if wish == "soak" => suite.soak = true,
                 _ => bail!(
-                    "`// xtask: {wish}` means nothing; known are threads=N, minutes=N, slow, soak"
+                    "`// xtask: {wish}` means nothing; known are threads=N, minutes=N, slow, rare, soak"
                 ),
             }
         }
@@ -328,7 +333,11 @@ mod tests {
     fn one_suite_or_the_quick_ones_can_be_chosen() {
         let suites = || {
             let file = |name: &str, text| Suite::of_file(Path::new(name), text).unwrap();
-            vec![file("a.rs", ""), file("b.rs", "// xtask: slow")]
+            vec![
+                file("a.rs", ""),
+                file("b.rs", "// xtask: slow"),
+                file("c.rs", "// xtask: rare soak"),
+            ]
         };
         let names = |options: &Options| -> Vec<String> {
             select(suites(), options)
@@ -347,23 +356,23 @@ mod tests {
         );
         assert_eq!(
             names(&Options {
-                only: vec!["b".into()],
+                only: vec!["b".into(), "c".into()],
                 quick: true,
                 ..Options::default()
             }),
-            ["b"]
+            ["b", "c"]
         );
         let unknown = select(
             suites(),
             &Options {
-                only: vec!["b".into(), "c".into()],
+                only: vec!["b".into(), "d".into()],
                 ..Options::default()
             },
         )
         .unwrap_err();
         assert_eq!(
             unknown.to_string(),
-            "no suite is called \"c\"; there are: a, b"
+            "no suite is called \"d\"; there are: a, b, c"
         );
     }
 

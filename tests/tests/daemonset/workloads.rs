@@ -39,20 +39,15 @@ spec:
 ---
 ";
 
+/// In a soak whosever sockets are served. Where nobody's are, a node's own processes have no way to Services, and everything else works.
 #[test]
 fn a_cluster_works_with_no_kube_proxy() -> Result<()> {
-    works(&[], true)
-}
-
-#[test]
-fn a_cluster_works_with_all_sockets_served() -> Result<()> {
-    works(&["WEIR_SOCKET_LB=all"], true)
-}
-
-/// A node's own processes have no way to Services then, and everything else works.
-#[test]
-fn a_cluster_works_with_no_socket_served() -> Result<()> {
-    works(&["WEIR_SOCKET_LB=none"], false)
+    works(&[], true)?;
+    if weir_tests::soaks() {
+        works(&["WEIR_SOCKET_LB=all"], true)?;
+        works(&["WEIR_SOCKET_LB=none"], false)?;
+    }
+    Ok(())
 }
 
 fn works(environment: &[&str], nodes_reach_services: bool) -> Result<()> {

@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use weir_tests::cluster::{Cluster, weir_binary};
 use weir_tests::netns::Place;
 use weir_tests::probe::{EchoServer, Outcome, Probe, Protocol};
-use weir_tests::skip_without_root;
 use weir_tests::topology::{Drops, PodSpec, Shape, Topology, TopologySpec};
+use weir_tests::{skip_without_root, soaks};
 
 /// Where servers listen, with TCP and UDP.
 pub(crate) const PORT: u16 = 8080;
@@ -139,13 +139,19 @@ pub(crate) const XDP: [Variant; 2] = [with_xdp(ALL[0]), with_xdp(ALL[6])];
 /// Two that differ in everything, for what takes long.
 pub(crate) const FEW: [Variant; 2] = [ALL[0], ALL[6]];
 
+/// Variants in which a test runs without `cargo xtask soak`. Of more it takes every other one: each shape, both ways to attach, an
+/// overlay, and the program in a driver are among them.
+const USUAL: usize = 5;
+
 /// Runs a test in each variant; a failure tells which.
 pub(crate) fn each(variants: &[Variant], test: impl Fn(Variant) -> Result<()>) -> Result<()> {
     if skip() {
         return Ok(());
     }
+    let all = soaks() || variants.len() <= USUAL;
     variants
         .iter()
+        .step_by(if all { 1 } else { 2 })
         .try_for_each(|&variant| test(variant).with_context(|| format!("{variant:?}")))
 }
 
