@@ -83,8 +83,14 @@ fn exchange(bytes: &[u8], soon: Duration) -> Vec<u8> {
     let _ = stream.write_all(bytes);
     let mut answer = vec![0; 1];
     stream.set_read_timeout(Some(soon)).expect("a time-out");
-    let begun = stream.read(&mut answer).unwrap_or_default();
-    answer.truncate(begun);
+    let begun = loop {
+        match stream.read(&mut answer) {
+            // The search has a timer of its own.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => break read,
+        }
+    };
+    answer.truncate(begun.unwrap_or_default());
     let _ = stream.shutdown(Shutdown::Write);
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     match stream.read_to_end(&mut answer) {

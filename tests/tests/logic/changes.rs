@@ -80,6 +80,22 @@ fn datagrams_stay_with_a_backend_as_long_as_it_serves() {
     assert_eq!(next(&node, &packet(4000)).1, second);
 }
 
+#[test]
+fn a_new_connection_on_old_ports_leaves_an_endpoint_that_takes_none() {
+    let mut node = Node::new(vec![]);
+    let packet = |port, flags| tcp_packet((POD_A, port), ("10.96.0.16", 80), flags);
+    let (first, second) = ((address(POD_B), 8080), (address(REMOTE), 8080));
+    for port in [4000, 4001] {
+        assert_eq!(next(&node, &packet(port, tcp::SYN)).1, first);
+    }
+    node.apply(&changed("narrow", |slice| {
+        let first = &mut slice.endpoints[0];
+        (first.ready, first.terminating) = (false, true);
+    }));
+    assert_eq!(next(&node, &packet(4000, tcp::ACK)).1, first);
+    assert_eq!(next(&node, &packet(4001, tcp::SYN)).1, second);
+}
+
 /// Ids are used again where there are no others: a flow may still have the id of a backend that is long gone.
 #[test]
 fn an_id_stands_for_a_backend_only_with_its_fingerprint() {

@@ -156,7 +156,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "        return SERVED;\n    }\n    if state != BACKEND_GONE",
         test: simulated(
             "logic",
-            "a_removed_backend_loses_its_udp_flows_and_keeps_its_connections",
+            "changes::a_new_connection_on_old_ports_leaves_an_endpoint_that_takes_none",
         ),
     },
     Fault {
@@ -293,7 +293,7 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "common/src/logic/socket.rs",
         find: "|| frontend.flags & (AFFINITY | SOURCE_RANGES) != 0",
         replace: "|| frontend.flags & AFFINITY != 0",
-        test: simulated("socket_logic", "pods_are_served_where_that_is_right"),
+        test: simulated("socket_logic", "load_balancers_ask_for_the_nodes_address"),
     },
     Fault {
         name: "a datagram keeps the endpoint that is gone",
