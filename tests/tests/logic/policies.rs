@@ -193,6 +193,7 @@ fn groups_and_broadcast_are_addresses_like_any() {
             // For everybody, also for who is in no block and has no labels.
             (vec![Rule::default()], Reason::PolicyAllowed),
         ] {
+            node.simulator.forget_flows();
             node.enforce(vec![policy("out", "a", None, Some(egress))]);
             assert_eq!(node.leave(A, &to_group(pod, group)).0, expected, "{group}");
         }
