@@ -9,8 +9,8 @@ const COMPILER: Test =
 const PLANNER: Test = unit(
     "plan::tests::watch::every_moment_of_every_plan_is_old_or_new_and_the_end_does_not_know_the_way",
 );
-/// Explanations are worked out from the objects.
-const EXPLAINED: Test = unit("explain::tests::tables::explanations_and_tables_agree");
+/// What the API's text says, read word by word.
+const TEXT: Test = unit("compile::policies::tests::tables_answer_as_the_text_reads");
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -67,28 +67,28 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "agent/src/compile/policies/rows.rs",
         find: "ranks.find(|rank| *rank >= self.admin)?",
         replace: "ranks.next()?",
-        test: EXPLAINED,
+        test: TEXT,
     },
     Fault {
         name: "the Baseline has a word where NetworkPolicies isolate",
         file: "agent/src/compile/policies/rows.rs",
         find: "        if tiers.isolating.is_empty() {\n            rules.extend(all(&tiers.baseline));",
         replace: "        rules.extend(all(&tiers.baseline));\n        if tiers.isolating.is_empty() {",
-        test: EXPLAINED,
+        test: TEXT,
     },
     Fault {
         name: "port names of ingress are those of the peer",
         file: "agent/src/compile/policies/rows.rs",
         find: "Direction::Ingress => rule.for_subject(pod),",
         replace: "Direction::Ingress => Some(rule.clone()),",
-        test: EXPLAINED,
+        test: TEXT,
     },
     Fault {
         name: "tiers are asked in the order of names",
         file: "agent/src/compile/policies/chosen.rs",
         find: "(policy.tier, policy.priority, &policy.name)",
         replace: "(policy.tier, &policy.name)",
-        test: EXPLAINED,
+        test: TEXT,
     },
     Fault {
         name: "what a block excepts is in it",

@@ -13,6 +13,7 @@ use crate::model::{Attachment, Direction, Peer, Pod, Rule, Sandbox, rule_id};
 enum Part {
     Pods,
     Policies,
+    OtherRules,
     ClusterPolicies,
     Devices,
     Nodes,
@@ -27,6 +28,7 @@ fn parts() -> impl Strategy<Value = Part> {
     prop_oneof![
         Just(Part::Pods),
         Just(Part::Policies),
+        Just(Part::OtherRules),
         Just(Part::ClusterPolicies),
         Just(Part::Devices),
         Just(Part::Nodes),
@@ -57,6 +59,9 @@ fn change(now: &mut Snapshot, part: Part, other: Snapshot) {
     match part {
         Part::Pods => now.pods = other.pods,
         Part::Policies => now.policies = other.policies,
+        Part::OtherRules => edit(&mut now.policies, |policy| {
+            std::mem::swap(&mut policy.ingress, &mut policy.egress);
+        }),
         Part::ClusterPolicies => now.cluster_policies = other.cluster_policies,
         Part::Devices => now.devices = other.devices,
         Part::Nodes => edit(&mut now.nodes, |node| {
