@@ -153,7 +153,9 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "agent/src/plan/policies.rs",
         find: "class.or_else(|| around(&tables.prefixes, &key))",
         replace: "class",
-        test: PLANNER,
+        test: unit(
+            "plan::tests::policies::what_is_cut_out_of_a_block_answers_like_the_block_until_the_change_is_in_force",
+        ),
     },
     Fault {
         name: "isolation takes nothing away from live flows",

@@ -3,10 +3,10 @@
 use weir_common::abi::control;
 
 use super::super::sizes::RANGES_PER_VERDICT;
-use super::super::{MemoryMaps, PlanError, Planner, Step, Table, entries};
+use super::super::{MemoryMaps, Plan, PlanError, Planner, Step, Table, entries};
 use super::planning::allow;
 use super::watch::fresh;
-use crate::compile::testing::{pod, policy, port, selector, snapshot};
+use crate::compile::testing::{ip, pod, policy, port, selector, snapshot};
 use crate::compile::{Tables, compile};
 use crate::model::{Peer, Pod, Policy, PortMatch, Protocol, Rule, Selector};
 
@@ -95,6 +95,40 @@ fn once_policies_are_in_force_only_tidying_up_is_left() {
             |step: &Step| matches!(step, Step::Wait | Step::BumpEpoch | Step::Delete { .. });
         assert!(after.steps.iter().all(tidies), "{after:?}");
         maps.execute(&after).unwrap();
+    }
+}
+
+#[test]
+fn what_is_cut_out_of_a_block_answers_like_the_block_until_the_change_is_in_force() {
+    let from = |except: &[&str]| {
+        let block = Peer::Block {
+            cidr: "10.0.0.0/8".parse().unwrap(),
+            except: except.iter().map(|hole| hole.parse().unwrap()).collect(),
+        };
+        tables(vec![Policy {
+            ingress: Some(vec![Rule {
+                peers: vec![block],
+                ports: vec![],
+            }]),
+            ..policy("a", "blocks", Selector::default())
+        }])
+    };
+    let (whole, cut) = (from(&[]), from(&["10.1.0.0/16"]));
+    for (old, new) in [(&whole, &cut), (&cut, &whole)] {
+        let mut planner = Planner::new();
+        let mut maps = MemoryMaps::new();
+        maps.execute(&planner.plan(old).unwrap()).unwrap();
+        let class = |maps: &MemoryMaps| {
+            let class = maps.prefix(&ip("10.1.0.1").into()).unwrap_or_default();
+            class.versions[(maps.control(control::VERSION) & 1) as usize]
+        };
+        let mut seen = vec![class(&maps)];
+        for step in planner.plan(new).unwrap().steps {
+            maps.execute(&Plan { steps: vec![step] }).unwrap();
+            seen.push(class(&maps));
+        }
+        seen.dedup();
+        assert_eq!(seen.len(), 2, "one before, another one after: {seen:?}");
     }
 }
 
