@@ -1,6 +1,6 @@
 //! Faults in what becomes of policies: compiling them, and bringing the kernel's maps to them.
 
-use super::{Fault, Test, unit};
+use super::{Fault, Test, simulated, unit};
 
 /// Compiling from nothing is its oracle.
 const COMPILER: Test =
@@ -11,6 +11,12 @@ const PLANNER: Test = unit(
 );
 /// What the API's text says, read word by word.
 const TEXT: Test = unit("compile::policies::tests::tables_answer_as_the_text_reads");
+
+/// Random clusters; those have many policies of one tier.
+const ORACLE: Test = simulated(
+    "policy",
+    "tables_packets_and_explanations_agree_with_the_oracle",
+);
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -32,7 +38,9 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "agent/src/compile/policies/groups.rs",
         find: "let names_differ = terms.names_differ();",
         replace: "let names_differ = false && terms.names_differ();",
-        test: COMPILER,
+        test: unit(
+            "compile::policies::compiler::tests::a_port_name_tells_pods_apart_as_long_as_a_rule_uses_it",
+        ),
     },
     Fault {
         name: "a changed policy selects pods of every namespace",
@@ -88,7 +96,7 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "agent/src/compile/policies/chosen.rs",
         find: "(policy.tier, policy.priority, &policy.name)",
         replace: "(policy.tier, &policy.name)",
-        test: TEXT,
+        test: ORACLE,
     },
     Fault {
         name: "what a block excepts is in it",

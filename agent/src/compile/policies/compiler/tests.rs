@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::compile::policies;
 use crate::compile::testing::{edit, ip, labels, pod, policy, selector, snapshot, snapshots};
-use crate::model::{Attachment, Direction, Peer, Pod, Rule, Sandbox, rule_id};
+use crate::model::{
+    Attachment, ContainerPort, Direction, Peer, Pod, PolicyPort, PortMatch, Protocol, Rule,
+    Sandbox, rule_id,
+};
 
 /// What one snapshot of a sequence takes from a random one; the rest stays as it was.
 #[derive(Clone, Copy, Debug)]
@@ -190,6 +193,42 @@ fn a_change_leaves_what_it_is_not_about_shared() {
     assert!(before.rows.ptr_eq(&after.rows));
     assert!(before.endpoints.ptr_eq(&after.endpoints));
     assert!(before.rules.ptr_eq(&after.rules));
+}
+
+#[test]
+fn a_port_name_tells_pods_apart_as_long_as_a_rule_uses_it() {
+    let serving = |name: &str, address: &str, port| {
+        let mut pod = pod("a", name, "web", address);
+        pod.ports = vec![ContainerPort {
+            name: "http".to_owned(),
+            protocol: Protocol::Tcp,
+            port,
+        }];
+        pod
+    };
+    let pods = || {
+        vec![
+            pod("a", "db", "db", "10.0.0.1"),
+            serving("one", "10.0.0.2", 80),
+            serving("other", "10.0.0.3", 81),
+        ]
+    };
+    let mut to_http = policy("a", "to-http", selector(&[("app", "db")]));
+    to_http.egress = Some(vec![Rule {
+        peers: Vec::new(),
+        ports: vec![PolicyPort {
+            protocol: Protocol::Tcp,
+            port: PortMatch::Named("http".to_owned()),
+        }],
+    }]);
+    let mut compiler = PolicyCompiler::default();
+    for (policies_of, classes) in [(vec![], 0), (vec![to_http], 2), (vec![], 0)] {
+        let snapshot = snapshot(pods(), policies_of);
+        let owners = AddressOwners::of(&snapshot);
+        let tables = compiler.compile(&snapshot, &owners);
+        assert_eq!(tables.classes.len(), classes);
+        assert_eq!(tables, &policies(&snapshot));
+    }
 }
 
 #[test]
