@@ -110,7 +110,9 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "agent/src/compile/policies/peers.rs",
         find: "dirty.extend(self.owners.range(range()).map(|(address, _)| *address));",
         replace: "",
-        test: COMPILER,
+        test: unit(
+            "compile::policies::compiler::tests::a_block_that_comes_later_holds_the_pods_that_are_known",
+        ),
     },
     Fault {
         name: "a sandbox whose pod nobody knows leaves its address to a former pod",

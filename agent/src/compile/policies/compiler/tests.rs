@@ -232,6 +232,39 @@ fn a_port_name_tells_pods_apart_as_long_as_a_rule_uses_it() {
 }
 
 #[test]
+fn a_block_that_comes_later_holds_the_pods_that_are_known() {
+    let allow = |name: &str, peer| {
+        let mut policy = policy("a", name, selector(&[("app", "db")]));
+        policy.ingress = Some(vec![Rule {
+            peers: vec![peer],
+            ports: Vec::new(),
+        }]);
+        policy
+    };
+    let web = Peer::Pods {
+        namespaces: None,
+        pods: Some(selector(&[("app", "web")])),
+    };
+    let block = Peer::Block {
+        cidr: "10.0.0.2/31".parse().unwrap(),
+        except: Vec::new(),
+    };
+    let web = allow("web", web);
+    let both = vec![web.clone(), allow("block", block)];
+    let mut compiler = PolicyCompiler::default();
+    for policies_of in [vec![web.clone()], both, vec![web]] {
+        let pods = vec![
+            pod("a", "db", "db", "10.0.0.1"),
+            pod("a", "inside", "web", "10.0.0.2"),
+            pod("a", "outside", "web", "10.0.0.4"),
+        ];
+        let snapshot = snapshot(pods, policies_of);
+        let owners = AddressOwners::of(&snapshot);
+        assert_eq!(compiler.compile(&snapshot, &owners), &policies(&snapshot));
+    }
+}
+
+#[test]
 fn of_rules_with_one_id_each_gets_its_own_whichever_policy_came_first() {
     let id = |name: &str| rule_id(&ObjectName::new("a", name), "", Direction::Ingress, 0, 0);
     let mut known = BTreeMap::new();
