@@ -164,7 +164,7 @@ pub(super) const FAULTS: &[Fault] = &[
         find: "class.or_else(|| around(&tables.prefixes, &key))",
         replace: "class",
         test: unit(
-            "plan::tests::policies::what_is_cut_out_of_a_block_answers_like_the_block_until_the_change_is_in_force",
+            "plan::tests::policies::a_block_in_a_block_answers_like_it_until_the_change_is_in_force",
         ),
     },
     Fault {
