@@ -75,6 +75,25 @@ fn a_flow_that_never_rests_is_judged_again() {
     }
 }
 
+#[test]
+fn after_a_change_answers_are_judged_by_who_may_ask() {
+    let mut node = Node::new(vec![]);
+    let question = udp_packet((POD_A, 4000), (POD_B, 8080));
+    let answer = udp_packet((POD_B, 8080), (POD_A, 4000));
+    node.leave(A, &question);
+    node.enter(B, A, &question);
+    let denied = |node: &mut Node| {
+        let reasons = [node.leave(B, &answer).0, node.enter(A, B, &answer).0];
+        reasons.contains(&Reason::PolicyDenied)
+    };
+    assert!(!denied(&mut node));
+    let closed = Some(vec![]);
+    for (ingress, egress, wanted) in [(None, closed.clone(), false), (closed, None, true)] {
+        node.enforce(vec![policy("b", "b", ingress, egress)]);
+        assert_eq!(denied(&mut node), wanted);
+    }
+}
+
 /// A piece of a UDP datagram; the first has the ports.
 fn piece(source: &str, destination: &str, offset: u16) -> Vec<u8> {
     let content = Content::Udp {

@@ -255,7 +255,10 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "common/src/logic/from_pod.rs",
         find: "return judge(ctx, s, &peer, Direction::Ingress, bound);",
         replace: "return judge(ctx, s, &peer, Direction::Egress, bound);",
-        test: simulated("logic", "policies::a_flow_that_never_rests_is_judged_again"),
+        test: simulated(
+            "logic",
+            "policies::after_a_change_answers_are_judged_by_who_may_ask",
+        ),
     },
     Fault {
         name: "policy sees the Service where it should see the endpoint",
