@@ -14,6 +14,7 @@ use weir::plan::{Plan, Planner};
 use weir::state::State;
 use weir_tests::kernel::{Place, veth};
 
+use self::packets::Packets;
 use self::population::{NODE, Population, address};
 use crate::process;
 use crate::table::{median, millis, table};
@@ -35,17 +36,27 @@ pub(crate) struct Args {
     rounds: u32,
 }
 
-/// Measures step by step, and prints a table.
+/// Measures step by step, packets then of all sizes in turns, and prints a table.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let place = Place::new().context("measuring needs root and an agent with kernel programs")?;
     let device = veth("pod");
-    let mut rows = Vec::new();
+    let mut measured = Vec::new();
     for &pods in &args.pods {
         for &policies in &args.policies {
             let population = Population { pods, policies };
-            rows.push(measure(args, population, &place, device)?);
+            let (datapath, row) = changes(args, population, &place, device)?;
+            measured.push((datapath, row, Packets::default()));
         }
     }
+    for _ in 0..args.rounds {
+        for (datapath, _, packets) in &mut measured {
+            packets.round(datapath, device)?;
+        }
+    }
+    let rows = measured.into_iter().map(|(_, mut row, packets)| {
+        row.extend(packets.medians().map(|median| format!("{median:.0}")));
+        row
+    });
     let head = [
         "pods",
         "policies",
@@ -55,18 +66,27 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "policy of 50 pods, in force",
         "p99",
         "and done",
+        "resident, all of it",
         "established, ns",
         "first packet, ns",
-        "maps",
-        "resident, all of it",
     ];
-    table(&head, &rows);
+    table(&head, &rows.collect::<Vec<_>>());
     Ok(())
 }
 
-fn measure(args: &Args, population: Population, place: &Place, device: u32) -> Result<Vec<String>> {
+/// Measures changes; leaves the programs as they are then.
+fn changes(
+    args: &Args,
+    population: Population,
+    place: &Place,
+    device: u32,
+) -> Result<(KernelDatapath, Vec<String>)> {
+    ensure!(population.pods > 0, "there is no pod");
     let options = Options {
         flow_capacity: 1 << 12,
+        bpffs: place
+            .directory()
+            .with_file_name(format!("{}-{}", population.pods, population.policies)),
         ..place.options(AttachMode::Auto)
     };
     let mut node = Node {
@@ -107,9 +127,8 @@ fn measure(args: &Args, population: Population, place: &Place, device: u32) -> R
         node.datapath.execute(&after)?;
         done.push(start.elapsed());
     }
-    let packets = packets::measure(&node.datapath, device, population, args.rounds)?;
     let [relabelled, in_force, done] = [relabelled, in_force, done].map(|times| Times::of(&times));
-    Ok(vec![
+    let row = vec![
         population.pods.to_string(),
         population.policies.to_string(),
         millis(cold),
@@ -118,11 +137,9 @@ fn measure(args: &Args, population: Population, place: &Place, device: u32) -> R
         in_force.median(),
         in_force.p99(),
         done.median(),
-        format!("{:.0}", packets.established),
-        format!("{:.0}", packets.first),
-        format!("{} MiB", process::maps()? >> 20),
         format!("{} MiB", process::resident()? >> 20),
-    ])
+    ];
+    Ok((node.datapath, row))
 }
 
 /// An agent's way of a change, without its sources.
