@@ -55,7 +55,7 @@ fn nobody_notices_releases_outages_and_removal() -> Result<()> {
             "--for=delete",
             "pod",
             "--selector=k8s-app=weir",
-            "--timeout=180s",
+            "--timeout=90s",
         ])?;
         thread::sleep(Duration::from_secs(2));
         Ok(())
@@ -132,7 +132,7 @@ fn clean(lab: &Lab, node: &str) -> Result<()> {
         "--namespace=weir-system",
         "wait",
         "--for=jsonpath={.status.phase}=Succeeded",
-        "--timeout=180s",
+        "--timeout=90s",
         "pod",
         &name,
     ])?;
