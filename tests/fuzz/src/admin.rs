@@ -4,11 +4,11 @@ use std::future;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use tempfile::TempDir;
 use weir::admin::{Audit, Provider, RawMaps, Status, serve};
 use weir::flows::Record;
 use weir::model::Snapshot;
@@ -50,35 +50,41 @@ impl Provider for Fixed {
     }
 }
 
-/// A server that lives as long as this process.
-fn socket() -> &'static PathBuf {
-    static SOCKET: OnceLock<PathBuf> = OnceLock::new();
-    SOCKET.get_or_init(|| {
-        let directory = tempfile::tempdir().expect("a temporary directory").keep();
-        let socket = directory.join("admin.sock");
-        let path = socket.clone();
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            let provider = Arc::new(Fixed(Arc::new(snapshot([11, 12], vec![]))));
-            let served = serve(&path, provider, future::pending());
-            runtime
-                .expect("a runtime")
-                .block_on(served)
-                .expect("it is served for ever");
-        });
-        while UnixStream::connect(&socket).is_err() {
-            thread::sleep(Duration::from_millis(1));
-        }
-        socket
-    })
+thread_local! {
+    /// The directory of this thread's server, which goes with the thread.
+    static DIRECTORY: TempDir = served();
+}
+
+const SOCKET: &str = "admin.sock";
+
+/// A directory with the socket of a server.
+fn served() -> TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let socket = directory.path().join(SOCKET);
+    let path = socket.clone();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let provider = Arc::new(Fixed(Arc::new(snapshot([11, 12], vec![]))));
+        let served = serve(&path, provider, future::pending());
+        runtime
+            .expect("a runtime")
+            .block_on(served)
+            .expect("it is served for ever");
+    });
+    while UnixStream::connect(&socket).is_err() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    directory
 }
 
 /// Sends bytes and nothing more; gives all that comes back. `soon` is how long the beginning of that is waited for: who ends a
 /// connection before is not answered.
 fn exchange(bytes: &[u8], soon: Duration) -> Vec<u8> {
-    let mut stream = UnixStream::connect(socket()).expect("it accepts");
+    let mut stream = DIRECTORY
+        .with(|directory| UnixStream::connect(directory.path().join(SOCKET)))
+        .expect("it accepts");
     // Who is refused early may find the connection closed.
     let _ = stream.write_all(bytes);
     let mut answer = vec![0; 1];
