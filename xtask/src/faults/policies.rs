@@ -93,9 +93,9 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "tiers are asked in the order of names",
-        file: "agent/src/compile/policies/chosen.rs",
-        find: "(policy.tier, policy.priority, &policy.name)",
-        replace: "(policy.tier, &policy.name)",
+        file: "agent/src/model/cluster_policy.rs",
+        find: "(self.tier, self.priority, &self.name)",
+        replace: "(self.tier, 0, &self.name)",
         test: ORACLE,
     },
     Fault {

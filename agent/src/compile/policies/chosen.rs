@@ -28,9 +28,8 @@ pub(super) struct Chosen {
 /// A policy with the rules of each direction, for ingress and for egress: `None` where it says nothing.
 #[derive(Debug)]
 struct Prepared {
-    name: ObjectName,
-    tier: Tier,
-    priority: u16,
+    /// As [`model::ClusterPolicy::weight`].
+    weight: (Tier, u16, ObjectName),
     rules: [Option<Vec<(Action, Rule)>>; 2],
 }
 
@@ -78,27 +77,26 @@ impl Chosen {
         origins: &mut OrdMap<u32, RuleOrigin>,
     ) -> Prepared {
         let mut rules = |direction: Direction| {
+            let (tier, _, name) = spec.weight;
             let rules = spec.rules[direction as usize].as_deref()?;
             let prepare = |(index, (action, rule)): (usize, &(Action, &model::Rule))| {
                 let origin = RuleOrigin {
-                    tier: spec.tier,
-                    policy: spec.name.clone(),
+                    tier,
+                    policy: name.clone(),
                     direction,
                     index,
                 };
                 let (id, collided) = add(origins, spec.uid, origin);
                 self.collided |= collided;
-                let namespace = &spec.name.namespace;
+                let namespace = &name.namespace;
                 (*action, Rule::new(id, namespace, direction, rule, terms))
             };
             Some(rules.iter().enumerate().map(prepare).collect())
         };
-        Prepared {
-            name: spec.name.clone(),
-            tier: spec.tier,
-            priority: spec.priority,
-            rules: DIRECTIONS.map(&mut rules),
-        }
+        let rules = DIRECTIONS.map(&mut rules);
+        let (tier, priority, name) = spec.weight;
+        let weight = (tier, priority, name.clone());
+        Prepared { weight, rules }
     }
 
     /// Whether ids of rules collided, so that they depend on the order in which policies came.
@@ -114,14 +112,14 @@ impl Chosen {
             let Some(rules) = policy.rules[direction as usize].as_deref() else {
                 continue;
             };
-            match policy.tier {
-                Tier::NetworkPolicy => tiers.isolating.push((&policy.name, rules)),
-                Tier::Admin | Tier::Baseline => cluster.push((policy, rules)),
+            match &policy.weight {
+                (Tier::NetworkPolicy, _, name) => tiers.isolating.push((name, rules)),
+                weight => cluster.push((weight, rules)),
             }
         }
-        cluster.sort_by_key(|(policy, _)| (policy.tier, policy.priority, &policy.name));
-        for (policy, rules) in cluster {
-            match policy.tier {
+        cluster.sort_by_key(|(weight, _)| *weight);
+        for ((tier, ..), rules) in cluster {
+            match tier {
                 Tier::Baseline => tiers.baseline.push(rules),
                 _ => tiers.admin.push(rules),
             }
@@ -132,10 +130,8 @@ impl Chosen {
 
 /// What a policy of any tier says.
 struct Spec<'a> {
-    name: &'a ObjectName,
+    weight: (Tier, u16, &'a ObjectName),
     uid: &'a str,
-    tier: Tier,
-    priority: u16,
     rules: [Option<Vec<(Action, &'a model::Rule)>>; 2],
 }
 
@@ -149,10 +145,8 @@ impl<'a> Spec<'a> {
                     rules.map(|rule| (Action::Accept, rule)).collect()
                 };
                 Some(Self {
-                    name: &policy.name,
+                    weight: (Tier::NetworkPolicy, 0, &policy.name),
                     uid: &policy.uid,
-                    tier: Tier::NetworkPolicy,
-                    priority: 0,
                     rules: DIRECTIONS.map(|direction| policy.rules(direction).map(accepted)),
                 })
             }
@@ -163,10 +157,8 @@ impl<'a> Spec<'a> {
                     Some(rules.map(|rule| (rule.action, &rule.matches)).collect())
                 };
                 Some(Self {
-                    name: &policy.name,
+                    weight: policy.weight(),
                     uid: &policy.uid,
-                    tier: policy.tier,
-                    priority: policy.priority,
                     rules: DIRECTIONS.map(rules),
                 })
             }
