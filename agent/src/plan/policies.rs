@@ -371,7 +371,7 @@ impl Policies {
         active: usize,
         steps: &mut Vec<Step>,
     ) {
-        for key in self.endpoints.concerned(differences) {
+        for key in self.endpoints.take_concerned(differences) {
             let held = self.endpoints.held.get(&key).copied();
             let new = match desired.endpoints.get(&key) {
                 Some(entry) => self.endpoint(entry),
@@ -396,7 +396,7 @@ impl Policies {
         active: usize,
         steps: &mut Vec<Step>,
     ) {
-        for key in self.addresses.concerned(differences) {
+        for key in self.addresses.take_concerned(differences) {
             let held = self.addresses.held.get(&key);
             let now = held.map_or(CLASS_UNSET, |held| held.versions[active]);
             let new = desired.addresses.get(&key);
@@ -416,7 +416,7 @@ impl Policies {
         active: usize,
         steps: &mut Vec<Step>,
     ) {
-        for key in self.prefixes.concerned(differences) {
+        for key in self.prefixes.take_concerned(differences) {
             let class = |tables: &PolicyTables| {
                 let class = tables.prefixes.get(&key);
                 let class = class.or_else(|| around(&tables.prefixes, &key));
@@ -435,8 +435,9 @@ where
     K: Copy + Ord + IntoBytes + Immutable,
     V: Copy + PartialEq + IntoBytes + Immutable,
 {
-    /// What a change of version is about: elements that differ, and those that the last one left uneven. These will be.
-    fn concerned(&mut self, differences: &Differences<K>) -> Vec<K> {
+    /// What a change of version is about: elements that differ, and those that the last one left uneven. The former are the uneven ones
+    /// from now on.
+    fn take_concerned(&mut self, differences: &Differences<K>) -> Vec<K> {
         let former = std::mem::replace(&mut self.uneven, differences.set.clone());
         let mut all: Vec<K> = differences.all().chain(former).collect();
         all.sort_unstable();
