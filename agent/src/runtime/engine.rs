@@ -281,20 +281,25 @@ impl Engine {
         self.filled |= self.planner.held().is_some();
         let refused = refused.map_or(Ok(()), |error| Err(error.into()));
         if !self.filled {
-            return written.and(refused);
+            return written.map(drop).and(refused);
         }
         let attached = self
             .attach()
             .inspect_err(|_| self.shared.tally.failed(Stage::Attach));
-        let written = written.and_then(|()| {
+        let written = written.and_then(|took| {
             if rest.is_empty() {
-                return Ok(());
+                return Ok(took);
             }
             // Grace periods are long for a pod that waits to start.
             self.answer();
-            self.write(&rest, true)
+            Ok(took + self.write(&rest, true)?)
         });
-        match (written.and(refused), attached) {
+        if let Ok(took) = written
+            && !plan.is_empty()
+        {
+            self.shared.tally.took(Stage::Write, took);
+        }
+        match (written.map(drop).and(refused), attached) {
             (Err(written), Err(attached)) => {
                 Err(SyncError::Both(Box::new(written), Box::new(attached)))
             }
@@ -376,8 +381,9 @@ impl Engine {
         planned
     }
 
-    /// Brings the maps in line, or for a part of the way that is not the last.
-    fn write(&mut self, plan: &Plan, last: bool) -> Result<(), SyncError> {
+    /// Brings the maps in line, or for a part of the way that is not the last; tells how long it took.
+    fn write(&mut self, plan: &Plan, last: bool) -> Result<Duration, SyncError> {
+        let mut took = Duration::ZERO;
         if !plan.is_empty() {
             let start = Instant::now();
             let mut datapath = self.shared.datapath_mut();
@@ -395,11 +401,11 @@ impl Engine {
                 published.planner = planner;
             });
             drop(datapath);
-            self.shared.tally.took(Stage::Write, start.elapsed());
+            took = start.elapsed();
             self.end_stale_sockets();
             tracing::debug!(steps = plan.steps.len(), "wrote maps");
         }
-        Ok(())
+        Ok(took)
     }
 
     /// Counts as kube-proxy does what a sync that took so long did for Services, if it was for them.
@@ -448,7 +454,7 @@ impl Engine {
             self.tables.policies = Arc::new(tables.clone());
         }
         self.shared.tally.took(Stage::Compile, start.elapsed());
-        let directory = Arc::new(Directory::new(snapshot, &self.tables));
+        let directory = Arc::new(Directory::new(snapshot, self.state.owners(), &self.tables));
         let snapshot = Arc::new(snapshot.clone());
         self.shared.publish(|published| {
             published.snapshot = snapshot;
