@@ -18,32 +18,31 @@ use crate::model::{AddressOwners, Direction, ObjectName, Snapshot};
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     snapshot: Snapshot,
+    pods: AddressOwners,
     policies: Arc<PolicyTables>,
     names: OnceLock<Names>,
 }
 
 #[derive(Clone, Debug)]
 struct Names {
-    owners: FxHashMap<IpAddr, Owner>,
+    /// Nodes and Services by their addresses.
+    others: FxHashMap<IpAddr, Owner>,
     /// NetworkPolicies that isolate each local pod, by endpoint id: for ingress and for egress.
     isolating: FxHashMap<u64, [Vec<ObjectName>; 2]>,
 }
 
 impl Names {
     fn new(snapshot: &Snapshot, tables: &PolicyTables) -> Self {
-        let mut owners = FxHashMap::default();
+        let mut others = FxHashMap::default();
         for node in snapshot.nodes.values() {
             for address in &node.addresses {
-                owners.insert(*address, Owner::Node(node.name.clone()));
+                others.insert(*address, Owner::Node(node.name.clone()));
             }
-        }
-        for (address, pod) in AddressOwners::of(snapshot).all() {
-            owners.insert(*address, Owner::Pod(pod.name.clone()));
         }
         for service in snapshot.services.values() {
             let owner = || Owner::Service(service.name.clone());
             for address in &service.cluster_ips {
-                owners.insert(*address, owner());
+                others.insert(*address, owner());
             }
             // These may be others', too: a node's, for instance.
             for address in service
@@ -51,7 +50,7 @@ impl Names {
                 .iter()
                 .chain(&service.external_ips)
             {
-                owners.entry(*address).or_insert_with(owner);
+                others.entry(*address).or_insert_with(owner);
             }
         }
         let policies = |row: &RowId| {
@@ -63,18 +62,19 @@ impl Names {
             (endpoint.id, isolating)
         };
         Self {
-            owners,
+            others,
             isolating: tables.endpoints.values().map(entry).collect(),
         }
     }
 }
 
 impl Directory {
-    /// The directory of a snapshot and the tables compiled from it.
+    /// The directory of a snapshot, whose owners these are, and the tables compiled from it.
     #[must_use]
-    pub fn new(snapshot: &Snapshot, tables: &Tables) -> Self {
+    pub fn new(snapshot: &Snapshot, pods: &AddressOwners, tables: &Tables) -> Self {
         Self {
             snapshot: snapshot.clone(),
+            pods: pods.clone(),
             policies: tables.policies.clone(),
             names: OnceLock::new(),
         }
@@ -160,11 +160,17 @@ impl Directory {
             .unwrap_or_default()
     }
 
+    fn owner(&self, address: &IpAddr) -> Option<Owner> {
+        let pod = self.pods.get(address);
+        let pod = pod.map(|pod| Owner::Pod(pod.name.clone()));
+        pod.or_else(|| self.names().others.get(address).cloned())
+    }
+
     fn peer(&self, address: IpAddr, port: u16) -> Peer {
         Peer {
             address,
             port,
-            owner: self.names().owners.get(&address).cloned(),
+            owner: self.owner(&address),
         }
     }
 }

@@ -9,7 +9,7 @@ use zerocopy::IntoBytes;
 
 use super::*;
 use crate::compile::{ClassId, EndpointEntry, PolicyTables, RowEntry, RowId, RuleOrigin, Tables};
-use crate::model::{Pod, Service, Snapshot};
+use crate::model::{AddressOwners, Pod, Service, Snapshot};
 
 pub(crate) const RULE: u32 = 77;
 const ENDPOINT: u64 = 5;
@@ -105,7 +105,7 @@ fn directory_of(change: impl FnOnce(&mut PolicyTables)) -> Directory {
         policies: Arc::new(policies),
         ..Tables::default()
     };
-    Directory::new(&snapshot, &tables)
+    Directory::new(&snapshot, &AddressOwners::of(&snapshot), &tables)
 }
 
 pub(crate) fn record(event: &Event) -> Record {
