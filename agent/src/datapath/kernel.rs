@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::adopt::{self, World};
 use super::attach::{self, Role};
 use super::bpf::{self, Map, Shape, TestRun, TestRunOutput, map_type};
-use super::control::Control;
+use super::control::{Control, StrayedWord};
 use super::error::{During, Error, Result};
 use super::object::{self, Capacities, Clock, Constants, Programs};
 use super::packet_log::PacketLog;
@@ -370,6 +370,17 @@ impl KernelDatapath {
     #[must_use]
     pub fn control(&self, index: u32) -> u64 {
         self.control.load(index)
+    }
+
+    /// Words of the `control` array that somebody else has changed.
+    #[must_use]
+    pub fn strayed_words(&self) -> Vec<StrayedWord> {
+        self.control.strayed()
+    }
+
+    /// Stores in such words again what belongs there; what they were.
+    pub fn restore_words(&self) -> Vec<StrayedWord> {
+        self.control.restore()
     }
 
     /// Tells programs and other observers that the agent is alive, at a time in seconds of CLOCK_BOOTTIME.

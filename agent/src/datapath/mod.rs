@@ -21,6 +21,7 @@ mod xdp;
 
 pub use crate::model::AttachMode;
 pub use bpf::TestRun;
+pub use control::StrayedWord;
 pub use error::{Error, Result};
 pub use events::EventReader;
 pub use kernel::{Floor, Judge, KernelDatapath, Options, RunOutput, cleanup};

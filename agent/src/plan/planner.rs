@@ -183,12 +183,6 @@ impl Planner {
         Some(contents)
     }
 
-    /// The control word `VERSION` that the plans so far lead to.
-    #[must_use]
-    pub fn version(&self) -> u64 {
-        self.version
-    }
-
     fn incremental(&mut self, desired: &Tables) -> Result<Vec<Step>, Unplanned> {
         let live = self.live.as_mut().ok_or(Full)?;
         let old = self.tables.as_deref().ok_or(Full)?;

@@ -3,8 +3,6 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use weir_common::abi::control;
-
 use super::nets;
 use super::shared::Shared;
 use crate::admin::{Audit, AuditedTable};
@@ -68,11 +66,6 @@ pub(super) fn compare(
     Ok(planner.differences(table, &datapath.dump(table)?))
 }
 
-/// Whether programs read the version of policies that the plans so far lead to.
-pub(super) fn version_is_right(planner: &Planner, datapath: &KernelDatapath) -> bool {
-    datapath.control(control::VERSION) == planner.version()
-}
-
 /// Tells of differences.
 pub(super) fn warn(table: Table, differences: &[Difference]) {
     for difference in differences.iter().take(NAMED) {
@@ -111,13 +104,10 @@ pub(super) fn audit(shared: &Shared) -> Result<Audit, String> {
         let named = differences.iter().take(NAMED);
         answer.differences.extend(named.map(ToString::to_string));
     }
-    if !version_is_right(&planner, &datapath) {
-        let word = datapath.control(control::VERSION);
-        let wanted = planner.version();
-        answer.differences.push(format!(
-            "map control: version is {word}, should be {wanted}"
-        ));
-    }
+    let words = datapath.strayed_words();
+    answer
+        .differences
+        .extend(words.iter().map(ToString::to_string));
     let nets = datapath.nets().map_err(|error| error.to_string())?;
     drop(datapath);
     for (ifindex, wanted) in nets::rows(&published.snapshot.devices.nets) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
-use weir_common::abi::LAYOUT;
+use weir_common::abi::{LAYOUT, control};
 use weir_tests::probe::Protocol::Tcp;
 
 use crate::fixture::{ALL, Fixture, cluster_ips, each, service, vip};
@@ -38,6 +38,17 @@ spec:
 "
 }
 
+/// Words of the control array by which programs go, and where they are.
+const WORDS: [(&str, u32); 7] = [
+    ("selected", control::SELECTED),
+    ("version", control::VERSION),
+    ("epoch", control::EPOCH),
+    ("sample", control::SAMPLE),
+    ("reset_gone", control::RESET_GONE),
+    ("taking_over", control::TAKING_OVER),
+    ("foreign_sources", control::FOREIGN_SOURCES),
+];
+
 /// Runs bpftool; its answer.
 fn bpftool(arguments: &[&str]) -> Result<Value> {
     let output = Command::new("bpftool").arg("-j").args(arguments).output()?;
@@ -57,8 +68,16 @@ fn pin(fixture: &Fixture, map: &str) -> Result<PathBuf> {
         .with_context(|| format!("no map {map} in {}", layout.display()))
 }
 
+/// What is changed by a foreign hand.
+enum Damage {
+    /// An element of a map.
+    Map(&'static str),
+    /// A word of the control array.
+    Word(u32),
+}
+
 /// Changes a byte of an element that is in use.
-fn damage(fixture: &Fixture, map: &str) -> Result<()> {
+fn damage_map(fixture: &Fixture, map: &str) -> Result<()> {
     let pin = pin(fixture, map)?;
     let pin = pin.to_str().context("a path")?;
     let elements = bpftool(&["map", "dump", "pinned", pin])?;
@@ -89,6 +108,24 @@ fn damage(fixture: &Fixture, map: &str) -> Result<()> {
     bail!("map {map} holds nothing")
 }
 
+/// Changes the lowest bit of a word of the control array.
+fn damage_word(fixture: &Fixture, index: u32) -> Result<()> {
+    let pin = pin(fixture, "control")?;
+    let pin = pin.to_str().context("a path")?;
+    let key = index.to_ne_bytes().map(|byte| byte.to_string());
+    let mut arguments = vec!["map", "lookup", "pinned", pin, "key"];
+    arguments.extend(key.iter().map(String::as_str));
+    let found = bpftool(&arguments)?;
+    let low = found["value"][0].as_str().context("a byte")?;
+    let low = u8::from_str_radix(low.trim_start_matches("0x"), 16)? ^ 1;
+    let value = u64::from(low).to_le_bytes().map(|byte| byte.to_string());
+    arguments[1] = "update";
+    arguments.push("value");
+    arguments.extend(value.iter().map(String::as_str));
+    bpftool(&arguments)?;
+    Ok(())
+}
+
 fn wait_until_whole(fixture: &Fixture, map: &str) -> Result<()> {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -114,12 +151,20 @@ fn a_wrong_entry_in_any_map_is_found_named_and_repaired() -> Result<()> {
             answer.code == Some(0) && answer.stdout.contains("no difference"),
             "{answer:?}"
         );
-        for map in MAPS {
-            damage(&fixture, map)?;
+        let damages = MAPS
+            .iter()
+            .map(|map| (format!("{map}: "), Damage::Map(map)));
+        let words = WORDS.iter();
+        let words = words.map(|(name, index)| (format!("control: {name} "), Damage::Word(*index)));
+        for (name, damage) in damages.chain(words) {
+            match damage {
+                Damage::Map(map) => damage_map(&fixture, map)?,
+                Damage::Word(index) => damage_word(&fixture, index)?,
+            }
             let answer = fixture.cluster.ask("node1", &["audit"])?;
-            let named = answer.stdout.contains(&format!("\nmap {map}: "));
-            ensure!(answer.code == Some(1) && named, "{map}: {answer:?}");
-            wait_until_whole(&fixture, map)?;
+            let named = answer.stdout.contains(&format!("\nmap {name}"));
+            ensure!(answer.code == Some(1) && named, "{name}: {answer:?}");
+            wait_until_whole(&fixture, &name)?;
             fixture.ensure_reaches("client", Tcp, vip("near", 80), &["near"])?;
             fixture.ensure_silence("other", Tcp, fixture.server("near"))?;
             fixture.ensure_reaches(

@@ -44,7 +44,7 @@ pub(crate) fn every_way() -> [(&'static str, Probe); 4] {
 }
 
 /// A way to wire pods and nodes, and to attach programs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Variant {
     pub(crate) shape: Shape,
     pub(crate) overlay: bool,
@@ -139,20 +139,19 @@ pub(crate) const XDP: [Variant; 2] = [with_xdp(ALL[0]), with_xdp(ALL[6])];
 /// Two that differ in everything, for what takes long.
 pub(crate) const FEW: [Variant; 2] = [ALL[0], ALL[6]];
 
-/// Variants in which a test runs without `cargo xtask soak`. Of more it takes every other one: each shape, both ways to attach, an
-/// overlay, and the program in a driver are among them.
-const USUAL: usize = 5;
+/// Of more variants than [`FEW`] and its like those in which a test runs without `cargo xtask soak`: each shape, both ways to attach, an
+/// overlay, and the program in a driver.
+const USUAL: [Variant; 5] = [ALL[0], ALL[2], ALL[4], ALL[6], XDP[0]];
 
 /// Runs a test in each variant; a failure tells which.
 pub(crate) fn each(variants: &[Variant], test: impl Fn(Variant) -> Result<()>) -> Result<()> {
     if skip() {
         return Ok(());
     }
-    let all = soaks() || variants.len() <= USUAL;
-    variants
-        .iter()
-        .step_by(if all { 1 } else { 2 })
-        .try_for_each(|&variant| test(variant).with_context(|| format!("{variant:?}")))
+    let all = soaks() || variants.len() <= USUAL.len();
+    let variants = variants.iter().copied();
+    let mut chosen = variants.filter(|variant| all || USUAL.contains(variant));
+    chosen.try_for_each(|variant| test(variant).with_context(|| format!("{variant:?}")))
 }
 
 /// Whether the suite cannot run here; says why.
