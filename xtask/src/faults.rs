@@ -87,7 +87,7 @@ const AREAS: [(&str, &[Fault]); 6] = [
 ];
 
 /// Faults that no test is known to notice, each with the reason why that is borne.
-const BORNE: [(&str, &str); 3] = [
+const BORNE: [(&str, &str); 2] = [
     (
         "a port is taken from the connection that has it",
         "the port is looked for before: only two processors at once show it, and packets are replayed one by one",
@@ -95,10 +95,6 @@ const BORNE: [(&str, &str); 3] = [
     (
         "a refused connection of a socket goes on",
         "a kernel that lets the program choose the error (6.1 and later) fails the call by that error alone",
-    ),
-    (
-        "in the driver, a datagram without a checksum gets a wrong one",
-        "none of the replayed packets that the driver forwards shows it; a case of its own is still to be written",
     ),
 ];
 

@@ -183,7 +183,7 @@ impl Traffic {
                 source: from,
                 destination: port,
                 payload: 8,
-                checksum: true,
+                checksum: v6 || !self.random.one_in(4),
             }
         };
         let mut packet = Packet::new(source, destination, content);
