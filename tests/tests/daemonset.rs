@@ -6,6 +6,8 @@
 mod churn;
 #[path = "daemonset/fixture.rs"]
 mod fixture;
+#[path = "daemonset/plugin.rs"]
+mod plugin;
 #[path = "daemonset/releases.rs"]
 mod releases;
 #[path = "daemonset/requests.rs"]

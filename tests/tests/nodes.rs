@@ -24,6 +24,8 @@ mod established;
 mod external;
 #[path = "nodes/fixture.rs"]
 mod fixture;
+#[path = "nodes/followed.rs"]
+mod followed;
 #[path = "nodes/foreign_sources.rs"]
 mod foreign_sources;
 #[path = "nodes/fragments.rs"]

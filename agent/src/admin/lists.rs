@@ -13,6 +13,9 @@ use crate::model::{ClusterPolicy, Direction, ObjectName, Pod, Policy, Snapshot, 
 pub struct PodRow {
     /// The pod.
     pub pod: ObjectName,
+    /// Its node.
+    #[serde(default)]
+    pub node: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
     /// Host end of its veth; `None` while not known.
@@ -97,6 +100,7 @@ pub fn pods(snapshot: &Snapshot) -> Vec<PodRow> {
     };
     let strangers = snapshot.strangers().map(|sandbox| PodRow {
         pod: sandbox.pod.clone(),
+        node: snapshot.node_name.clone(),
         addresses: sandbox.addresses.clone(),
         device: device(&sandbox.addresses),
         ingress: Vec::new(),
@@ -107,6 +111,7 @@ pub fn pods(snapshot: &Snapshot) -> Vec<PodRow> {
     pods.filter(|pod| pod.owns_addresses() && pod.node == snapshot.node_name)
         .map(|pod| PodRow {
             pod: pod.name.clone(),
+            node: pod.node.clone(),
             addresses: pod.ips.clone(),
             device: device(&pod.ips),
             ingress: with_a_say(pod, Direction::Ingress),

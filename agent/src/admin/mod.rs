@@ -5,6 +5,7 @@
 mod answer;
 mod client;
 mod dump;
+mod follow;
 mod lists;
 mod server;
 #[cfg(test)]
@@ -15,11 +16,13 @@ use std::sync::Arc;
 pub use answer::{
     Audit, AuditedTable, Device, FeatureState, MapFill, Pods, Rejection, Sockets, Status, Watch,
 };
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, follow, get};
 pub use dump::{Element, MapDump, RawMaps, canonical, raw};
+pub use follow::Followed;
 pub use lists::{FlowRow, PodRow, PolicyRow, flow_rows, pods, policies};
 pub use server::{ServeError, bind, serve};
 
+use tokio::sync::broadcast;
 use weir_common::abi::{Flow, FlowKey};
 
 use crate::flows::Record;
@@ -53,4 +56,7 @@ pub trait Provider: Send + Sync + 'static {
 
     /// The newest flow records, oldest first.
     fn records(&self) -> Vec<Record>;
+
+    /// The same, and those that come after them.
+    fn follow(&self) -> (Vec<Record>, broadcast::Receiver<Record>);
 }

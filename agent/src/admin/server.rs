@@ -14,8 +14,10 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
 
 use super::client::Failure;
+use super::follow::follow;
 use super::{Provider, dump, lists};
 use crate::explain::{self, Question};
 
@@ -54,8 +56,14 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let listener = bind(socket)?;
-    let served = axum::serve(listener, router(provider))
-        .with_graceful_shutdown(shutdown)
+    // Who follows would keep the agent from ending.
+    let end = CancellationToken::new();
+    let ending = end.clone();
+    let served = axum::serve(listener, router(provider, end))
+        .with_graceful_shutdown(async move {
+            shutdown.await;
+            ending.cancel();
+        })
         .await;
     let fail = |action| {
         move |source| ServeError::Io {
@@ -124,7 +132,7 @@ impl IntoResponse for Refused {
     }
 }
 
-fn router(provider: Arc<dyn Provider>) -> Router {
+fn router(provider: Arc<dyn Provider>, end: CancellationToken) -> Router {
     Router::new()
         .route(
             "/v1/status",
@@ -155,6 +163,10 @@ fn router(provider: Arc<dyn Provider>) -> Router {
         .route(
             "/v1/flow-records",
             get(async |State(p): Shared| blocking(move || Ok(p.records())).await),
+        )
+        .route(
+            "/v1/flow-records/follow",
+            get(async move |State(p): Shared| follow(&*p, end)),
         )
         .route(
             "/v1/map-dump",

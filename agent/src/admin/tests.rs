@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, mpsc, oneshot};
 use weir_common::abi::{
     Address, BACKEND_SIDE, Class, Endpoint, EndpointKey, FRONTEND_SIDE, Flow, FlowKey, NAT,
     OPENER_HIGH, Range, Rows, Segment, VerdictKey, range_bound,
@@ -13,23 +14,28 @@ use weir_common::abi::{
 use zerocopy::IntoBytes;
 
 use super::{
-    Audit, Client, ClientError, MapDump, PodRow, Provider, RawMaps, ServeError, Status, canonical,
-    flow_rows, raw, serve,
+    Audit, Client, ClientError, Followed, MapDump, PodRow, Provider, RawMaps, ServeError, Status,
+    canonical, flow_rows, raw, serve,
 };
 use crate::explain::{Explanation, Verdict};
+use crate::flows::tests::{event, record};
+use crate::flows::{Recent, Record};
 use crate::model::{Namespace, ObjectName, Pod, Policy, Selector, Snapshot};
 use crate::plan::Table;
 
-struct Fixed(Arc<Snapshot>);
+struct Fixed {
+    snapshot: Arc<Snapshot>,
+    recent: Mutex<Recent>,
+}
 
 impl Provider for Fixed {
     fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.snapshot)
     }
 
     fn status(&self) -> Status {
         Status {
-            node: self.0.node_name.clone(),
+            node: self.snapshot.node_name.clone(),
             ..Status::default()
         }
     }
@@ -46,8 +52,13 @@ impl Provider for Fixed {
         Err("nothing was written yet".to_owned())
     }
 
-    fn records(&self) -> Vec<crate::flows::Record> {
-        Vec::new()
+    fn records(&self) -> Vec<Record> {
+        self.recent.lock().unwrap().to_vec()
+    }
+
+    fn follow(&self) -> (Vec<Record>, broadcast::Receiver<Record>) {
+        let recent = self.recent.lock().unwrap();
+        (recent.to_vec(), recent.follow())
     }
 }
 
@@ -66,7 +77,7 @@ fn pod(name: &str, address: &str) -> Arc<Pod> {
     })
 }
 
-fn provider() -> Arc<dyn Provider> {
+fn provider() -> Arc<Fixed> {
     let deny = Policy {
         name: ObjectName::new("shop", "deny"),
         uid: String::new(),
@@ -89,7 +100,10 @@ fn provider() -> Arc<dyn Provider> {
         snapshot.pods.insert(pod.name.clone(), pod);
     }
     snapshot.policies.insert(deny.name.clone(), Arc::new(deny));
-    Arc::new(Fixed(Arc::new(snapshot)))
+    Arc::new(Fixed {
+        snapshot: Arc::new(snapshot),
+        recent: Mutex::new(Recent::new(2)),
+    })
 }
 
 /// Serves while `ask` runs.
@@ -164,7 +178,7 @@ async fn questions_are_answered_over_the_socket() {
             .get::<Vec<super::FlowRow>>("/v1/flows", &[])
             .await
             .unwrap_err();
-        assert!(matches!(error, ClientError::Broken { .. }), "{error}");
+        assert!(matches!(error, ClientError::Broken(_)), "{error}");
         assert!(
             error.to_string().contains("cannot read table `flow`"),
             "{error}"
@@ -318,4 +332,62 @@ fn flows_are_told_from_the_opener() {
     assert_eq!(rows[0].destination_port, 8080);
     assert_eq!(rows[0].packets, [5, 0]);
     assert_eq!(rows[0].service, Some(("10.96.0.1".parse().unwrap(), 80)));
+}
+
+#[tokio::test]
+async fn records_are_followed_until_the_agent_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let of_length = |length| Record {
+        length,
+        ..record(&event())
+    };
+    let provider = provider();
+    let push = |length| provider.recent.lock().unwrap().push(of_length(length));
+    (1..=3).for_each(push);
+
+    let (stop, stopped) = oneshot::channel::<()>();
+    let listening = socket.clone();
+    let server = tokio::spawn({
+        let provider = Arc::clone(&provider);
+        async move {
+            serve(&listening, provider, async {
+                let _ = stopped.await;
+            })
+            .await
+        }
+    });
+    while !socket.exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (seen_in, mut seen) = mpsc::unbounded_channel();
+    let client = Client::new(&socket);
+    let follower = tokio::spawn(async move {
+        let each = |line: Followed| {
+            seen_in.send(line).unwrap();
+            ControlFlow::Continue(())
+        };
+        client.follow("/v1/flow-records/follow", each).await
+    });
+    let mut next = async || {
+        let next = tokio::time::timeout(Duration::from_secs(5), seen.recv());
+        match next.await.expect("comes in time").expect("a line") {
+            Followed::Record(record) => Ok(record.length),
+            Followed::Lost { lost } => Err(lost),
+        }
+    };
+    // What is kept, then what comes.
+    assert_eq!((next().await, next().await), (Ok(2), Ok(3)));
+    push(4);
+    assert_eq!(next().await, Ok(4));
+    // Nobody reads meanwhile.
+    (5..=5_000).for_each(push);
+    let lost = next().await.expect_err("more than a reader may be behind");
+    assert_eq!(next().await, Ok(5 + u32::try_from(lost).unwrap()));
+
+    stop.send(()).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(5), server);
+    ended.await.expect("ends in time").unwrap().unwrap();
+    let followed = follower.await.unwrap().unwrap();
+    assert!(followed.is_continue(), "the agent has ended");
 }

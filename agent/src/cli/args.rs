@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::cni::{CONFIGURATIONS, PLUGINS, WAIT_SECONDS, WhenAgentIsDown};
 use crate::config::{BPFFS, Effective, RUN_DIR};
 use crate::datapath::USUAL_MOUNT;
+use crate::flows::{End, Filter, Outcome};
+use crate::model::ObjectName;
 
 /// Services and NetworkPolicy of a Kubernetes node in eBPF.
 #[derive(Debug, Parser)]
@@ -79,13 +83,19 @@ pub enum Command {
     #[command(subcommand)]
     Conntrack(ConntrackCommand),
     /// The newest drops and new connections that were reported (`weir run --event-sample`), oldest first
+    #[command(
+        after_help = "END is NAMESPACE/, NAMESPACE/POD, NAMESPACE/WORKLOAD (its pods), NAMESPACE/svc/NAME, node/NAME, an address or a block."
+    )]
     Flows {
+        /// Go on with those that come, until interrupted; with -o json a line for each
+        #[arg(short, long, conflicts_with = "last")]
+        follow: bool,
         /// Only the newest N
         #[arg(long, value_name = "N")]
         last: Option<usize>,
-        /// Only what was not forwarded
-        #[arg(long)]
-        dropped: bool,
+        /// Which
+        #[command(flatten)]
+        wanted: Wanted,
         /// Output and agent
         #[command(flatten)]
         query: LiveQuery,
@@ -108,7 +118,7 @@ pub enum Command {
         bpffs: PathBuf,
         /// Output and agent
         #[command(flatten)]
-        query: LiveQuery,
+        query: LocalQuery,
     },
     /// Take this node's Services over from kube-proxy: once Weir serves them and kube-proxy has ended, remove its rules (and only
     /// these) from nf_tables. Connections that it has translated go on
@@ -120,6 +130,12 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<CniCommand>,
     },
+    /// Join standard input and output to the admin socket of this node's agent: so `kubectl weir` asks it, in the agent's own container
+    AdminProxy {
+        /// Directory of the admin socket
+        #[arg(long, env = "WEIR_RUN_DIR", value_name = "DIR", default_value = RUN_DIR)]
+        run_dir: PathBuf,
+    },
     /// Remove everything that agents left on this node: programs, links, pins
     Cleanup {
         /// Directory of the agent's pins
@@ -129,12 +145,43 @@ pub enum Command {
         #[arg(long, env = "WEIR_RUN_DIR", value_name = "DIR", default_value = RUN_DIR)]
         run_dir: PathBuf,
     },
+    /// Print what completes command lines in a shell: source it, or put it where the shell looks
+    Completion {
+        /// Which shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Write manual pages, one for each command
+    Man {
+        /// Where to; it must be there
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Show the version
     Version {
         /// How to print
         #[arg(short, long, value_enum, default_value_t)]
         output: OutputFormat,
     },
+}
+
+impl Command {
+    /// Which agents it asks, if it may ask a cluster's.
+    pub(super) fn cluster_mut(&mut self) -> Option<&mut ClusterQuery> {
+        let live = match self {
+            Self::Status { query }
+            | Self::Service(ServiceCommand::List { query, .. })
+            | Self::Endpoint(ListCommand::List { query, .. })
+            | Self::Policy(ListCommand::List { query, .. })
+            | Self::Explain { query, .. } => &mut query.live,
+            Self::Map(MapCommand::Dump { query, .. })
+            | Self::Conntrack(ConntrackCommand::List { query })
+            | Self::Flows { query, .. }
+            | Self::Audit { query } => query,
+            _ => return None,
+        };
+        Some(&mut live.cluster)
+    }
 }
 
 /// `weir takeover`.
@@ -160,7 +207,7 @@ pub struct Takeover {
     pub force: bool,
     /// Output and agent
     #[command(flatten)]
-    pub query: LiveQuery,
+    pub query: LocalQuery,
 }
 
 /// Who served Services before.
@@ -290,6 +337,53 @@ pub enum ConntrackCommand {
     },
 }
 
+/// Which flow records.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Wanted {
+    /// Only from there
+    #[arg(long, value_name = "END")]
+    pub from: Option<End>,
+    /// Only to there, by way of a Service or not
+    #[arg(long, value_name = "END")]
+    pub to: Option<End>,
+    /// Only with this verdict; may be given several times
+    #[arg(long, value_name = "VERDICT", value_enum, conflicts_with = "dropped")]
+    pub verdict: Vec<Outcome>,
+    /// Only what was not forwarded
+    #[arg(long)]
+    pub dropped: bool,
+    /// Only what a rule of this policy decided, or what it denied by having none: NAMESPACE/NAME, or NAME of a ClusterNetworkPolicy
+    #[arg(long, value_name = "POLICY")]
+    pub policy: Option<String>,
+    /// Only of the time since then: 90s, 5m, 2h
+    #[arg(long, value_name = "DURATION")]
+    pub since: Option<SignedDuration>,
+}
+
+impl Wanted {
+    /// The same as a filter, asked at `now`.
+    pub(super) fn filter(self, now: Timestamp) -> Filter {
+        let verdicts = if self.dropped {
+            vec![Outcome::Dropped, Outcome::Rejected]
+        } else {
+            self.verdict
+        };
+        let policy = self.policy.map(|name| match name.split_once('/') {
+            Some((namespace, name)) => ObjectName::new(namespace, name),
+            None => ObjectName::cluster(name),
+        });
+        Filter {
+            from: self.from,
+            to: self.to,
+            verdicts,
+            policy,
+            since: self
+                .since
+                .map(|since| now.saturating_sub(since).unwrap_or(now)),
+        }
+    }
+}
+
 /// Which namespaces.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Scope {
@@ -321,22 +415,64 @@ pub struct Query {
     #[command(flatten)]
     pub live: LiveQuery,
     /// Answer from the YAML files of a directory instead of asking the agent
-    #[arg(long, value_name = "DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        help_heading = "Files",
+        conflicts_with_all = ["context", "kubeconfig", "node"]
+    )]
     pub manifests: Option<PathBuf>,
     /// With --manifests: the node whose view it is [default: NODE_NAME or the host name if there is such a node, else the first]
-    #[arg(long, value_name = "NAME", requires = "manifests")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Files",
+        requires = "manifests"
+    )]
     pub node_name: Option<String>,
 }
 
-/// How to print, and which agent to ask.
+/// How to print, and which agents to ask: this node's, or through their API server those of a cluster.
 #[derive(Args, Clone, Debug)]
 pub struct LiveQuery {
+    /// Print and agent
+    #[command(flatten)]
+    pub local: LocalQuery,
+    /// A cluster
+    #[command(flatten)]
+    pub cluster: ClusterQuery,
+}
+
+/// How to print, and the agent of this node.
+#[derive(Args, Clone, Debug)]
+pub struct LocalQuery {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub output: OutputFormat,
-    /// Run directory of the agent to ask
+    /// Run directory of this node's agent
     #[arg(long, env = "WEIR_RUN_DIR", value_name = "DIR", default_value = RUN_DIR)]
     pub run_dir: PathBuf,
+}
+
+/// Whose agents to ask. `kubectl weir` asks those of the current context, `weir` those of a cluster if one of these is given.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Agents of a cluster, through its API server")]
+pub struct ClusterQuery {
+    /// Context of the kubeconfig [default: the current one]
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Kubeconfig [default: $KUBECONFIG, then ~/.kube/config]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Ask the agent of this node only
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// Namespace of the agents
+    #[arg(long, value_name = "NAMESPACE", default_value = "weir-system")]
+    pub agent_namespace: String,
+    /// Whether the program was called as kubectl's plugin.
+    #[arg(skip)]
+    pub is_plugin: bool,
 }
 
 /// How to print.
@@ -347,6 +483,8 @@ pub enum OutputFormat {
     Table,
     /// For programs.
     Json,
+    /// The same as YAML.
+    Yaml,
 }
 
 /// How to print a document.

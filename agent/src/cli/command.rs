@@ -5,20 +5,27 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use clap::CommandFactory;
+use jiff::Timestamp;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::args::{
-    Command, ConfigCommand, ConntrackCommand, DocumentFormat, ListCommand, LiveQuery, MapCommand,
-    OutputFormat, Query, Scope, ServiceCommand,
+    Cli, Command, ConfigCommand, ConntrackCommand, DocumentFormat, ListCommand, LiveQuery,
+    MapCommand, OutputFormat, Query, Scope, ServiceCommand,
 };
-use super::{Outcome, cni, colour, doctor, offline, print, takeover, write_out};
-use crate::admin::{self, Audit, Client, FlowRow, MapDump, PodRow, PolicyRow, Status};
+use super::ask::{ask, ask_all, ask_node};
+use super::print::{NodeAudit, NodeStatus};
+use super::{
+    Outcome, admin_proxy, cni, colour, doctor, flows, offline, print, takeover, write_out,
+};
+use crate::admin::{self, Audit, FlowRow, MapDump, PodRow, PolicyRow, Status};
 use crate::cni::Installation;
 use crate::config::{self, Effective, LogFormat, RunConfig, admin_socket};
 use crate::datapath;
 use crate::explain::{self, Explanation, Question, Translation, Verdict};
-use crate::flows::{self, Record};
+
+/// What completion scripts and manual pages are for.
+const PROGRAM: &str = "weir";
 
 pub(super) fn execute(command: Command) -> Result<Outcome> {
     match command {
@@ -37,23 +44,39 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
         } => return explain(&source, &destination, fix, &query),
         Command::Map(MapCommand::Dump { canonical, query }) => {
             let canonical = if canonical { "true" } else { "false" };
-            let dump: MapDump = ask(&query, "/v1/map-dump", &[("canonical", canonical)])?;
-            object(query.output, "MapDump", &dump, print::map_dump)?;
+            let dump: MapDump = ask_node(&query, "/v1/map-dump", &[("canonical", canonical)])?;
+            object(query.local.output, "MapDump", &dump, print::map_dump)?;
         }
         Command::Conntrack(ConntrackCommand::List { query }) => {
-            let flows: Vec<FlowRow> = ask(&query, "/v1/flows", &[])?;
-            list(query.output, "FlowList", &flows, print::flows)?;
+            let flows: Vec<FlowRow> = ask_node(&query, "/v1/flows", &[])?;
+            list(query.local.output, "FlowList", &flows, print::flows)?;
         }
         Command::Flows {
+            follow,
             last,
-            dropped,
+            wanted,
             query,
-        } => flow_records(last, dropped, &query)?,
+        } => {
+            let filter = wanted.filter(Timestamp::now());
+            if follow {
+                flows::follow(&filter, &query)?;
+            } else {
+                flows::list(&filter, last, &query)?;
+            }
+        }
         Command::Audit { query } => return audit(&query),
         Command::Doctor { bpffs, query } => return doctor::execute(&bpffs, &query),
         Command::Takeover(asked) => takeover::execute(&asked)?,
         Command::Cni { command } => return cni::execute(command),
+        Command::AdminProxy { run_dir } => admin_proxy::execute(&run_dir)?,
         Command::Cleanup { bpffs, run_dir } => cleanup(&bpffs, &run_dir)?,
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), PROGRAM, &mut script);
+            write_out(&String::from_utf8_lossy(&script))?;
+        }
+        Command::Man { directory } => clap_mangen::generate_to(Cli::command(), &directory)
+            .with_context(|| format!("cannot write manual pages to {}", directory.display()))?,
         Command::Version { output } => {
             let version = print::Version::current();
             object(output, "Version", &version, print::version)?;
@@ -126,8 +149,25 @@ fn status(query: &Query) -> Result<()> {
     if query.manifests.is_some() {
         bail!("status is that of a running agent: leave --manifests out");
     }
-    let status: Status = ask(&query.live, "/v1/status", &[])?;
-    object(query.live.output, "Status", &status, print::status)
+    if !query.live.is_of_all() {
+        let status: Status = ask(&query.live, "/v1/status", &[])?;
+        return object(query.live.local.output, "Status", &status, print::status);
+    }
+    let answers = ask_all::<Status>(&query.live, "/v1/status", &[])?;
+    let given = answers.given.iter().map(|(node, status)| NodeStatus {
+        node,
+        status: Some(status),
+        error: None,
+    });
+    let missing = answers.missing.iter().map(|(node, error)| NodeStatus {
+        node,
+        status: None,
+        error: Some(error.to_string()),
+    });
+    let mut rows: Vec<_> = given.chain(missing).collect();
+    rows.sort_by_key(|row| row.node);
+    list(query.live.local.output, "StatusList", &rows, print::nodes)?;
+    answers.complete()
 }
 
 fn services(scope: &Scope, query: &Query) -> Result<()> {
@@ -136,16 +176,29 @@ fn services(scope: &Scope, query: &Query) -> Result<()> {
         None => ask(&query.live, "/v1/services", &[])?,
     };
     rows.retain(|row| scope.holds(&row.service.namespace));
-    list(query.live.output, "ServiceList", &rows, print::services)
+    list(
+        query.live.local.output,
+        "ServiceList",
+        &rows,
+        print::services,
+    )
 }
 
 fn endpoints(scope: &Scope, query: &Query) -> Result<()> {
+    let mut complete = Ok(());
     let mut rows: Vec<PodRow> = match &query.manifests {
         Some(directory) => admin::pods(&offline::load(directory, query)?),
-        None => ask(&query.live, "/v1/endpoints", &[])?,
+        None => {
+            let mut answers = ask_all::<Vec<PodRow>>(&query.live, "/v1/endpoints", &[])?;
+            let rows = answers.given.iter_mut();
+            let rows = rows.flat_map(|(_, rows)| std::mem::take(rows)).collect();
+            complete = answers.complete();
+            rows
+        }
     };
     rows.retain(|row| scope.holds(&row.pod.namespace));
-    list(query.live.output, "EndpointList", &rows, print::pods)
+    list(query.live.local.output, "EndpointList", &rows, print::pods)?;
+    complete
 }
 
 fn policies(scope: &Scope, query: &Query) -> Result<()> {
@@ -154,7 +207,12 @@ fn policies(scope: &Scope, query: &Query) -> Result<()> {
         None => ask(&query.live, "/v1/policies", &[])?,
     };
     rows.retain(|row| scope.holds(&row.policy.namespace));
-    list(query.live.output, "PolicyList", &rows, print::policies)
+    list(
+        query.live.local.output,
+        "PolicyList",
+        &rows,
+        print::policies,
+    )
 }
 
 fn explain(source: &str, destination: &str, fix: bool, query: &Query) -> Result<Outcome> {
@@ -170,7 +228,7 @@ fn explain(source: &str, destination: &str, fix: bool, query: &Query) -> Result<
     if fix {
         write_out(&print::fixes(&answer))?;
     } else {
-        object(query.live.output, "Explanation", &answer, |answer| {
+        object(query.live.local.output, "Explanation", &answer, |answer| {
             print::explanation(answer, colour())
         })?;
     }
@@ -181,23 +239,22 @@ fn explain(source: &str, destination: &str, fix: bool, query: &Query) -> Result<
 }
 
 fn audit(query: &LiveQuery) -> Result<Outcome> {
-    let audit: Audit = ask(query, "/v1/audit", &[])?;
-    object(query.output, "Audit", &audit, print::audit)?;
-    Ok(if audit.differences.is_empty() {
-        Outcome::Yes
+    let clean = if query.is_of_all() {
+        let answers = ask_all::<Audit>(query, "/v1/audit", &[])?;
+        let given = answers.given.iter();
+        let rows: Vec<_> = given
+            .map(|(node, audit)| NodeAudit { node, audit })
+            .collect();
+        list(query.local.output, "AuditList", &rows, print::audits)?;
+        let clean = rows.iter().all(|row| row.audit.differences.is_empty());
+        answers.complete()?;
+        clean
     } else {
-        Outcome::No
-    })
-}
-
-fn flow_records(last: Option<usize>, dropped: bool, query: &LiveQuery) -> Result<()> {
-    let mut records: Vec<Record> = ask(query, "/v1/flow-records", &[])?;
-    if dropped {
-        records.retain(|record| record.verdict != flows::Outcome::Forwarded);
-    }
-    let older = records.len().saturating_sub(last.unwrap_or(usize::MAX));
-    let newest = &records[older..];
-    list(query.output, "FlowRecordList", newest, print::flow_records)
+        let audit: Audit = ask(query, "/v1/audit", &[])?;
+        object(query.local.output, "Audit", &audit, print::audit)?;
+        audit.differences.is_empty()
+    };
+    Ok(if clean { Outcome::Yes } else { Outcome::No })
 }
 
 fn cleanup(bpffs: &Path, run_dir: &Path) -> Result<()> {
@@ -218,19 +275,6 @@ fn cleanup(bpffs: &Path, run_dir: &Path) -> Result<()> {
     }
 }
 
-pub(super) fn ask<T: DeserializeOwned>(
-    query: &LiveQuery,
-    path: &str,
-    parameters: &[(&str, &str)],
-) -> Result<T> {
-    let client = Client::new(&admin_socket(&query.run_dir));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the asynchronous runtime")?;
-    Ok(runtime.block_on(client.get(path, parameters))?)
-}
-
 pub(super) fn object<T: Serialize>(
     output: OutputFormat,
     kind: &str,
@@ -240,11 +284,12 @@ pub(super) fn object<T: Serialize>(
     let text = match output {
         OutputFormat::Table => table(answer),
         OutputFormat::Json => print::json(kind, answer)?,
+        OutputFormat::Yaml => print::yaml(kind, answer)?,
     };
     Ok(write_out(&text)?)
 }
 
-fn list<T: Serialize>(
+pub(super) fn list<T: Serialize>(
     output: OutputFormat,
     kind: &str,
     items: &[T],

@@ -5,14 +5,15 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::Outcome;
-use super::args::LiveQuery;
-use super::command::{ask, object};
+use super::args::LocalQuery;
+use super::ask::ask_local;
+use super::command::object;
 use super::print;
 use crate::admin::{PodRow, Status};
 use crate::datapath::NETNS_COOKIE;
 use crate::doctor::{self, Harm, Known};
 
-pub(super) fn execute(bpffs: &Path, query: &LiveQuery) -> Result<Outcome> {
+pub(super) fn execute(bpffs: &Path, query: &LocalQuery) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -33,9 +34,9 @@ pub(super) fn execute(bpffs: &Path, query: &LiveQuery) -> Result<Outcome> {
 }
 
 /// What the agent knows of devices.
-fn known(query: &LiveQuery) -> Result<Known> {
-    let status: Status = ask(query, "/v1/status", &[])?;
-    let pods: Vec<PodRow> = ask(query, "/v1/endpoints", &[])?;
+fn known(query: &LocalQuery) -> Result<Known> {
+    let status: Status = ask_local(query, "/v1/status", &[])?;
+    let pods: Vec<PodRow> = ask_local(query, "/v1/endpoints", &[])?;
     let mut features = status.features.iter();
     let mut known = Known {
         lacks_cookie: features.any(|feature| feature.name == NETNS_COOKIE && !feature.present),

@@ -1,9 +1,13 @@
 //! The command line: arguments, printers, exit codes. The same binary is the agent, its client and the kubectl plugin.
 
+mod admin_proxy;
+mod agents;
 mod args;
+mod ask;
 mod cni;
 mod command;
 mod doctor;
+mod flows;
 mod offline;
 pub mod print;
 mod takeover;
@@ -72,13 +76,18 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let arguments: Vec<_> = arguments.into_iter().collect();
     let mut command = Cli::command();
-    if program(&arguments) == Some(OsStr::new("kubectl-weir")) {
+    let is_plugin = program(&arguments) == Some(OsStr::new("kubectl-weir"));
+    if is_plugin {
         command = command.bin_name("kubectl weir");
     }
     let matches = command
         .try_get_matches_from_mut(&arguments)
         .map_err(|error| with_variables(error, &command, &arguments))?;
-    Cli::from_arg_matches(&matches)
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    if let Some(cluster) = cli.command.cluster_mut() {
+        cluster.is_plugin = is_plugin;
+    }
+    Ok(cli)
 }
 
 /// The name that the program was called by.
@@ -134,12 +143,17 @@ fn in_words(error: &anyhow::Error) -> String {
     })
 }
 
-/// Writes an answer. Whoever closed the pipe has read enough: that is no error.
+/// Writes an answer.
 fn write_out(text: &str) -> io::Result<()> {
+    write_on(text).map(drop)
+}
+
+/// Writes a part of an answer; tells whether anybody reads on. Whoever closed the pipe has read enough: that is no error.
+fn write_on(text: &str) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        result => result.map(|()| true),
     }
 }
 

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, bail};
 use tokio::runtime::Runtime;
 
-use super::args::{LiveQuery, Predecessor, Takeover};
-use super::command::{ask, object};
+use super::args::{LocalQuery, Predecessor, Takeover};
+use super::ask::ask_local;
+use super::command::object;
 use super::{print, write_out};
 use crate::admin::Status;
 use crate::netlink::{self, LinkTable, netfilter};
@@ -73,8 +74,8 @@ fn finish(asked: &Takeover) -> Result<()> {
 }
 
 /// Without anybody else, Services must not lose kube-proxy.
-fn ensure_served(query: &LiveQuery) -> Result<()> {
-    let status: Status = ask(query, "/v1/status", &[]).context(
+fn ensure_served(query: &LocalQuery) -> Result<()> {
+    let status: Status = ask_local(query, "/v1/status", &[]).context(
         "whether Weir serves here cannot be found out (--force removes the rules all the same)",
     )?;
     if !status.synced || status.last_error.is_some() {
@@ -86,8 +87,8 @@ fn ensure_served(query: &LiveQuery) -> Result<()> {
 }
 
 /// What leads to pods, as rules name it: bridges, and what the names of veths begin with.
-pub(super) fn pod_devices(query: &LiveQuery) -> Result<BTreeSet<DeviceName>> {
-    let status: Status = ask(query, "/v1/status", &[])?;
+pub(super) fn pod_devices(query: &LocalQuery) -> Result<BTreeSet<DeviceName>> {
+    let status: Status = ask_local(query, "/v1/status", &[])?;
     let devices = status.devices.iter().filter(|device| !device.uplink);
     let indexes: Vec<u32> = devices.map(|device| device.ifindex).collect();
     let table = runtime()?.block_on(netlink::links())?;

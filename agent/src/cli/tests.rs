@@ -1,9 +1,12 @@
 use std::ffi::OsString;
 
 use clap::CommandFactory;
+use jiff::Timestamp;
 
 use super::args::{Command, MapCommand, ServiceCommand};
 use super::{Cli, OutputFormat, in_words, parse};
+use crate::flows::{Filter, Outcome};
+use crate::model::ObjectName;
 
 fn cli(line: &str) -> Result<Cli, clap::Error> {
     parse(line.split_whitespace().map(OsString::from))
@@ -31,7 +34,7 @@ fn commands_are_read() {
         (source.as_str(), destination.as_str(), fix),
         ("shop/a", "shop/svc/b:80/TCP", false)
     );
-    assert_eq!(query.live.output, OutputFormat::Json);
+    assert_eq!(query.live.local.output, OutputFormat::Json);
     assert_eq!(query.node_name.as_deref(), Some("n1"));
 
     let Command::Service(ServiceCommand::List { scope, query }) =
@@ -42,7 +45,7 @@ fn commands_are_read() {
         panic!("service list");
     };
     assert!(scope.holds("shop") && !scope.holds("web"));
-    assert_eq!(query.live.run_dir.to_str(), Some("/r"));
+    assert_eq!(query.live.local.run_dir.to_str(), Some("/r"));
 
     let Command::Map(MapCommand::Dump { canonical, .. }) =
         cli("weir map dump --canonical").unwrap().command
@@ -57,7 +60,10 @@ fn commands_are_read() {
         "weir service list -A",
         "weir endpoint list",
         "weir policy list",
-        "weir conntrack list -o json",
+        "weir conntrack list -o yaml",
+        "weir completion bash",
+        "weir man /m",
+        "weir flows --follow --from shop/ --to 10.0.0.0/8 --verdict dropped --verdict rejected --policy shop/deny --since 5m",
         "weir flows --last 10 --dropped",
         "weir doctor --bpffs /b -o json",
         "weir takeover --from kube-proxy --dry-run --fix-forward -o json",
@@ -106,4 +112,57 @@ fn errors_tell_every_cause_once() {
         in_words(&error.context("no answer")),
         "no answer: cannot connect (refused)"
     );
+}
+
+#[test]
+fn kubectls_plugin_asks_a_cluster_and_weir_where_one_is_named() {
+    let of_all = |line: &str| match cli(line).unwrap().command {
+        Command::Audit { query } => query.is_of_all(),
+        command => panic!("{command:?}"),
+    };
+    for (line, expected) in [
+        ("weir audit", false),
+        ("weir audit --context c", true),
+        ("weir audit --kubeconfig f", true),
+        ("weir audit --context c --node n1", false),
+        ("kubectl-weir audit", true),
+        ("kubectl-weir audit --node n1", false),
+    ] {
+        assert_eq!(of_all(line), expected, "{line}");
+    }
+    let refused = cli("kubectl-weir policy list --manifests d --context c");
+    assert!(refused.is_err());
+}
+
+#[test]
+fn what_flows_are_wanted_is_read() {
+    let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+    let filter = |options: &str| match cli(&format!("weir flows {options}")).unwrap().command {
+        Command::Flows { wanted, .. } => wanted.filter(now),
+        command => panic!("{command:?}"),
+    };
+    assert_eq!(filter(""), Filter::default());
+    assert_eq!(
+        filter("--dropped --since 5m --policy shop/deny").since,
+        Some("2026-01-02T02:59:05Z".parse().unwrap())
+    );
+    assert_eq!(
+        filter("--dropped").verdicts,
+        [Outcome::Dropped, Outcome::Rejected]
+    );
+    assert_eq!(filter("--verdict rejected").verdicts, [Outcome::Rejected]);
+    for (given, expected) in [
+        ("shop/deny", ObjectName::new("shop", "deny")),
+        ("deny-all", ObjectName::cluster("deny-all")),
+    ] {
+        assert_eq!(filter(&format!("--policy {given}")).policy, Some(expected));
+    }
+    for refused in [
+        "--from shop",
+        "--since yesterday",
+        "--verdict lost",
+        "--follow --last 3",
+    ] {
+        assert!(cli(&format!("weir flows {refused}")).is_err(), "{refused}");
+    }
 }

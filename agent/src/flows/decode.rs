@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use weir_common::abi::{Event, Hook, Verdict};
 use weir_common::logic::protocol;
@@ -12,7 +13,9 @@ use zerocopy::FromBytes;
 use crate::model::Direction;
 
 /// What became of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// It went on.

@@ -99,6 +99,7 @@ impl Directory {
         });
         Record {
             time: now.checked_sub(age).unwrap_or(now),
+            node: self.snapshot.node_name.clone(),
             verdict: decoded.outcome,
             reason: decoded.reason.name().to_owned(),
             direction: decoded.direction,

@@ -2,6 +2,7 @@
 
 mod decode;
 mod enrich;
+mod filter;
 mod recent;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -14,6 +15,7 @@ use crate::model::{Direction, ObjectName, Tier};
 
 pub use decode::{DecodeError, Decoded, Outcome, decode};
 pub use enrich::Directory;
+pub use filter::{End, EndError, Filter};
 pub use recent::Recent;
 
 /// A drop, or the first packet of a flow (of allowed flows only one in `--event-sample`).
@@ -22,6 +24,9 @@ pub use recent::Recent;
 pub struct Record {
     /// When the packet was judged.
     pub time: jiff::Timestamp,
+    /// On which node.
+    #[serde(default)]
+    pub node: String,
     /// What became of the packet.
     pub verdict: Outcome,
     /// Why, see [`weir_common::reason::Reason::name`].

@@ -66,7 +66,10 @@ fn directory_of(change: impl FnOnce(&mut PolicyTables)) -> Directory {
         ..Service::default()
     };
     let server = pod("server", 2);
-    let mut snapshot = Snapshot::default();
+    let mut snapshot = Snapshot {
+        node_name: "n1".to_owned(),
+        ..Snapshot::default()
+    };
     for pod in [pod("client", 1), Arc::clone(&server)] {
         snapshot.pods.insert(pod.name.clone(), pod);
     }
@@ -125,6 +128,7 @@ fn a_denial_names_the_policies_that_isolate_the_pod() {
     assert_eq!(
         record(&event()),
         Record {
+            node: "n1".to_owned(),
             time: "2026-01-02T03:04:00Z".parse().unwrap(),
             verdict: Outcome::Dropped,
             reason: "policy_denied".to_owned(),

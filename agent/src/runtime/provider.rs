@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
+use tokio::sync::broadcast;
 use weir_common::abi::{Flow, FlowKey, control};
 
 use super::drift;
@@ -116,6 +117,10 @@ impl Provider for Shared {
 
     fn records(&self) -> Vec<Record> {
         self.recent()
+    }
+
+    fn follow(&self) -> (Vec<Record>, broadcast::Receiver<Record>) {
+        self.follow_records()
     }
 }
 

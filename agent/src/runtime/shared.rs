@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, SetOnce, watch};
+use tokio::sync::{Notify, SetOnce, broadcast, watch};
 
 use crate::compile::Tables;
 use crate::datapath::{Feature, KernelDatapath, XdpState};
@@ -155,6 +155,12 @@ impl Shared {
     /// The newest flow records, oldest first.
     pub(super) fn recent(&self) -> Vec<Record> {
         self.records_lock().to_vec()
+    }
+
+    /// The same, and those that come after them, without one in between.
+    pub(super) fn follow_records(&self) -> (Vec<Record>, broadcast::Receiver<Record>) {
+        let records = self.records_lock();
+        (records.to_vec(), records.follow())
     }
 
     /// Keeps a flow record.

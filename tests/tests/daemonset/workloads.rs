@@ -9,6 +9,7 @@ use weir_tests::cluster::http;
 use weir_tests::lab::{self, Lab, pod};
 
 use crate::fixture::{cluster, eventually};
+use crate::plugin;
 
 /// Where the kubelet looks, and others too.
 const HTTP: &str = ", args: [netexec, --http-port=8080], readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}, \
@@ -51,7 +52,7 @@ fn a_cluster_works_with_no_kube_proxy() -> Result<()> {
 }
 
 fn works(environment: &[&str], nodes_reach_services: bool) -> Result<()> {
-    let Some(lab) = cluster(environment)? else {
+    let Some(mut lab) = cluster(environment)? else {
         return Ok(());
     };
     let host = |pod: String| {
@@ -99,7 +100,7 @@ fn works(environment: &[&str], nodes_reach_services: bool) -> Result<()> {
     }
     commands(&lab)?;
     published(&lab)?;
-    Ok(())
+    plugin::asks_all_agents(&mut lab)
 }
 
 /// By both addresses of the DNS server's Service, and by the API server's.

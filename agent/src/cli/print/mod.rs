@@ -3,6 +3,7 @@
 mod audit;
 mod doctor;
 mod explain;
+mod nodes;
 mod records;
 mod table;
 mod tables;
@@ -12,10 +13,11 @@ mod tests;
 
 use serde::Serialize;
 
-pub use audit::audit;
+pub use audit::{NodeAudit, audit, audits};
 pub use doctor::findings;
 pub use explain::{explanation, fixes};
-pub use records::flow_records;
+pub use nodes::{NodeStatus, nodes};
+pub use records::{flow_line, flow_records};
 pub use tables::{flows, map_dump, pods, policies, services, status, version};
 pub use takeover::takeover;
 
@@ -58,17 +60,48 @@ impl Version {
     }
 }
 
+/// A value as one line of JSON.
+#[must_use]
+pub fn json_line<T: Serialize>(value: &T) -> String {
+    // The answers of this crate are plain structs, which always are JSON.
+    let mut line = serde_json::to_string(value).unwrap_or_default();
+    line.push('\n');
+    line
+}
+
+/// A value as one of many YAML documents.
+#[must_use]
+pub fn yaml_document<T: Serialize>(value: &T) -> String {
+    format!(
+        "---\n{}",
+        serde_saphyr::to_string(value).unwrap_or_default()
+    )
+}
+
 /// An answer as JSON, with apiVersion and kind.
 ///
 /// # Errors
 /// Never for the answers of this crate: they are plain structs.
 pub fn json<T: Serialize>(kind: &str, content: &T) -> serde_json::Result<String> {
-    let document = Document {
+    let mut text = serde_json::to_string_pretty(&document(kind, content))?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// The same as YAML.
+///
+/// # Errors
+/// Never for the answers of this crate.
+pub fn yaml<T: Serialize>(kind: &str, content: &T) -> anyhow::Result<String> {
+    // By way of JSON's values: names, numbers and order are the same in both.
+    let value = serde_json::to_value(document(kind, content))?;
+    Ok(serde_saphyr::to_string(&value)?)
+}
+
+fn document<'a, T>(kind: &'a str, content: &'a T) -> Document<'a, T> {
+    Document {
         api_version: API_VERSION,
         kind,
         content,
-    };
-    let mut text = serde_json::to_string_pretty(&document)?;
-    text.push('\n');
-    Ok(text)
+    }
 }

@@ -10,6 +10,7 @@ use crate::flows::{DecidedBy, Owner, Peer, Record};
 pub fn flow_records(records: &[Record]) -> String {
     let header = [
         "TIME",
+        "NODE",
         "VERDICT",
         "DIRECTION",
         "PROTO",
@@ -21,6 +22,7 @@ pub fn flow_records(records: &[Record]) -> String {
     let rows = records.iter().map(|record| {
         vec![
             format!("{:.3}", record.time),
+            record.node.clone(),
             record.verdict.to_string(),
             record.direction.as_str().to_owned(),
             record.protocol.clone(),
@@ -34,6 +36,25 @@ pub fn flow_records(records: &[Record]) -> String {
         ]
     });
     table("", &header, rows)
+}
+
+/// A record as a line of `weir flows --follow`, whose columns cannot know what comes.
+#[must_use]
+pub fn flow_line(record: &Record) -> String {
+    let backend = record.backend.as_ref();
+    let backend = backend.map_or_else(String::new, |it| format!(" > {}", peer(it)));
+    format!(
+        "{:.3} {} {} {} {} {} > {}{backend} {} {}\n",
+        record.time,
+        record.node,
+        record.verdict,
+        record.direction.as_str(),
+        record.protocol,
+        peer(&record.source),
+        peer(&record.destination),
+        record.reason,
+        policy(record),
+    )
 }
 
 /// The owner's name where it is known, else the address.
@@ -82,5 +103,7 @@ mod tests {
         };
         let records = [record(&event()), record(&allowed)];
         insta::assert_snapshot!(flow_records(&records));
+        let lines: String = records.iter().map(flow_line).collect();
+        insta::assert_snapshot!("lines", lines);
     }
 }

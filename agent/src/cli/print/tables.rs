@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::Version;
 use super::table::{cell, table, yes};
-use crate::admin::{FlowRow, MapDump, PodRow, Pods, PolicyRow, Sockets, Status};
+use crate::admin::{FlowRow, MapDump, MapFill, PodRow, Pods, PolicyRow, Sockets, Status};
 use crate::compile::Clients;
 use crate::explain::Translation;
 
@@ -64,6 +64,7 @@ pub fn pods(rows: &[PodRow]) -> String {
     let header = [
         "NAMESPACE",
         "POD",
+        "NODE",
         "ADDRESSES",
         "DEVICE",
         "INGRESS",
@@ -78,6 +79,7 @@ pub fn pods(rows: &[PodRow]) -> String {
         vec![
             row.pod.namespace.clone(),
             row.pod.name.clone(),
+            row.node.clone(),
             cell(&row.addresses),
             row.device.clone().unwrap_or_else(|| "-".to_owned()),
             isolation(row, &row.ingress),
@@ -207,6 +209,11 @@ fn pods_of_node(pods: Pods) -> String {
     text
 }
 
+/// Percents of a map that are in use.
+pub(super) fn share(map: &MapFill) -> f64 {
+    map.entries as f64 / map.capacity.max(1) as f64 * 100.0
+}
+
 /// `weir status`.
 #[must_use]
 pub fn status(status: &Status) -> String {
@@ -262,12 +269,11 @@ pub fn status(status: &Status) -> String {
     });
     section("Devices", &["NAME", "INDEX", "POD"], devices.collect());
     let maps = status.maps.iter().map(|map| {
-        let share = map.entries as f64 / map.capacity.max(1) as f64;
         vec![
             map.name.clone(),
             map.entries.to_string(),
             map.capacity.to_string(),
-            format!("{:.0}%", share * 100.0),
+            format!("{:.0}%", share(map)),
         ]
     });
     section(

@@ -1,0 +1,173 @@
+//! Whom a command asks: the agent of this node, or agents of a cluster.
+
+use std::io::{self, IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
+
+use super::agents::{Agents, Cluster, ENDED};
+use super::args::{ClusterQuery, LiveQuery, LocalQuery};
+use crate::admin::Client;
+use crate::config::admin_socket;
+
+/// After this time a terminal is told what is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What agents answered.
+#[derive(Debug)]
+pub(super) struct Answers<T> {
+    /// Those that did, with the names of their nodes; of this node's agent the only one.
+    pub(super) given: Vec<(String, T)>,
+    /// Why others did not.
+    pub(super) missing: Vec<(String, anyhow::Error)>,
+}
+
+impl<T> Answers<T> {
+    /// An error that tells who did not answer: whoever reads the rest must not take it for everything.
+    pub(super) fn complete(self) -> Result<()> {
+        let Some((_, first)) = self.missing.first() else {
+            return Ok(());
+        };
+        let (missing, all) = (self.missing.len(), self.given.len() + self.missing.len());
+        bail!("{missing} of {all} agents did not answer; {first}")
+    }
+}
+
+impl LiveQuery {
+    /// Whether several agents may answer.
+    pub(super) fn is_of_all(&self) -> bool {
+        self.cluster.cluster().is_some() && self.cluster.node.is_none()
+    }
+}
+
+impl ClusterQuery {
+    /// The cluster whose agents are to be asked; `None` for this node's agent.
+    fn cluster(&self) -> Option<Cluster<'_>> {
+        let given = self.context.is_some() || self.kubeconfig.is_some() || self.node.is_some();
+        (given || self.is_plugin).then(|| Cluster {
+            kubeconfig: self.kubeconfig.as_deref(),
+            context: self.context.as_deref(),
+            namespace: &self.agent_namespace,
+            node: self.node.as_deref(),
+        })
+    }
+}
+
+/// Asks the agent of this node.
+pub(super) fn ask_local<T: DeserializeOwned>(
+    query: &LocalQuery,
+    path: &str,
+    parameters: &[(&str, &str)],
+) -> Result<T> {
+    let client = Client::new(&admin_socket(&query.run_dir));
+    wait(async { Ok(client.get(path, parameters).await?) })
+}
+
+/// Asks what every agent knows: this node's agent, or one of the cluster's.
+pub(super) fn ask<T: DeserializeOwned>(
+    query: &LiveQuery,
+    path: &str,
+    parameters: &[(&str, &str)],
+) -> Result<T> {
+    let Some(cluster) = query.cluster.cluster() else {
+        return ask_local(&query.local, path, parameters);
+    };
+    wait(async {
+        let agents = Agents::find(cluster).await?;
+        Ok(agents.ask(agents.any(), path, parameters).await?)
+    })
+}
+
+/// Asks what each agent knows of its own node: this node's, or all of the cluster's, of which some may not answer.
+pub(super) fn ask_all<T: DeserializeOwned>(
+    query: &LiveQuery,
+    path: &str,
+    parameters: &[(&str, &str)],
+) -> Result<Answers<T>> {
+    let mut answers = Answers {
+        given: Vec::new(),
+        missing: Vec::new(),
+    };
+    let Some(cluster) = query.cluster.cluster() else {
+        let said = ask_local(&query.local, path, parameters)?;
+        answers.given.push((String::new(), said));
+        return Ok(answers);
+    };
+    let said = wait(async { Ok(Agents::find(cluster).await?.ask_all(path, parameters).await) })?;
+    for (node, said) in said {
+        match said {
+            Ok(said) => answers.given.push((node, said)),
+            Err(error) => answers.missing.push((node, error.into())),
+        }
+    }
+    Ok(answers)
+}
+
+/// Asks what only makes sense of a single node.
+pub(super) fn ask_node<T: DeserializeOwned>(
+    query: &LiveQuery,
+    path: &str,
+    parameters: &[(&str, &str)],
+) -> Result<T> {
+    if query.is_of_all() {
+        bail!("this is of one node only: name it with --node");
+    }
+    ask(query, path, parameters)
+}
+
+/// Gives every line of an answer that goes on to `each`, of this node's agent or all of the cluster's, until it has seen enough.
+///
+/// # Errors
+/// When no agent goes on.
+pub(super) fn follow<T: DeserializeOwned>(
+    query: &LiveQuery,
+    path: &str,
+    each: impl FnMut(T) -> ControlFlow<()>,
+) -> Result<()> {
+    let flow = match query.cluster.cluster() {
+        None => {
+            let client = Client::new(&admin_socket(&query.local.run_dir));
+            run(async { Ok(client.follow(path, each).await?) })?
+        }
+        Some(cluster) => run(async {
+            let agents = Agents::find(cluster).await?;
+            // The others go on.
+            let ended = |node: &str, why: &str| eprintln!("{node}: {why}");
+            Ok(agents.follow_all(path, each, ended).await)
+        })?,
+    };
+    match flow {
+        ControlFlow::Break(()) => Ok(()),
+        ControlFlow::Continue(()) => bail!("{ENDED}"),
+    }
+}
+
+/// Waits for an answer; who waits for long at a terminal is told.
+fn wait<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
+    run(async {
+        tokio::pin!(answer);
+        tokio::select! {
+            answer = &mut answer => return answer,
+            () = tokio::time::sleep(PATIENCE) => {}
+        }
+        let mut errors = io::stderr();
+        if !errors.is_terminal() {
+            return answer.await;
+        }
+        // It is gone when the answer comes.
+        let _ = write!(errors, "asking ...");
+        let answer = answer.await;
+        let _ = write!(errors, "\r\x1b[K");
+        answer
+    })
+}
+
+fn run<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    runtime.block_on(work)
+}

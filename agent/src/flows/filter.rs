@@ -1,0 +1,226 @@
+//! Which flow records somebody wants to see.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ipnetwork::IpNetwork;
+use jiff::Timestamp;
+
+use super::{Outcome, Owner, Peer, Record};
+use crate::model::ObjectName;
+
+/// Conditions that all must hold; the default is everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Who sent the packet.
+    pub from: Option<End>,
+    /// Whom it was for: what it was addressed to, or the endpoint behind that.
+    pub to: Option<End>,
+    /// What became of it, one of these; none is any.
+    pub verdicts: Vec<Outcome>,
+    /// The policy whose rule decided, or one of those of which none allowed it.
+    pub policy: Option<ObjectName>,
+    /// The earliest time.
+    pub since: Option<Timestamp>,
+}
+
+/// An end of a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// `NAMESPACE/`: its pods and Services.
+    Namespace(String),
+    /// `NAMESPACE/NAME`: a pod, or those of a workload, whose names go on with a hyphen.
+    Pods(ObjectName),
+    /// `NAMESPACE/svc/NAME`.
+    Service(ObjectName),
+    /// `node/NAME`.
+    Node(String),
+    /// An address or block.
+    Block(IpNetwork),
+}
+
+/// What is written is no end of a flow.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "cannot read {0:?}: write NAMESPACE/, NAMESPACE/POD, NAMESPACE/WORKLOAD, NAMESPACE/svc/NAME, node/NAME, an address or a block"
+)]
+pub struct EndError(String);
+
+impl FromStr for End {
+    type Err = EndError;
+
+    fn from_str(text: &str) -> Result<Self, EndError> {
+        if let Ok(block) = text.parse() {
+            return Ok(Self::Block(block));
+        }
+        let parts: Vec<_> = text.split('/').collect();
+        match parts[..] {
+            ["node", name] if !name.is_empty() => Ok(Self::Node(name.to_owned())),
+            [namespace, ""] if !namespace.is_empty() => Ok(Self::Namespace(namespace.to_owned())),
+            [namespace, name] if !namespace.is_empty() => {
+                Ok(Self::Pods(ObjectName::new(namespace, name)))
+            }
+            [namespace, "svc", name] if !namespace.is_empty() && !name.is_empty() => {
+                Ok(Self::Service(ObjectName::new(namespace, name)))
+            }
+            _ => Err(EndError(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespace(namespace) => write!(f, "{namespace}/"),
+            Self::Pods(name) => name.fmt(f),
+            Self::Service(name) => write!(f, "{}/svc/{}", name.namespace, name.name),
+            Self::Node(name) => write!(f, "node/{name}"),
+            Self::Block(block) => block.fmt(f),
+        }
+    }
+}
+
+impl End {
+    fn is(&self, peer: &Peer) -> bool {
+        match (self, &peer.owner) {
+            (Self::Block(block), _) => block.contains(peer.address),
+            (Self::Namespace(namespace), Some(Owner::Pod(name) | Owner::Service(name))) => {
+                &name.namespace == namespace
+            }
+            (Self::Pods(wanted), Some(Owner::Pod(pod))) => {
+                let rest = pod.name.strip_prefix(&wanted.name);
+                pod.namespace == wanted.namespace
+                    && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+            }
+            (Self::Service(wanted), Some(Owner::Service(service))) => service == wanted,
+            (Self::Node(wanted), Some(Owner::Node(node))) => node == wanted,
+            _ => false,
+        }
+    }
+}
+
+impl Filter {
+    /// Whether a record is wanted.
+    #[must_use]
+    pub fn matches(&self, record: &Record) -> bool {
+        let is_to =
+            |to: &End| to.is(&record.destination) || record.backend.iter().any(|it| to.is(it));
+        let is_of = |policy: &ObjectName| {
+            let mut rule = record.rule.iter().map(|rule| &rule.policy);
+            rule.any(|it| it == policy) || record.denied_by.contains(policy)
+        };
+        self.from
+            .as_ref()
+            .is_none_or(|from| from.is(&record.source))
+            && self.to.as_ref().is_none_or(is_to)
+            && (self.verdicts.is_empty() || self.verdicts.contains(&record.verdict))
+            && self.policy.as_ref().is_none_or(is_of)
+            && self.since.is_none_or(|since| record.time >= since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flows::tests::{event, record};
+
+    fn end(text: &str) -> End {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn ends_are_read_and_written() {
+        for text in [
+            "shop/",
+            "shop/front",
+            "shop/svc/web",
+            "node/n1",
+            "10.0.0.0/8",
+            "fd00::1/128",
+        ] {
+            assert_eq!(end(text).to_string(), text);
+        }
+        assert_eq!(end("10.0.0.1"), end("10.0.0.1/32"));
+        for text in [
+            "",
+            "/",
+            "shop",
+            "/front",
+            "a/b/c",
+            "shop/svc/",
+            "10.0.0.0/33/1",
+        ] {
+            let error = text.parse::<End>().expect_err(text);
+            assert!(error.to_string().contains("NAMESPACE/POD"), "{error}");
+        }
+    }
+
+    /// The record is of a drop, from pod shop/client (10.0.0.1) to Service shop/web, pod shop/server, by policy shop/deny.
+    #[test]
+    fn each_condition_must_hold() {
+        let record = record(&event());
+        let from = |text| Filter {
+            from: Some(end(text)),
+            ..Filter::default()
+        };
+        let to = |text| Filter {
+            to: Some(end(text)),
+            ..Filter::default()
+        };
+        let policy = |name| Filter {
+            policy: Some(ObjectName::new("shop", name)),
+            ..Filter::default()
+        };
+        let verdict = |verdict| Filter {
+            verdicts: vec![verdict],
+            ..Filter::default()
+        };
+        let since = |text: &str| Filter {
+            since: Some(text.parse().expect("a time")),
+            ..Filter::default()
+        };
+        for (filter, expected) in [
+            (Filter::default(), true),
+            (from("shop/"), true),
+            (from("shop/client"), true),
+            (from("shop/cli"), false),
+            (from("other/client"), false),
+            (from("10.0.0.0/24"), true),
+            (from("10.0.1.0/24"), false),
+            (from("shop/server"), false),
+            (to("shop/svc/web"), true),
+            (to("shop/svc/other"), false),
+            (to("shop/server"), true),
+            (to("shop/client"), false),
+            (to("node/n1"), false),
+            (policy("deny"), true),
+            (policy("other"), false),
+            (verdict(Outcome::Dropped), true),
+            (verdict(Outcome::Forwarded), false),
+            (since("2026-01-02T03:04:00Z"), true),
+            (since("2026-01-02T03:04:01Z"), false),
+            (
+                Filter {
+                    from: Some(end("shop/client")),
+                    ..to("shop/client")
+                },
+                false,
+            ),
+        ] {
+            assert_eq!(filter.matches(&record), expected, "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn a_workload_is_all_its_pods() {
+        let mut record = record(&event());
+        record.source.owner = Some(Owner::Pod(ObjectName::new("shop", "front-5d4f-x2x")));
+        for (text, expected) in [
+            ("shop/front", true),
+            ("shop/front-5d4f", true),
+            ("shop/fron", false),
+        ] {
+            assert_eq!(end(text).is(&record.source), expected, "{text}");
+        }
+    }
+}
