@@ -56,6 +56,7 @@ fn pod(name: &str, address: &str) -> Arc<Pod> {
         name: ObjectName::new("shop", name),
         uid: name.to_owned(),
         mirrors: None,
+        scraped: None,
         labels: BTreeMap::new(),
         ips: vec![address.parse().unwrap()],
         host_network: false,
