@@ -17,7 +17,7 @@ use super::{
     flow_rows, raw, serve,
 };
 use crate::explain::{Explanation, Verdict};
-use crate::model::{Namespace, ObjectName, Pod, Policy, Selector, Snapshot};
+use crate::model::{Namespace, Object, ObjectName, Pod, Policy, Selector, Snapshot};
 use crate::plan::Table;
 
 struct Fixed(Arc<Snapshot>);
@@ -161,6 +161,9 @@ async fn questions_are_answered_over_the_socket() {
             assert!(matches!(error, ClientError::Refused(_)), "{error}");
             assert!(error.to_string().contains(message), "{error}");
         }
+        let objects: Vec<Object> = client.get("/v1/objects", &[]).await.unwrap();
+        assert_eq!(objects, provider().snapshot().objects().collect::<Vec<_>>());
+        assert!(!objects.is_empty());
         let error = client
             .get::<Vec<super::FlowRow>>("/v1/flows", &[])
             .await

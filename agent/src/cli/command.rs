@@ -12,7 +12,7 @@ use super::args::{
     Command, ConfigCommand, ConntrackCommand, DocumentFormat, ListCommand, LiveQuery, MapCommand,
     OutputFormat, Query, Scope, ServiceCommand,
 };
-use super::{Outcome, cni, colour, doctor, offline, print, takeover, write_out};
+use super::{Outcome, check, cni, colour, doctor, offline, print, takeover, write_out};
 use crate::admin::{self, Audit, Client, FlowRow, MapDump, PodRow, PolicyRow, Status};
 use crate::cni::Installation;
 use crate::config::{self, Effective, LogFormat, RunConfig, admin_socket};
@@ -35,6 +35,7 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
             fix,
             query,
         } => return explain(&source, &destination, fix, &query),
+        Command::Check(asked) => return check::execute(&asked),
         Command::Map(MapCommand::Dump { canonical, query }) => {
             let canonical = if canonical { "true" } else { "false" };
             let dump: MapDump = ask(&query, "/v1/map-dump", &[("canonical", canonical)])?;

@@ -1,6 +1,7 @@
 //! The command line: arguments, printers, exit codes. The same binary is the agent, its client and the kubectl plugin.
 
 mod args;
+mod check;
 mod cni;
 mod command;
 mod doctor;

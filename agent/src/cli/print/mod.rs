@@ -4,6 +4,8 @@ mod audit;
 mod doctor;
 mod explain;
 mod records;
+mod review;
+mod sarif;
 mod table;
 mod tables;
 mod takeover;
@@ -16,6 +18,8 @@ pub use audit::audit;
 pub use doctor::findings;
 pub use explain::{explanation, fixes};
 pub use records::flow_records;
+pub use review::{review, review_markdown};
+pub use sarif::sarif;
 pub use tables::{flows, map_dump, pods, policies, services, status, version};
 pub use takeover::takeover;
 
