@@ -188,15 +188,12 @@ impl<'a> Ground<'a> {
             }
             found.push((family, differences));
         }
-        let mut rows: BTreeMap<
-            (bool, Vec<PortRange>, Vec<Decision>),
-            (Vec<Family>, Option<RuleMatch>),
-        > = BTreeMap::new();
+        let mut rows = BTreeMap::new();
         let asked = found.len();
         for (family, differences) in found {
             for ((opens, because), found) in differences {
                 let key = (opens, joined(found.ports), because);
-                let row = rows.entry(key).or_default();
+                let row: &mut (Vec<Family>, Option<RuleMatch>) = rows.entry(key).or_default();
                 row.0.push(family);
                 row.1 = row.1.take().or(found.nearest.map(|(_, rule)| rule));
             }

@@ -54,7 +54,7 @@ impl Cuts {
             match &port.port {
                 PortMatch::All => {}
                 PortMatch::Range(first, last) => {
-                    cut(&mut self.starts, port.protocol, *first, *last)
+                    cut(&mut self.starts, port.protocol, *first, *last);
                 }
                 PortMatch::Named(name) => {
                     self.names.insert((port.protocol, name.clone()));

@@ -325,8 +325,7 @@ fn add_slices(layer: &mut Layer) {
 
 /// One slice for each set of ports and family.
 fn slices(service: &Service, layer: &Layer) -> Vec<Object> {
-    let mut endpoints: BTreeMap<(bool, Vec<(String, Protocol, u16)>), Vec<Endpoint>> =
-        BTreeMap::new();
+    let mut endpoints = BTreeMap::new();
     let selected = |pod: &&Pod| {
         let mut labels = service.selector.iter();
         !service.selector.is_empty()
@@ -349,8 +348,10 @@ fn slices(service: &Service, layer: &Layer) -> Vec<Object> {
                 pod: Some(pod.name.clone()),
                 ..Endpoint::new(*address)
             };
-            let alike = endpoints.entry((address.is_ipv4(), ports.clone()));
-            alike.or_default().push(endpoint);
+            let alike: &mut Vec<Endpoint> = endpoints
+                .entry((address.is_ipv4(), ports.clone()))
+                .or_default();
+            alike.push(endpoint);
         }
     }
     let slices = endpoints.into_iter().enumerate();

@@ -51,7 +51,9 @@ fn virtual_address(ground: &Ground<'_>, cidr: IpNetwork) -> Option<Found> {
     });
     let inside = |address: IpAddr| services_only(after, address);
     let service = services.next();
-    if !(single && service.is_some()) && !(inside(cidr.network()) && inside(cidr.broadcast())) {
+    let of_service = single && service.is_some();
+    let virtual_only = inside(cidr.network()) && inside(cidr.broadcast());
+    if !of_service && !virtual_only {
         return None;
     }
     let whose = service.map_or_else(
