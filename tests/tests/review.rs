@@ -265,8 +265,9 @@ fn a_review_tells_of_every_connection_that_changes_and_of_no_other() {
         "{} opened, {} closed, {} the same",
         tally.opened, tally.closed, tally.same
     );
-    let least = 100 * seeds.len();
-    assert!(tally.opened > least && tally.closed > least && tally.same > least);
+    // One cluster alone may have none of a kind.
+    let least = 100 * (seeds.len() - 1);
+    assert!(tally.opened >= least && tally.closed >= least && tally.same > least);
 }
 
 #[test]
