@@ -1,7 +1,7 @@
 //! Weir: Services and NetworkPolicy of a Kubernetes node in eBPF.
 //!
 //! Data flows one way: [`source`] -> [`state`] -> [`compile`] -> [`plan`] -> [`datapath`]; [`netlink`] tells the state what
-//! devices lead where. [`flows`], [`metrics`] and [`admin`] read snapshots; [`runtime`] is the one loop that knows them all.
+//! devices lead where. [`review`], [`flows`], [`metrics`] and [`admin`] read snapshots; [`runtime`] is the one loop that knows them all.
 
 pub mod admin;
 pub mod cli;
@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod model;
 pub mod netlink;
 pub mod plan;
+pub mod review;
 pub mod runtime;
 pub mod source;
 pub mod state;

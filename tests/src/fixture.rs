@@ -70,6 +70,7 @@ pub fn snapshot(devices: [u32; 2], policies: Vec<Policy>) -> Snapshot {
             name: ObjectName::new("shop", name),
             uid: name.to_owned(),
             mirrors: None,
+            scraped: None,
             labels: [("app".to_owned(), name.to_owned())].into(),
             ips: ips.map(address).to_vec(),
             host_network: false,

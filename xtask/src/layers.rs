@@ -19,7 +19,7 @@ use crate::workspace;
 use scan::{Scan, scan};
 
 /// Each module of the agent and what it may use: a module, or one item of a module.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("model", &[]),
     ("config", &[]),
     ("source", &[]),
@@ -31,6 +31,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("plan", &["compile"]),
     ("datapath", &["plan"]),
     ("explain", &["state", "compile"]),
+    ("review", &["state", "compile", "explain"]),
     ("flows", &["state", "compile", "plan", "explain"]),
     ("metrics", &["state", "compile", "plan", "explain", "flows"]),
     (
@@ -51,6 +52,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "plan",
             "datapath",
             "explain",
+            "review",
             "flows",
             "metrics",
             "admin",

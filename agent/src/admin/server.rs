@@ -139,6 +139,12 @@ fn router(provider: Arc<dyn Provider>, end: CancellationToken) -> Router {
             get(async |State(p): Shared| blocking(move || Ok(p.status())).await),
         )
         .route(
+            "/v1/objects",
+            get(async |State(p): Shared| {
+                blocking(move || Ok(p.snapshot().objects().collect::<Vec<_>>())).await
+            }),
+        )
+        .route(
             "/v1/services",
             get(async |State(p): Shared| {
                 blocking(move || Ok(explain::services(&p.snapshot()))).await

@@ -20,7 +20,7 @@ use super::{
 use crate::explain::{Explanation, Verdict};
 use crate::flows::tests::{event, record};
 use crate::flows::{Recent, Record};
-use crate::model::{Namespace, ObjectName, Pod, Policy, Selector, Snapshot};
+use crate::model::{Namespace, Object, ObjectName, Pod, Policy, Selector, Snapshot};
 use crate::plan::Table;
 
 struct Fixed {
@@ -67,6 +67,7 @@ fn pod(name: &str, address: &str) -> Arc<Pod> {
         name: ObjectName::new("shop", name),
         uid: name.to_owned(),
         mirrors: None,
+        scraped: None,
         labels: BTreeMap::new(),
         ips: vec![address.parse().unwrap()],
         host_network: false,
@@ -174,6 +175,9 @@ async fn questions_are_answered_over_the_socket() {
             assert!(matches!(error, ClientError::Refused(_)), "{error}");
             assert!(error.to_string().contains(message), "{error}");
         }
+        let objects: Vec<Object> = client.get("/v1/objects", &[]).await.unwrap();
+        assert_eq!(objects, provider().snapshot().objects().collect::<Vec<_>>());
+        assert!(!objects.is_empty());
         let error = client
             .get::<Vec<super::FlowRow>>("/v1/flows", &[])
             .await

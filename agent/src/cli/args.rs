@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use ipnetwork::IpNetwork;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::cni::{CONFIGURATIONS, PLUGINS, WAIT_SECONDS, WhenAgentIsDown};
@@ -11,6 +13,7 @@ use crate::config::{BPFFS, Effective, RUN_DIR};
 use crate::datapath::USUAL_MOUNT;
 use crate::flows::{End, Filter, Outcome};
 use crate::model::ObjectName;
+use crate::review::Guard;
 
 /// Services and NetworkPolicy of a Kubernetes node in eBPF.
 #[derive(Debug, Parser)]
@@ -76,6 +79,14 @@ pub enum Command {
         #[command(flatten)]
         query: Query,
     },
+    /// What manifests would change: which connections open and close, and what is probably not meant
+    #[command(
+        after_help = "Deployments, StatefulSets, DaemonSets and Jobs stand for the pods of their templates. Without --manifests the agent of this node is asked\n\
+        for the cluster as it is; --manifests of an empty directory compares with no policies at all.\n\
+        Exit codes: 0 no guard found anything, 1 one did, 2 error.",
+        after_long_help = None
+    )]
+    Check(Box<Check>),
     /// What the kernel's maps hold
     #[command(subcommand)]
     Map(MapCommand),
@@ -178,10 +189,58 @@ impl Command {
             | Self::Conntrack(ConntrackCommand::List { query })
             | Self::Flows { query, .. }
             | Self::Audit { query } => query,
+            Self::Check(check) => return Some(&mut check.cluster),
             _ => return None,
         };
         Some(&mut live.cluster)
     }
+}
+
+/// `weir check`.
+#[derive(Args, Clone, Debug)]
+pub struct Check {
+    /// What is to be applied: a file, a directory of them, or - for standard input; may be repeated
+    #[arg(short, long = "file", value_name = "FILE|DIR", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Go into the directories of directories, too
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// The cluster as it is, from a file or directory instead of the agent; may be repeated
+    #[arg(long, value_name = "FILE|DIR")]
+    pub manifests: Vec<PathBuf>,
+    /// What is to be applied is all that there will be: what only --manifests has goes
+    #[arg(long, requires = "manifests")]
+    pub replace: bool,
+    /// Range of the pods' addresses, for rules that name blocks; once for each family [default: that of the cluster's pods, else
+    /// 10.244.0.0/16]
+    #[arg(long = "pod-cidr", value_name = "CIDR")]
+    pub pod_cidrs: Vec<IpNetwork>,
+    /// Pass over what this guard finds; may be repeated
+    #[arg(long, value_name = "GUARD", value_enum)]
+    pub allow: Vec<Guard>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: ReviewFormat,
+    /// Run directory of this node's agent
+    #[arg(long, env = "WEIR_RUN_DIR", value_name = "DIR", default_value = RUN_DIR)]
+    pub run_dir: PathBuf,
+    /// A cluster
+    #[command(flatten)]
+    pub cluster: ClusterQuery,
+}
+
+/// How to print a review.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ReviewFormat {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+    /// For a comment at a change.
+    Markdown,
+    /// For code scanning (SARIF 2.1.0): what the guards found, by file and line.
+    Sarif,
 }
 
 /// `weir takeover`.
@@ -495,4 +554,14 @@ pub enum DocumentFormat {
     Yaml,
     /// For programs.
     Json,
+}
+
+impl ValueEnum for Guard {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()).help(self.describe()))
+    }
 }

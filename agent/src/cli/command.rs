@@ -16,7 +16,7 @@ use super::args::{
 use super::ask::{ask, ask_all, ask_node};
 use super::print::{NodeAudit, NodeStatus};
 use super::{
-    Outcome, admin_proxy, cni, colour, doctor, flows, offline, print, takeover, write_out,
+    Outcome, admin_proxy, check, cni, colour, doctor, flows, offline, print, takeover, write_out,
 };
 use crate::admin::{self, Audit, FlowRow, MapDump, PodRow, PolicyRow, Status};
 use crate::cni::Installation;
@@ -42,6 +42,7 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
             fix,
             query,
         } => return explain(&source, &destination, fix, &query),
+        Command::Check(asked) => return check::execute(&asked),
         Command::Map(MapCommand::Dump { canonical, query }) => {
             let canonical = if canonical { "true" } else { "false" };
             let dump: MapDump = ask_node(&query, "/v1/map-dump", &[("canonical", canonical)])?;

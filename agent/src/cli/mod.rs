@@ -4,6 +4,7 @@ mod admin_proxy;
 mod agents;
 mod args;
 mod ask;
+mod check;
 mod cni;
 mod command;
 mod doctor;

@@ -51,6 +51,7 @@ pub(crate) fn pod(namespace: &str, name: &str, app: &str, address: &str) -> Pod 
         name: ObjectName::new(namespace, name),
         uid: format!("{namespace}/{name}"),
         mirrors: None,
+        scraped: None,
         labels: labels(&[("app", app)]),
         ips: vec![ip(address)],
         host_network: false,
@@ -285,6 +286,7 @@ fn pods() -> impl Strategy<Value = BTreeMap<ObjectName, Arc<Pod>>> {
                     let pod = Pod {
                         uid: name.to_string(),
                         mirrors: None,
+                        scraped: None,
                         name: name.clone(),
                         labels,
                         ips,

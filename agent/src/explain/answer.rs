@@ -276,7 +276,7 @@ pub struct Isolation {
 }
 
 /// A rule and what it says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RuleMatch {
     /// The policy.

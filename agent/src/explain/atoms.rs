@@ -111,7 +111,7 @@ fn peers(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
 }
 
 /// Every rule of every tier.
-fn rules(snapshot: &Snapshot) -> impl Iterator<Item = &Rule> {
+pub(crate) fn rules(snapshot: &Snapshot) -> impl Iterator<Item = &Rule> {
     let policies = snapshot.policies.values();
     let rules = policies.flat_map(|policy| policy.ingress.iter().chain(&policy.egress).flatten());
     let tiers = snapshot.cluster_policies.values();
@@ -121,15 +121,15 @@ fn rules(snapshot: &Snapshot) -> impl Iterator<Item = &Rule> {
 
 /// First address of a block, and the one behind its last, if there is one.
 fn edges(block: IpNetwork) -> impl Iterator<Item = IpAddr> {
-    let behind = match block {
-        IpNetwork::V4(block) => u32::from(block.broadcast())
-            .checked_add(1)
-            .map(|it| IpAddr::V4(it.into())),
-        IpNetwork::V6(block) => u128::from(block.broadcast())
-            .checked_add(1)
-            .map(|it| IpAddr::V6(it.into())),
-    };
-    std::iter::once(block.network()).chain(behind)
+    std::iter::once(block.network()).chain(behind(block.broadcast()))
+}
+
+/// The address behind another; `None` behind the last of its family.
+pub(crate) fn behind(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => Some(IpAddr::V4(u32::from(address).checked_add(1)?.into())),
+        IpAddr::V6(address) => Some(IpAddr::V6(u128::from(address).checked_add(1)?.into())),
+    }
 }
 
 /// A port of each piece, of each protocol: the first of each range and the one behind it, and the ports that names stand for.

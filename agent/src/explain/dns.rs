@@ -13,7 +13,7 @@ use crate::model::{Direction, Labels, Peer, PolicyPort, Protocol, Selector, Serv
 /// The port of DNS Services and of servers that are asked directly (RFC 1035); pods behind a Service may listen on another.
 const PORT: u16 = 53;
 /// Label of the DNS pods that kubeadm and most distributions install.
-const LABEL: (&str, &str) = ("k8s-app", "kube-dns");
+pub(crate) const LABEL: (&str, &str) = ("k8s-app", "kube-dns");
 
 /// Whether the question is a lookup: to port 53, or to the port of a pod that a DNS Service leads to.
 pub(super) fn is_lookup(world: &World<'_>, target: &Target<'_>, explanation: &Explanation) -> bool {
@@ -68,7 +68,7 @@ fn is_dns(service: &Service) -> bool {
 }
 
 /// Whether the cluster's resolv.conf names this Service, as far as can be told: only the kubelet knows for sure.
-fn is_cluster_dns(service: &Service) -> bool {
+pub(crate) fn is_cluster_dns(service: &Service) -> bool {
     let labelled = service.selector.get(LABEL.0).map(String::as_str) == Some(LABEL.1);
     let home = ["kube-system", "openshift-dns"].contains(&service.name.namespace.as_str());
     is_dns(service) && (labelled || home)

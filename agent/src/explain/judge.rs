@@ -12,15 +12,15 @@ use crate::model::{
 };
 
 /// A connection after translation.
-pub(super) struct Connection<'w, 'a> {
-    pub(super) source: &'w Spot<'a>,
-    pub(super) destination: &'w Spot<'a>,
-    pub(super) protocol: Protocol,
-    pub(super) port: u16,
+pub(crate) struct Connection<'w, 'a> {
+    pub(crate) source: &'w Spot<'a>,
+    pub(crate) destination: &'w Spot<'a>,
+    pub(crate) protocol: Protocol,
+    pub(crate) port: u16,
     /// What it was addressed to, if a Service.
-    pub(super) via: Option<Via>,
+    pub(crate) via: Option<Via>,
     /// Who opened it, if the source is a node that sends on in its own name.
-    pub(super) client: Option<IpAddr>,
+    pub(crate) client: Option<IpAddr>,
 }
 
 /// A connection with all that stands between its ends.
@@ -37,7 +37,7 @@ pub(super) struct Path<'w, 'a> {
 
 /// The virtual side of a translated connection.
 #[derive(Clone, Copy)]
-pub(super) struct Via {
+pub(crate) struct Via {
     pub(super) address: IpAddr,
     pub(super) port: u16,
 }
@@ -92,7 +92,8 @@ pub(super) fn flow<'a>(world: &World<'a>, path: &Path<'_, 'a>) -> Flow {
     }
 }
 
-pub(super) fn side<'a>(
+/// What the policies of one end say.
+pub(crate) fn side<'a>(
     world: &World<'a>,
     connection: &Connection<'_, 'a>,
     direction: Direction,
@@ -250,30 +251,8 @@ impl Judged<'_, '_, '_> {
     }
 
     pub(super) fn peer_matches(&self, peer: &Peer) -> bool {
-        match peer {
-            Peer::Pods { namespaces, pods } => self.peer.pod.is_some_and(|pod| {
-                let namespace = &pod.name.namespace;
-                let in_namespace = match namespaces {
-                    Some(selector) => self
-                        .world
-                        .namespace_labels(namespace)
-                        .is_some_and(|labels| selector.matches(labels)),
-                    None => *namespace == self.policy.namespace,
-                };
-                let labelled = pods
-                    .as_ref()
-                    .is_none_or(|selector| selector.matches(&pod.labels));
-                in_namespace && labelled
-            }),
-            Peer::Block { cidr, except } => {
-                let address = self.peer.place.address;
-                cidr.contains(address) && !except.iter().any(|inner| inner.contains(address))
-            }
-            Peer::Nodes(selector) => {
-                let mut nodes = self.world.nodes_at(self.peer.place.address);
-                nodes.any(|node| selector.matches(&node.labels))
-            }
-        }
+        self.world
+            .peer_matches(peer, &self.policy.namespace, self.peer)
     }
 
     pub(super) fn port_matches(&self, port: &PolicyPort) -> bool {

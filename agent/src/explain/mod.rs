@@ -7,7 +7,7 @@
 mod answer;
 mod atoms;
 mod diagnose;
-mod dns;
+pub(crate) mod dns;
 mod fix;
 mod frontends;
 mod judge;
@@ -18,7 +18,7 @@ mod target;
 mod tests;
 mod translate;
 mod way;
-mod wording;
+pub(crate) mod wording;
 mod world;
 
 use std::collections::BTreeSet;
@@ -30,11 +30,14 @@ pub use answer::{
 pub use atoms::{Judged, judge_atoms};
 pub use question::{PortName, Question, QuestionError, Subject};
 
+pub(crate) use atoms::{behind, rules};
+pub(crate) use judge::{Connection, side};
+pub(crate) use world::{Spot, World};
+
 use crate::model::{Protocol, Snapshot};
 use judge::{Path, Via};
 use target::Target;
 use way::Way;
-use world::{Spot, World};
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

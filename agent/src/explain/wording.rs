@@ -3,7 +3,7 @@
 use crate::model::{Operator, Peer, PolicyPort, PortMatch, Requirement, Selector};
 
 /// A peer of a rule; `None` is a rule without peers.
-pub(super) fn peer(peer: Option<&Peer>) -> String {
+pub(crate) fn peer(peer: Option<&Peer>) -> String {
     match peer {
         None => "every peer".to_owned(),
         Some(Peer::Block { cidr, except }) if except.is_empty() => cidr.to_string(),
@@ -30,7 +30,7 @@ pub(super) fn peer(peer: Option<&Peer>) -> String {
 }
 
 /// A port of a rule; `None` is a rule without ports.
-pub(super) fn port(port: Option<&PolicyPort>) -> String {
+pub(crate) fn port(port: Option<&PolicyPort>) -> String {
     let Some(PolicyPort { protocol, port }) = port else {
         return "every port".to_owned();
     };
@@ -43,13 +43,13 @@ pub(super) fn port(port: Option<&PolicyPort>) -> String {
 }
 
 /// A label selector in kubectl's notation.
-pub(super) fn selector(selector: &Selector) -> String {
+pub(crate) fn selector(selector: &Selector) -> String {
     let requirements: Vec<_> = selector.requirements.iter().map(requirement).collect();
     requirements.join(",")
 }
 
 /// One requirement in kubectl's notation.
-pub(super) fn requirement(requirement: &Requirement) -> String {
+pub(crate) fn requirement(requirement: &Requirement) -> String {
     let key = &requirement.key;
     let list = |values: &std::collections::BTreeSet<String>| {
         let values: Vec<_> = values.iter().map(String::as_str).collect();

@@ -6,15 +6,16 @@ use std::net::IpAddr;
 use super::{ExplainError, Place, PlaceKind, Subject};
 use crate::compile::Exposure;
 use crate::model::{
-    AddressOwners, ClusterPolicy, Labels, Node, ObjectName, Pod, Policy, Service, Snapshot, Tier,
+    AddressOwners, ClusterPolicy, Labels, Node, ObjectName, Peer, Pod, Policy, Service, Snapshot,
+    Tier,
 };
 
 /// An address with its owner.
 #[derive(Clone, Debug)]
-pub(super) struct Spot<'a> {
-    pub(super) place: Place,
+pub(crate) struct Spot<'a> {
+    pub(crate) place: Place,
     /// The owner, if a pod-network pod.
-    pub(super) pod: Option<&'a Pod>,
+    pub(crate) pod: Option<&'a Pod>,
     /// The port to connect to; 0 at a source.
     pub(super) port: u16,
 }
@@ -26,8 +27,8 @@ impl Spot<'_> {
 }
 
 /// A snapshot with its addresses indexed.
-pub(super) struct World<'a> {
-    pub(super) snapshot: &'a Snapshot,
+pub(crate) struct World<'a> {
+    pub(crate) snapshot: &'a Snapshot,
     owners: AddressOwners,
     nodes: BTreeMap<IpAddr, &'a str>,
     /// Where Services are met.
@@ -35,7 +36,7 @@ pub(super) struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot) -> Self {
+    pub(crate) fn new(snapshot: &'a Snapshot) -> Self {
         let mut nodes = BTreeMap::new();
         for pod in snapshot.pods.values() {
             if pod.host_network && !pod.terminal {
@@ -54,7 +55,7 @@ impl<'a> World<'a> {
     }
 
     /// Who has an address.
-    pub(super) fn spot(&self, address: IpAddr) -> Spot<'a> {
+    pub(crate) fn spot(&self, address: IpAddr) -> Spot<'a> {
         let owner = self.owners.get(&address);
         let pod = owner
             .and_then(|owner| self.snapshot.pods.get(&owner.name))
@@ -107,6 +108,11 @@ impl<'a> World<'a> {
                 Ok(spot)
             })
             .collect()
+    }
+
+    /// Every address that a node has, host-network pods' among them, with the node's name.
+    pub(crate) fn node_addresses(&self) -> impl Iterator<Item = (IpAddr, &'a str)> {
+        self.nodes.iter().map(|(address, node)| (*address, *node))
     }
 
     /// The name of the node that has an address.
@@ -204,7 +210,7 @@ impl<'a> World<'a> {
     }
 
     /// The live pods that a Service selects; none if it has no selector.
-    pub(super) fn selected(&self, service: &'a Service) -> impl Iterator<Item = &'a Pod> {
+    pub(crate) fn selected(&self, service: &'a Service) -> impl Iterator<Item = &'a Pod> {
         self.snapshot
             .pods
             .values()
@@ -221,7 +227,7 @@ impl<'a> World<'a> {
     }
 
     /// Labels of a namespace; `None` for one that is not known yet, which no selector matches.
-    pub(super) fn namespace_labels(&self, name: &str) -> Option<&'a Labels> {
+    pub(crate) fn namespace_labels(&self, name: &str) -> Option<&'a Labels> {
         self.snapshot
             .namespaces
             .get(name)
@@ -229,7 +235,7 @@ impl<'a> World<'a> {
     }
 
     /// The ClusterNetworkPolicies of a tier that select a pod, in order of weight.
-    pub(super) fn tier_of(&self, tier: Tier, pod: &'a Pod) -> Vec<&'a ClusterPolicy> {
+    pub(crate) fn tier_of(&self, tier: Tier, pod: &'a Pod) -> Vec<&'a ClusterPolicy> {
         let namespace = self.namespace_labels(&pod.name.namespace);
         let policies = self.snapshot.cluster_policies.values();
         let mut policies: Vec<&ClusterPolicy> = policies
@@ -247,7 +253,7 @@ impl<'a> World<'a> {
     }
 
     /// NetworkPolicies that select a pod by namespace and label.
-    pub(super) fn policies_of(&self, pod: &'a Pod) -> impl Iterator<Item = &'a Policy> {
+    pub(crate) fn policies_of(&self, pod: &'a Pod) -> impl Iterator<Item = &'a Policy> {
         self.snapshot
             .policies
             .values()
@@ -256,5 +262,32 @@ impl<'a> World<'a> {
                 policy.name.namespace == pod.name.namespace
                     && policy.pod_selector.matches(&pod.labels)
             })
+    }
+
+    /// Whether a peer of a policy of this namespace is the owner of an address.
+    pub(crate) fn peer_matches(&self, peer: &Peer, namespace: &str, spot: &Spot<'_>) -> bool {
+        match peer {
+            Peer::Pods { namespaces, pods } => spot.pod.is_some_and(|pod| {
+                let own = &pod.name.namespace;
+                let in_namespace = match namespaces {
+                    Some(selector) => self
+                        .namespace_labels(own)
+                        .is_some_and(|labels| selector.matches(labels)),
+                    None => own == namespace,
+                };
+                let labelled = pods
+                    .as_ref()
+                    .is_none_or(|selector| selector.matches(&pod.labels));
+                in_namespace && labelled
+            }),
+            Peer::Block { cidr, except } => {
+                let address = spot.place.address;
+                cidr.contains(address) && !except.iter().any(|inner| inner.contains(address))
+            }
+            Peer::Nodes(selector) => {
+                let mut nodes = self.nodes_at(spot.place.address);
+                nodes.any(|node| selector.matches(&node.labels))
+            }
+        }
     }
 }

@@ -43,6 +43,7 @@ fn pod(name: &str, last: u8) -> Arc<Pod> {
         name: ObjectName::new("shop", name),
         uid: name.to_owned(),
         mirrors: None,
+        scraped: None,
         labels: BTreeMap::new(),
         ips: vec![address(last)],
         host_network: false,

@@ -55,6 +55,7 @@ impl Sandbox {
                 self.uid.clone()
             },
             mirrors: None,
+            scraped: None,
             labels: Labels::new(),
             ips: self.addresses.clone(),
             host_network: false,

@@ -28,6 +28,9 @@ pub struct Pod {
     pub node: String,
     /// Container ports of containers and restartable init containers.
     pub ports: Vec<ContainerPort>,
+    /// The TCP port of metrics, of a pod that asks to be scraped by the annotations prometheus.io/scrape and prometheus.io/port.
+    #[serde(default)]
+    pub scraped: Option<u16>,
     /// metadata.creationTimestamp in seconds, 0 if unknown: of two live pods with one address the newer owns it.
     pub created: i64,
 }
@@ -73,6 +76,19 @@ pub struct Namespace {
     pub name: String,
     /// metadata.labels with kubernetes.io/metadata.name.
     pub labels: Labels,
+}
+
+impl Namespace {
+    /// Label that the API server puts on every namespace: its name.
+    pub const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+    /// A namespace with these labels and the one that every namespace has.
+    #[must_use]
+    pub fn new(name: impl Into<String>, mut labels: Labels) -> Self {
+        let name = name.into();
+        labels.insert(Self::NAME_LABEL.to_owned(), name.clone());
+        Self { name, labels }
+    }
 }
 
 /// A node.

@@ -92,6 +92,7 @@ fn pod(name: &str, created: i64) -> Pod {
         name: ObjectName::new("n", name),
         uid: name.to_owned(),
         mirrors: None,
+        scraped: None,
         labels: Labels::new(),
         ips: vec![[10, 0, 0, 1].into()],
         host_network: false,

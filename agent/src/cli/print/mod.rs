@@ -5,6 +5,8 @@ mod doctor;
 mod explain;
 mod nodes;
 mod records;
+mod review;
+mod sarif;
 mod table;
 mod tables;
 mod takeover;
@@ -18,6 +20,8 @@ pub use doctor::findings;
 pub use explain::{explanation, fixes};
 pub use nodes::{NodeStatus, nodes};
 pub use records::{flow_line, flow_records};
+pub use review::{review, review_markdown};
+pub use sarif::sarif;
 pub use tables::{flows, map_dump, pods, policies, services, status, version};
 pub use takeover::takeover;
 

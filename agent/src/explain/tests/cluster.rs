@@ -88,6 +88,7 @@ impl Cluster {
             name: name(pod),
             uid: pod.to_owned(),
             mirrors: None,
+            scraped: None,
             labels: labels(has),
             ips: ips(at),
             host_network: false,

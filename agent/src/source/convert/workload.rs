@@ -1,5 +1,6 @@
 //! v1 Pod, Namespace and Node.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as api;
@@ -7,15 +8,16 @@ use k8s_openapi::api::core::v1 as api;
 use super::address::parse_ip;
 use super::fields::{self, dual_stack};
 use super::{Conversion, Converted};
-use crate::model::{ContainerPort, Kind, Namespace, Node, Object, Pod};
+use crate::model::{ContainerPort, Kind, Namespace, Node, Object, Pod, Protocol};
 use crate::source::Fault;
 
-/// Label that the API server puts on every namespace.
-const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// Label that says in which zone a node is (well-known label).
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// Annotation of the object that stands for a static pod (well-known annotation).
 const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Annotations by which pods ask to be scraped (a convention of Prometheus' example configuration).
+const SCRAPE: &str = "prometheus.io/scrape";
+const SCRAPE_PORT: &str = "prometheus.io/port";
 /// Taint of a node that the cluster autoscaler is about to delete.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
@@ -48,15 +50,15 @@ pub fn pod(object: api::Pod) -> Conversion {
     }
 
     let metadata = object.metadata;
+    let mut annotations = metadata.annotations.unwrap_or_default();
     Ok(Some(Converted {
         object: Object::Pod(Pod {
             uid: metadata
                 .uid
                 .filter(|uid| !uid.is_empty())
                 .unwrap_or_else(|| name.to_string()),
-            mirrors: metadata
-                .annotations
-                .and_then(|mut annotations| annotations.remove(MIRROR)),
+            scraped: scraped(&annotations, &ports),
+            mirrors: annotations.remove(MIRROR),
             labels: metadata.labels.unwrap_or_default(),
             ips,
             host_network: spec.host_network.unwrap_or(false),
@@ -70,6 +72,20 @@ pub fn pod(object: api::Pod) -> Conversion {
         }),
         flaws,
     }))
+}
+
+/// Where a pod is scraped that asks for it: at the port that it names, else at the first that it declares.
+fn scraped(annotations: &BTreeMap<String, String>, ports: &[ContainerPort]) -> Option<u16> {
+    if annotations.get(SCRAPE).map(String::as_str) != Some("true") {
+        return None;
+    }
+    match annotations.get(SCRAPE_PORT) {
+        Some(port) => port.parse().ok().filter(|port| *port != 0),
+        None => {
+            let mut tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+            tcp.next().map(|port| port.port)
+        }
+    }
 }
 
 fn indexed<T>(field: &str, items: Vec<T>) -> impl Iterator<Item = (String, T)> {
@@ -92,9 +108,8 @@ fn container_port(port: api::ContainerPort, field: &str) -> Result<ContainerPort
 /// Converts a Namespace.
 pub fn namespace(object: api::Namespace) -> Conversion {
     let name = fields::cluster(Kind::Namespace, &object.metadata)?.name;
-    let mut labels = object.metadata.labels.unwrap_or_default();
-    labels.insert(NAMESPACE_NAME.to_owned(), name.clone());
-    let namespace = Namespace { name, labels };
+    let labels = object.metadata.labels.unwrap_or_default();
+    let namespace = Namespace::new(name, labels);
     Ok(Some(Converted::whole(Object::Namespace(namespace))))
 }
 

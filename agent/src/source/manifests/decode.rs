@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::template;
 use crate::model::{Kind, ObjectName};
 use crate::source::convert::{self, Conversion};
 use crate::source::outcome::{Outcome, misshapen};
@@ -19,18 +20,35 @@ pub(super) struct Found {
     pub outcome: Outcome,
 }
 
+/// What files are taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// A cluster as it runs: pods are those that there are.
+    Cluster,
+    /// What is to run: templates stand for the pods that will be made of them.
+    Repository,
+}
+
 /// Collects the objects of a document, those inside lists too. Objects of other kinds are left out.
 ///
 /// # Errors
 /// If the document is no Kubernetes object at all.
-pub(super) fn objects(document: Value, found: &mut Vec<Found>) -> Result<(), String> {
+pub(super) fn objects(
+    document: Value,
+    reading: Reading,
+    found: &mut Vec<Found>,
+) -> Result<(), String> {
+    let document = match reading {
+        Reading::Cluster => document,
+        Reading::Repository => template::as_running(document),
+    };
     let (Some(api_version), Some(kind)) = (text(&document, "apiVersion"), text(&document, "kind"))
     else {
         return Err("not a Kubernetes object: it needs apiVersion and kind".to_owned());
     };
     let (api_version, kind) = (api_version.to_owned(), kind.to_owned());
     if let Some(item_kind) = kind.strip_suffix("List") {
-        return list(document, &api_version, item_kind, found);
+        return list(document, &api_version, item_kind, reading, found);
     }
     match watched(&kind) {
         Some(kind) if !third_party(&api_version) => {
@@ -50,6 +68,7 @@ fn list(
     mut list: Value,
     api_version: &str,
     item_kind: &str,
+    reading: Reading,
     found: &mut Vec<Found>,
 ) -> Result<(), String> {
     let Value::Array(items) = list["items"].take() else {
@@ -64,7 +83,7 @@ fn list(
                 .entry("apiVersion")
                 .or_insert_with(|| api_version.into());
         }
-        objects(item, found)?;
+        objects(item, reading, found)?;
     }
     Ok(())
 }

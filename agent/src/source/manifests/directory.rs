@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::decode::{self, Found};
+use super::decode::{self, Found, Reading};
 use super::last_good::LastGood;
 use super::{ManifestError, file};
 use crate::model::{Event, Kind, Object, ObjectName};
@@ -211,16 +211,17 @@ fn add_namespaces(view: &mut View) {
     }
 }
 
-fn is_manifest(name: &str) -> bool {
+pub(super) fn is_manifest(name: &str) -> bool {
     let extension = Path::new(name).extension().and_then(OsStr::to_str);
     !name.starts_with('.') && matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
+/// The objects of a file as a cluster has them, each with the line of its document.
 fn parse(name: &str, bytes: &[u8]) -> Result<Vec<(u64, Found)>, String> {
     let mut all = Vec::new();
     for document in file::documents(name, bytes)? {
         let mut found = Vec::new();
-        decode::objects(document.value, &mut found)
+        decode::objects(document.value, Reading::Cluster, &mut found)
             .map_err(|message| format!("line {}: {message}", document.line))?;
         all.extend(found.into_iter().map(|found| (document.line, found)));
     }

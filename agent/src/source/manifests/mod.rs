@@ -6,6 +6,8 @@ mod decode;
 mod directory;
 mod file;
 mod last_good;
+mod repository;
+mod template;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -15,6 +17,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+pub use self::repository::{Refused, Repository, UNSCHEDULED, read};
 
 use self::directory::Directory;
 use self::last_good::LastGood;
@@ -34,6 +38,14 @@ pub enum ManifestError {
     #[error("cannot list the manifest directory {path}: {source}; create it, or make it readable")]
     List {
         /// The directory.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}; name a file, a directory or - for standard input")]
+    Open {
+        /// The file.
         path: PathBuf,
         /// The reason.
         source: std::io::Error,

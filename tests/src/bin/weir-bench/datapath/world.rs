@@ -106,6 +106,7 @@ fn pod(name: &str, node: &str, ips: [&str; 2]) -> Pod {
         name: ObjectName::new("shop", name),
         uid: name.to_owned(),
         mirrors: None,
+        scraped: None,
         labels: BTreeMap::new(),
         ips: ips.map(address).to_vec(),
         host_network: false,

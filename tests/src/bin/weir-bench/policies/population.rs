@@ -95,6 +95,7 @@ impl Population {
             uid: name.to_string(),
             name,
             mirrors: None,
+            scraped: None,
             labels: labels(&[("app", &app), ("pod-template-hash", "5d4f8c7b9")]),
             ips: vec![address(number)],
             host_network: false,
