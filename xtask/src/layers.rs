@@ -37,7 +37,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
         "admin",
         &["state", "compile", "plan", "explain", "flows", "metrics"],
     ),
-    ("cni", &["config"]),
+    ("cni", &["config", "state"]),
     (
         "cli",
         &[
