@@ -3,15 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown};
-use std::os::unix::net::UnixStream;
+use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weir::cni::{Announcement, Answer, Request, Store, serve, socket};
 use weir::compile::compile;
@@ -31,6 +33,8 @@ const GOOD: [&str; 2] = ["203.0.113.77", "2001:db8:77::77"];
 /// An agent without a loop: what it hears is in force at once.
 struct Agent {
     run_dir: TempDir,
+    /// Serves while something is asked: a search in one thread meets the same each time.
+    runtime: Runtime,
     state: Arc<Mutex<State>>,
 }
 
@@ -40,36 +44,26 @@ thread_local! {
 
 impl Agent {
     fn start() -> Self {
-        let agent = Self {
-            run_dir: tempfile::tempdir().expect("a temporary directory"),
-            state: Arc::default(),
-        };
-        let (path, store) = (agent.socket(), agent.store());
-        let state = Arc::clone(&agent.state);
+        let run_dir = tempfile::tempdir().expect("a temporary directory");
+        let (path, store) = (socket(run_dir.path()), Store::new(run_dir.path()));
+        let state = Arc::default();
+        let heard = Arc::clone(&state);
         let answer = move |request| {
-            let (state, store) = (Arc::clone(&state), store.clone());
+            let (state, store) = (Arc::clone(&heard), store.clone());
             async move { hear(request, &mut locked(&state), &store) }
         };
-        let bound = path.clone();
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            runtime.expect("a runtime").block_on(async {
-                let listener = weir::admin::bind(&bound).expect("a socket");
-                serve(listener, &bound, answer, CancellationToken::new())
-                    .await
-                    .expect("it is served for ever");
-            });
-        });
-        while UnixStream::connect(&path).is_err() {
-            thread::sleep(Duration::from_millis(1));
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let within = runtime.enter();
+        let listener = weir::admin::bind(&path).expect("a socket");
+        drop(within);
+        runtime
+            .spawn(async move { serve(listener, &path, answer, CancellationToken::new()).await });
+        Self {
+            run_dir,
+            runtime,
+            state,
         }
-        agent
-    }
-
-    fn socket(&self) -> std::path::PathBuf {
-        socket(self.run_dir.path())
     }
 
     fn store(&self) -> Store {
@@ -82,23 +76,17 @@ impl Agent {
 
     /// Sends bytes and nothing more; gives all that comes back.
     fn exchange(&self, bytes: &[u8]) -> Vec<u8> {
-        let mut stream = UnixStream::connect(self.socket()).expect("it accepts");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
-        stream.write_all(bytes).expect("it reads");
-        stream.shutdown(Shutdown::Write).expect("an end");
-        let mut answer = Vec::new();
-        let mut part = [0; 4096];
-        loop {
-            match stream.read(&mut part) {
-                Ok(0) => return answer,
-                Ok(length) => answer.extend_from_slice(&part[..length]),
-                // The search has a timer of its own.
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // There was more to read than a line.
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return answer,
-                Err(error) => panic!("no end of the answer: {error}"),
-            }
-        }
+        let exchange = async {
+            let mut stream = UnixStream::connect(socket(self.run_dir.path())).await?;
+            stream.write_all(bytes).await?;
+            stream.shutdown().await?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await?;
+            io::Result::Ok(answer)
+        };
+        let exchange = async { timeout(PATIENCE, exchange).await };
+        let answer = self.runtime.block_on(exchange);
+        answer.expect("an end").expect("an answer")
     }
 
     fn ask(&self, request: &Request) -> Answer {
