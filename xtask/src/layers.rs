@@ -38,7 +38,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
         "admin",
         &["state", "compile", "plan", "explain", "flows", "metrics"],
     ),
-    ("cni", &["config"]),
+    ("cni", &["config", "state"]),
     (
         "cli",
         &[

@@ -58,7 +58,7 @@ enum Command {
     /// Works on a copy under target/faults, with a build directory of its own. The table is in xtask/src/faults; faults whose test
     /// loads the kernel programs need root, and are skipped without it.
     Faults(faults::Options),
-    /// Look for inputs with which what tests/fuzz says of packets, manifests, the CNI plugin and the admin socket does not hold
+    /// Look for inputs with which what tests/fuzz says of packets, manifests, the CNI plugin, its socket and the admin socket does not hold
     ///
     /// Guided by coverage (libFuzzer): needs a C++ compiler, and minutes to build. A finding is kept under target/fuzz/findings.
     Fuzz(fuzz::Options),

@@ -59,19 +59,10 @@ impl Environment {
     pub fn attachment(&self) -> Result<Attachment, Failure> {
         let container = needed(self.container.as_deref(), "CNI_CONTAINERID")?;
         let interface = needed(self.interface.as_deref(), "CNI_IFNAME")?;
-        let is_word = |one: char| one.is_ascii_alphanumeric();
-        let is_id = container.starts_with(is_word)
-            && container
-                .chars()
-                .all(|one| is_word(one) || "_.-".contains(one));
-        if !is_id {
+        if !is_container(container) {
             return Err(malformed("CNI_CONTAINERID", container));
         }
-        let is_name = interface.len() < 16
-            && interface != "."
-            && interface != ".."
-            && !interface.contains(|one: char| one == '/' || one == ':' || one.is_whitespace());
-        if !is_name {
+        if !is_interface(interface) {
             return Err(malformed("CNI_IFNAME", interface));
         }
         Ok(Attachment {
@@ -96,6 +87,18 @@ impl Environment {
             uid: value("K8S_POD_UID").unwrap_or_default().to_owned(),
         })
     }
+}
+
+/// Whether the specification allows a container this name.
+pub(super) fn is_container(name: &str) -> bool {
+    let is_word = |one: char| one.is_ascii_alphanumeric();
+    name.starts_with(is_word) && name.chars().all(|one| is_word(one) || "_.-".contains(one))
+}
+
+/// Whether the kernel allows an interface this name.
+pub(super) fn is_interface(name: &str) -> bool {
+    let is_strange = |one: char| matches!(one, '/' | ':' | '\0') || one.is_whitespace();
+    (1..16).contains(&name.len()) && name != "." && name != ".." && !name.contains(is_strange)
 }
 
 fn needed<'a>(value: Option<&'a str>, name: &str) -> Result<&'a str, Failure> {

@@ -9,6 +9,7 @@ mod environment;
 mod error;
 mod install;
 mod result;
+mod server;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -24,9 +25,10 @@ pub use environment::{Environment, PodArguments};
 pub use error::{Code, Failure};
 pub use install::{CONFIGURATIONS, InstallError, Installation, PLUGIN, PLUGINS, Settings};
 pub use result::Previous;
+pub use server::serve;
 pub use store::Store;
 pub use watch::watch;
-pub use wire::{Announcement, Answer, Request, socket};
+pub use wire::{Announcement, Answer, Request, RequestError, socket};
 
 /// Longest time that DEL and GC wait for an agent's answer: it needs no more than to forget.
 const FORGET: Duration = Duration::from_secs(5);

@@ -4,7 +4,8 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use crate::model::{Attachment, Sandbox};
+use crate::model::{Attachment, Change, Sandbox};
+use crate::state::State;
 
 /// What the names of the files end with.
 const SUFFIX: &str = "json";
@@ -73,6 +74,30 @@ impl Store {
         }
     }
 
+    /// Takes a sandbox into the state and into its file. Those whose place it takes are gone from both.
+    pub fn announce(&self, state: &mut State, sandbox: Sandbox) -> Change {
+        self.forget(state, |former| sandbox.replaces(former));
+        if let Err(error) = self.save(&sandbox) {
+            tracing::warn!(pod = %sandbox.pod, "cannot keep a sandbox for the next agent: {error}");
+        }
+        state.announce(sandbox)
+    }
+
+    /// Forgets sandboxes, in the state and for the next agent.
+    pub fn retire(&self, state: &mut State, is_gone: impl Fn(&Sandbox) -> bool) -> Change {
+        self.forget(state, &is_gone);
+        state.retire(is_gone)
+    }
+
+    fn forget(&self, state: &State, is_gone: impl Fn(&Sandbox) -> bool) {
+        let sandboxes = state.snapshot().sandboxes.values();
+        for sandbox in sandboxes.filter(|one| is_gone(one)) {
+            if let Err(error) = self.remove(&sandbox.attachment) {
+                tracing::warn!(pod = %sandbox.pod, "cannot forget a sandbox: {error}");
+            }
+        }
+    }
+
     fn path(&self, attachment: &Attachment) -> PathBuf {
         let Attachment {
             container,
@@ -81,5 +106,60 @@ impl Store {
         // A colon is in neither.
         self.directory
             .join(format!("{container}:{interface}.{SUFFIX}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ObjectName, PodDevice};
+
+    fn sandbox(container: &str, address: &str, ifindex: u32) -> Sandbox {
+        Sandbox {
+            attachment: Attachment {
+                container: container.to_owned(),
+                interface: "eth0".to_owned(),
+            },
+            network: "pods".to_owned(),
+            pod: ObjectName::new("shop", container),
+            uid: String::new(),
+            addresses: vec![address.parse().unwrap()],
+            device: Some(PodDevice {
+                ifindex,
+                name: format!("veth{ifindex}"),
+            }),
+        }
+    }
+
+    #[test]
+    fn the_next_agent_finds_what_this_one_knows() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path());
+        let mut state = State::new("node1");
+        let matches = |state: &State, wanted: &[&str]| {
+            let mut kept = store.load().unwrap();
+            kept.sort_by(|a, b| a.attachment.cmp(&b.attachment));
+            let known = state.snapshot().sandboxes.values();
+            let known: Vec<Sandbox> = known.map(|one| Sandbox::clone(one)).collect();
+            assert_eq!(kept, known);
+            let names: Vec<&str> = kept
+                .iter()
+                .map(|one| one.attachment.container.as_str())
+                .collect();
+            assert_eq!(names, wanted);
+        };
+        for (new, wanted) in [
+            (sandbox("a", "10.1.0.1", 1), &["a"][..]),
+            (sandbox("b", "10.1.0.2", 2), &["a", "b"]),
+            // The address, then the device, is another's from now on.
+            (sandbox("c", "10.1.0.1", 3), &["b", "c"]),
+            (sandbox("d", "10.1.0.4", 2), &["c", "d"]),
+            (sandbox("d", "10.1.0.5", 2), &["c", "d"]),
+        ] {
+            store.announce(&mut state, new);
+            matches(&state, wanted);
+        }
+        store.retire(&mut state, |one| one.attachment.container == "c");
+        matches(&state, &["d"]);
     }
 }

@@ -5,12 +5,29 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::environment::{is_container, is_interface};
 use crate::model::{Attachment, ObjectName, PodDevice, Sandbox};
 
 /// The socket at which an agent with this run directory hears of pods.
 #[must_use]
 pub fn socket(run_dir: &Path) -> PathBuf {
     run_dir.join("cni.sock")
+}
+
+/// What the plugin said is no request.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// It is no JSON of that shape.
+    #[error(
+        "the agent does not understand the plugin ({0}): `weir cni install` brings both to one version"
+    )]
+    Json(#[from] serde_json::Error),
+    /// It would become part of a file name.
+    #[error(
+        "{:?} is no container with an interface {:?}: CNI_CONTAINERID begins with a letter or digit and goes on with these, _, . and -, \
+         CNI_IFNAME is what the kernel allows an interface", .0.container, .0.interface
+    )]
+    Attachment(Attachment),
 }
 
 /// What the plugin asks for. Every request may be made again.
@@ -30,6 +47,27 @@ pub enum Request {
         /// What the runtime still has.
         valid: Vec<Attachment>,
     },
+}
+
+impl Request {
+    /// Reads what the plugin sent: a line.
+    ///
+    /// # Errors
+    /// When it is no request, or is about what cannot be.
+    pub fn parse(line: &[u8]) -> Result<Self, RequestError> {
+        let request: Self = serde_json::from_slice(line)?;
+        let attachment = match &request {
+            Self::Add(announcement) => &announcement.attachment,
+            Self::Check(attachment) | Self::Del(attachment) => attachment,
+            // These are compared, and what nobody has announced is nobody's.
+            Self::Gc { .. } => return Ok(request),
+        };
+        if is_container(&attachment.container) && is_interface(&attachment.interface) {
+            Ok(request)
+        } else {
+            Err(RequestError::Attachment(attachment.clone()))
+        }
+    }
 }
 
 /// A pod's network.
@@ -61,7 +99,7 @@ impl Announcement {
             network: self.network,
             pod: self.pod,
             uid: self.uid,
-            addresses: self.addresses,
+            addresses: self.addresses.iter().map(IpAddr::to_canonical).collect(),
             device,
         }
     }
@@ -80,4 +118,67 @@ pub enum Answer {
     },
     /// There is no such sandbox.
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_a_file_name_is_no_request() {
+        let long = "c".repeat(64);
+        for (container, interface, is_one) in [
+            ("abc_1.2-3", "eth0", true),
+            (long.as_str(), "veth-1@x_345678", true),
+            ("", "eth0", false),
+            ("..", "eth0", false),
+            ("../../x", "eth0", false),
+            ("a:b", "eth0", false),
+            ("a\0", "eth0", false),
+            ("abc", "", false),
+            ("abc", ".", false),
+            ("abc", "..", false),
+            ("abc", "../x", false),
+            ("abc", "a:b", false),
+            ("abc", "a b", false),
+            ("abc", "a\0b", false),
+            ("abc", "sixteen-and-more", false),
+        ] {
+            let attachment = Attachment {
+                container: container.to_owned(),
+                interface: interface.to_owned(),
+            };
+            for request in [
+                Request::Add(Announcement {
+                    attachment: attachment.clone(),
+                    network: "pods".to_owned(),
+                    pod: ObjectName::new("shop", "web-0"),
+                    uid: String::new(),
+                    addresses: Vec::new(),
+                    interfaces: Vec::new(),
+                    wait_milliseconds: 0,
+                }),
+                Request::Check(attachment.clone()),
+                Request::Del(attachment.clone()),
+            ] {
+                let line = serde_json::to_vec(&request).unwrap();
+                let read = Request::parse(&line);
+                assert_eq!(read.is_ok(), is_one, "{request:?}");
+                if let Ok(read) = read {
+                    assert_eq!(read, request);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn addresses_of_a_sandbox_are_never_mapped() {
+        let line = br#"{"add":{"attachment":{"container":"a","interface":"eth0"},"network":"pods","pod":{"namespace":"shop","name":"web-0"},
+            "uid":"","addresses":["::ffff:10.1.0.7","fd00::7"],"interfaces":[],"waitMilliseconds":0}}"#;
+        let Request::Add(announcement) = Request::parse(line).unwrap() else {
+            panic!("another request");
+        };
+        let wanted = ["10.1.0.7", "fd00::7"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        assert_eq!(announcement.sandbox(None).addresses, wanted);
+    }
 }

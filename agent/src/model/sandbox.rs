@@ -44,6 +44,17 @@ impl Sandbox {
             && (self.uid.is_empty() || known_as.into_iter().flatten().any(|uid| *uid == self.uid))
     }
 
+    /// Whether another sandbox must be gone when this one is there: it had its device, or one of its addresses.
+    #[must_use]
+    pub fn replaces(&self, former: &Self) -> bool {
+        let shares_address = || {
+            let mut addresses = self.addresses.iter();
+            addresses.any(|address| former.addresses.contains(address))
+        };
+        former.attachment != self.attachment
+            && (former.device.is_some() && former.device == self.device || shares_address())
+    }
+
     /// What is known of the pod inside while the API has not told of it: nothing that any selector could match.
     #[must_use]
     pub fn stranger(&self, node: &str) -> Pod {

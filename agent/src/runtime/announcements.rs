@@ -1,25 +1,22 @@
-//! The socket at which CNI plugins announce pods.
+//! Carries what CNI plugins announce to the loop, and its answers back.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{Ask, Said};
 use super::shared::Shared;
-use crate::cni::{Answer, Request};
+use crate::cni::{self, Answer, Request};
 use crate::model::PodDevice;
 use crate::netlink;
 
-/// Longest request: a sandbox is some hundred bytes, a list of all attachments of a node some ten thousand.
-const LONGEST: u64 = 1 << 20;
-/// Time that a plugin has for its request, and the loop for what needs no kernel.
+/// Time that the loop has for what needs no kernel.
 const SOON: Duration = Duration::from_secs(5);
 /// Questions that wait for the loop.
 pub(super) const QUESTIONS: usize = 64;
@@ -32,47 +29,11 @@ pub(super) async fn serve(
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    loop {
-        let stream = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted?.0,
-        };
-        let (asks, shared, shutdown) = (asks.clone(), Arc::clone(&shared), shutdown.clone());
-        tokio::spawn(async move {
-            let talk = talk(stream, &asks, &shared);
-            // A plugin whose connection ends asks the next agent.
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                result = talk => {
-                    if let Err(error) = result {
-                        tracing::warn!("cannot answer a CNI plugin: {error}");
-                    }
-                }
-            }
-        });
-    }
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-async fn talk(stream: UnixStream, asks: &mpsc::Sender<Ask>, shared: &Shared) -> io::Result<()> {
-    let (read, mut write) = stream.into_split();
-    let mut line = String::new();
-    let mut read = BufReader::new(read.take(LONGEST));
-    timeout(SOON, read.read_line(&mut line)).await??;
-    let answer = match serde_json::from_str(&line) {
-        Ok(request) => answer(request, asks, shared).await,
-        Err(error) => Answer::Waiting {
-            why: format!(
-                "the agent does not understand the plugin ({error}): `weir cni install` brings both to one version"
-            ),
-        },
+    let answer = move |request| {
+        let (asks, shared) = (asks.clone(), Arc::clone(&shared));
+        async move { answer(request, &asks, &shared).await }
     };
-    let mut line = serde_json::to_vec(&answer)?;
-    line.push(b'\n');
-    write.write_all(&line).await
+    cni::serve(listener, &socket, answer, shutdown).await
 }
 
 async fn answer(request: Request, asks: &mpsc::Sender<Ask>, shared: &Shared) -> Answer {

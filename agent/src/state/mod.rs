@@ -149,15 +149,7 @@ impl State {
 
     /// Takes in a pod's network. Its addresses and its device are no former sandbox's any more.
     pub fn announce(&mut self, sandbox: Sandbox) -> Change {
-        let is_former = |former: &Sandbox| {
-            former.attachment != sandbox.attachment
-                && (former.device.is_some() && former.device == sandbox.device
-                    || sandbox
-                        .addresses
-                        .iter()
-                        .any(|address| former.addresses.contains(address)))
-        };
-        let mut change = self.retire(is_former);
+        let mut change = self.retire(|former| sandbox.replaces(former));
         let known = self.snapshot.sandboxes.get(&sandbox.attachment);
         if known.is_none_or(|known| **known != sandbox) {
             let name: Attachment = sandbox.attachment.clone();

@@ -4,6 +4,7 @@
 //! begins with them and looks for others.
 
 mod admin;
+mod announcements;
 mod cni;
 mod manifests;
 mod packet;
@@ -20,10 +21,14 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     Target {
         name: "admin",
         check: admin::check,
+    },
+    Target {
+        name: "announcements",
+        check: announcements::check,
     },
     Target {
         name: "cni",
@@ -71,6 +76,11 @@ mod tests {
     #[test]
     fn admin() {
         corpus("admin");
+    }
+
+    #[test]
+    fn announcements() {
+        corpus("announcements");
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Pods whose networks a CNI plugin announces: isolated before their first instruction.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
@@ -39,11 +38,8 @@ impl Engine {
         for Ask { said, answer } in asks {
             any |= match said {
                 Said::Added(sandbox) => {
-                    if let Err(error) = self.store.save(&sandbox) {
-                        tracing::warn!(pod = %sandbox.pod, "cannot keep a sandbox for the next agent: {error}");
-                    }
                     self.asked.push((sandbox.attachment.clone(), answer));
-                    let change = self.state.announce(sandbox);
+                    let change = self.store.announce(&mut self.state, sandbox);
                     self.note(change);
                     // Also for one that is known: somebody waits for it to be in force.
                     true
@@ -72,15 +68,8 @@ impl Engine {
 
     /// Forgets sandboxes, here and for the next agent.
     fn retire(&mut self, is_gone: impl Fn(&Sandbox) -> bool) -> bool {
-        let sandboxes = self.state.snapshot().sandboxes.values();
-        let gone: Vec<Arc<Sandbox>> = sandboxes.filter(|one| is_gone(one)).cloned().collect();
-        for sandbox in &gone {
-            if let Err(error) = self.store.remove(&sandbox.attachment) {
-                tracing::warn!(pod = %sandbox.pod, "cannot forget a sandbox: {error}");
-            }
-        }
-        let change = self.state.retire(is_gone);
-        self.note(change) && !gone.is_empty()
+        let change = self.store.retire(&mut self.state, is_gone);
+        self.note(change)
     }
 
     /// Forgets sandboxes whose devices went without a word of the plugin.
