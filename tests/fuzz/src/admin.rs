@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::sync::broadcast;
 use weir::admin::{Audit, Provider, RawMaps, Status, serve};
 use weir::flows::Record;
 use weir::model::Snapshot;
@@ -47,6 +48,11 @@ impl Provider for Fixed {
 
     fn records(&self) -> Vec<Record> {
         Vec::new()
+    }
+
+    /// Ends at once, so that every answer does.
+    fn follow(&self) -> (Vec<Record>, broadcast::Receiver<Record>) {
+        (Vec::new(), broadcast::channel(1).1)
     }
 }
 
