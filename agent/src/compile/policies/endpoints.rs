@@ -96,3 +96,35 @@ fn keys(
     }
     keys
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::policies;
+    use crate::compile::testing::{ip, pod, snapshot};
+    use crate::model::{ObjectName, PodDevice};
+
+    #[test]
+    fn a_device_that_is_handed_on_is_the_newer_pods() {
+        const DEVICE: u32 = 7;
+        for (older, newer) in [("one", "other"), ("other", "one")] {
+            let shown = |name: &str, address: &str, created: i64| {
+                let mut pod = pod("a", name, "web", address);
+                pod.created = created;
+                pod
+            };
+            let pods = vec![shown(older, "10.0.0.1", 1), shown(newer, "10.0.0.2", 2)];
+            let mut snapshot = snapshot(pods, vec![]);
+            for address in ["10.0.0.1", "10.0.0.2"] {
+                let device = PodDevice {
+                    ifindex: DEVICE,
+                    name: "veth7".to_owned(),
+                };
+                snapshot.devices.devices.insert(ip(address), device);
+            }
+            let tables = policies(&snapshot);
+            let behind = &tables.endpoints[&EndpointKey::device(DEVICE)];
+            assert_eq!(behind.pod.name, ObjectName::new("a", newer));
+        }
+    }
+}

@@ -204,3 +204,24 @@ impl Groups {
         numbers.into_iter().flatten().copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::testing::pod;
+
+    #[test]
+    fn pods_that_leave_leave_nothing_behind() {
+        let (mut groups, mut terms) = (Groups::default(), Terms::default());
+        let pods = [("one", "10.0.0.1"), ("other", "10.0.0.2")];
+        let pods = pods.map(|(name, address)| Arc::new(pod("a", name, "web", address)));
+        for pod in &pods {
+            groups.enter(pod.ips[0], pod, &mut terms, &OrdMap::new());
+        }
+        for pod in &pods {
+            assert_eq!(groups.namespaces.len(), 1);
+            groups.leave(&pod.ips[0], pod, &mut terms);
+        }
+        assert!(groups.namespaces.is_empty());
+    }
+}

@@ -204,4 +204,24 @@ mod tests {
         let prefixes = cut(&[("10.0.0.0/8", &[]), ("192.0.2.0/24", &["192.0.2.0/24"])]);
         assert_eq!(prefixes.entries.len(), 1);
     }
+
+    #[test]
+    fn a_prefix_has_the_addresses_of_its_own_family() {
+        for (prefix, first, last) in [
+            ("10.1.0.0/16", "10.1.0.0", "10.1.255.255"),
+            ("10.1.2.3/32", "10.1.2.3", "10.1.2.3"),
+            ("0.0.0.0/0", "0.0.0.0", "255.255.255.255"),
+            ("fd00::1/128", "fd00::1", "fd00::1"),
+            ("fd00::100/120", "fd00::100", "fd00::1ff"),
+            (
+                "fd00::/8",
+                "fd00::",
+                "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+            ),
+        ] {
+            let range = addresses(&Prefix::new(prefix.parse().unwrap()).key());
+            let wanted: [IpAddr; 2] = [first, last].map(|address| address.parse().unwrap());
+            assert_eq!([*range.start(), *range.end()], wanted, "{prefix}");
+        }
+    }
 }

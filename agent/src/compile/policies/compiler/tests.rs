@@ -2,6 +2,7 @@ use std::net::IpAddr;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use weir_common::abi::Address;
 
 use super::*;
 use crate::compile::policies;
@@ -295,5 +296,82 @@ fn of_rules_with_one_id_each_gets_its_own_whichever_policy_came_first() {
         compiled(vec![first]);
         assert_eq!(compiled(both()), wanted, "{name} first");
         assert_eq!(compiled(both()), wanted, "{name} first, and again");
+    }
+}
+
+/// What a compiler says after a change is what one says that has seen nothing before.
+fn follow(compiler: &mut PolicyCompiler, owners: &mut AddressOwners, snapshot: &Snapshot) {
+    owners.follow(snapshot);
+    assert_eq!(compiler.compile(snapshot, owners), &policies(snapshot));
+}
+
+#[test]
+fn a_row_that_pods_share_stays_until_the_last_of_them_is_gone() {
+    let mut deny = policy("a", "deny", selector(&[("app", "web")]));
+    deny.ingress = Some(Vec::new());
+    let pods = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|ip| pod("a", ip, "web", ip));
+    let mut snapshot = snapshot(pods.to_vec(), vec![deny]);
+    let (mut compiler, mut owners) = (PolicyCompiler::default(), AddressOwners::default());
+    follow(&mut compiler, &mut owners, &snapshot);
+    for pod in pods {
+        assert_eq!(compiler.tables.rows.len(), 1);
+        snapshot.pods.remove(&pod.name);
+        follow(&mut compiler, &mut owners, &snapshot);
+    }
+    assert!(compiler.tables.rows.is_empty());
+}
+
+#[test]
+fn an_address_that_goes_to_another_namespace_is_that_ones_peer() {
+    let mut allow = policy("a", "allow", selector(&[("app", "db")]));
+    allow.ingress = Some(vec![Rule {
+        peers: vec![Peer::Pods {
+            namespaces: Some(selector(&[("name", "b")])),
+            pods: None,
+        }],
+        ports: Vec::new(),
+    }]);
+    let db = || pod("a", "db", "db", "10.0.0.1");
+    let (mut compiler, mut owners) = (PolicyCompiler::default(), AddressOwners::default());
+    for (namespace, is_peer) in [("a", false), ("b", true), ("a", false)] {
+        let other = pod(namespace, "web", "web", "10.0.0.2");
+        let snapshot = snapshot(vec![db(), other], vec![allow.clone()]);
+        follow(&mut compiler, &mut owners, &snapshot);
+        let known = &compiler.tables.addresses;
+        assert_eq!(known.contains_key(&Address::from(ip("10.0.0.2"))), is_peer);
+    }
+}
+
+#[test]
+fn nodes_are_peers_whatever_comes_later() {
+    let mut allow = policy("a", "allow", selector(&[("app", "db")]));
+    allow.ingress = Some(vec![Rule {
+        peers: vec![Peer::Nodes(selector(&[("role", "gate")]))],
+        ports: Vec::new(),
+    }]);
+    let node = |role: &str| Node {
+        name: "gate".to_owned(),
+        addresses: vec![ip("192.0.2.10")],
+        labels: labels(&[("role", role)]),
+        ..Node::default()
+    };
+    let (mut compiler, mut owners) = (PolicyCompiler::default(), AddressOwners::default());
+    for (role, policies, is_peer) in [
+        ("gate", vec![], false),
+        ("gate", vec![allow.clone()], true),
+        ("other", vec![allow.clone()], false),
+        ("gate", vec![allow], true),
+        ("gate", vec![], false),
+    ] {
+        let mut snapshot = snapshot(vec![pod("a", "db", "db", "10.0.0.1")], policies);
+        snapshot
+            .nodes
+            .insert("gate".to_owned(), Arc::new(node(role)));
+        follow(&mut compiler, &mut owners, &snapshot);
+        let known = &compiler.tables.addresses;
+        assert_eq!(
+            known.contains_key(&Address::from(ip("192.0.2.10"))),
+            is_peer
+        );
     }
 }
