@@ -306,6 +306,33 @@ fn follow(compiler: &mut PolicyCompiler, owners: &mut AddressOwners, snapshot: &
 }
 
 #[test]
+fn a_pod_that_is_changed_has_its_new_ports() {
+    let mut allow = policy("a", "allow", selector(&[("app", "db")]));
+    allow.ingress = Some(vec![Rule {
+        peers: Vec::new(),
+        ports: vec![PolicyPort {
+            protocol: Protocol::Tcp,
+            port: PortMatch::Named("http".to_owned()),
+        }],
+    }]);
+    let serving = |port| {
+        let mut pod = pod("a", "db", "db", "10.0.0.1");
+        pod.ports = vec![ContainerPort {
+            name: "http".to_owned(),
+            protocol: Protocol::Tcp,
+            port,
+        }];
+        pod
+    };
+    let (mut compiler, mut owners) = (PolicyCompiler::default(), AddressOwners::default());
+    let mut snapshot = snapshot(vec![serving(80)], vec![allow]);
+    follow(&mut compiler, &mut owners, &snapshot);
+    let changed = Arc::new(serving(82));
+    snapshot.pods.insert(changed.name.clone(), changed);
+    follow(&mut compiler, &mut owners, &snapshot);
+}
+
+#[test]
 fn a_row_that_pods_share_stays_until_the_last_of_them_is_gone() {
     let mut deny = policy("a", "deny", selector(&[("app", "web")]));
     deny.ingress = Some(Vec::new());
