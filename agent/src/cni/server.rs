@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::wire::{Answer, Request};
@@ -15,12 +15,14 @@ use super::wire::{Answer, Request};
 const LONGEST: u64 = 1 << 20;
 /// Time that a plugin has for its request.
 const SOON: Duration = Duration::from_secs(5);
+/// Time until plugins are heard again after a failure.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves until told to stop, then removes the socket. Requests are carried out by `answer`, several at a time; who sends something else
 /// is told what is wrong with it.
 ///
 /// # Errors
-/// When nobody can connect any more, or the socket cannot be removed.
+/// When the socket cannot be removed.
 pub async fn serve<F>(
     listener: UnixListener,
     socket: &Path,
@@ -31,9 +33,18 @@ where
     F: Future<Output = Answer> + Send,
 {
     loop {
-        let stream = tokio::select! {
+        let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted?.0,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            // Too many open files, for instance, which passes; without an agent no pod would start at all.
+            Err(error) => {
+                tracing::warn!("cannot hear a CNI plugin: {error}");
+                sleep(PAUSE).await;
+                continue;
+            }
         };
         let (answer, shutdown) = (answer.clone(), shutdown.clone());
         tokio::spawn(async move {

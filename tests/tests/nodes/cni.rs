@@ -1,6 +1,10 @@
 //! Pods whose networks the chained CNI plugin announces.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::panic::resume_unwind;
+use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -39,6 +43,29 @@ fn ensure_refused(answer: &Answer, code: u64) -> Result<()> {
         answer.code == Some(1) && told["code"] == code && told["cniVersion"] == "1.0.0",
         "{answer:?}"
     );
+    Ok(())
+}
+
+/// The highest number of files that a process may have open.
+fn descriptors(process: u32) -> Result<String> {
+    let limits = fs::read_to_string(format!("/proc/{process}/limits"))?;
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().nth(3));
+    Ok(format!("{}:", soft.context("a limit of open files")?))
+}
+
+/// Sets it; what is open stays so.
+fn limit(process: u32, descriptors: &str) -> Result<()> {
+    let status = Command::new("prlimit")
+        .args([
+            "--pid",
+            &process.to_string(),
+            &format!("--nofile={descriptors}"),
+        ])
+        .status()?;
+    ensure!(status.success(), "prlimit: {status}");
     Ok(())
 }
 
@@ -126,6 +153,27 @@ fn a_pod_that_the_api_told_of_has_its_policies_at_once() -> Result<()> {
         // The policy says nothing about what it opens.
         fixture.ensure_reaches("late", Tcp, fixture.server("client"), &["client"])?;
         fixture.ensure_reaches("node1", Tcp, fixture.server("late"), &["late"])
+    })
+}
+
+#[test]
+fn an_agent_without_free_descriptors_answers_once_it_has_some() -> Result<()> {
+    each(&FEW[..1], |variant| {
+        let mut fixture = Fixture::new(variant)?;
+        fixture.cluster.wire_pod(&spec("late"))?;
+        ensure_done(&fixture.cluster.cni("ADD", "late", json!({}))?)?;
+        let agent = fixture.cluster.agent("node1").pid();
+        let usual = descriptors(agent)?;
+        limit(agent, "3:")?;
+        let checked = thread::scope(|scope| -> Result<_> {
+            let checking = scope.spawn(|| fixture.cluster.cni("CHECK", "late", json!({})));
+            thread::sleep(Duration::from_secs(1));
+            ensure!(!checking.is_finished(), "it was answered");
+            limit(agent, &usual)?;
+            checking.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })?;
+        ensure_done(&checked)?;
+        fixture.cluster.agent("node1").ensure_running()
     })
 }
 
