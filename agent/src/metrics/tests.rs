@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -115,4 +115,108 @@ fn the_page_for_operators_lists_every_metric_and_no_other() {
     let table: BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
     assert_eq!(listed.len(), ALL.len());
     assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), table);
+}
+
+/// A rule of deploy/alerts.yaml.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Alert {
+    alert: String,
+    expr: String,
+    r#for: Option<String>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(serde::Deserialize)]
+struct Group {
+    rules: Vec<Alert>,
+}
+
+#[derive(serde::Deserialize)]
+struct Alerts {
+    groups: Vec<Group>,
+}
+
+/// What an agent writes: names of series, with the labels that they have.
+fn series() -> BTreeMap<String, BTreeSet<String>> {
+    let text = encode(sample(), &tally());
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let mut series: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in lines {
+        let (name, labels) = line.split_once(['{', ' ']).expect("a value");
+        let labels = labels.split_once('}').map_or("", |(labels, _)| labels);
+        let labels = labels.split(',').filter_map(|label| label.split_once('='));
+        let known = series.entry(name.to_owned()).or_default();
+        known.extend(labels.map(|(name, _)| name.to_owned()));
+    }
+    series
+}
+
+/// Words of an expression or text that are in no string.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let outside = text.split('"').step_by(2);
+    outside.flat_map(|part| part.split(|it: char| !it.is_alphanumeric() && it != '_'))
+}
+
+#[test]
+fn alerts_ask_for_what_agents_tell_and_each_has_its_runbook() {
+    let alerts: Alerts =
+        serde_saphyr::from_str(include_str!("../../../deploy/alerts.yaml")).unwrap();
+    let runbooks = include_str!("../../../deploy/runbooks.md");
+    let series = series();
+    let mut headings: BTreeSet<_> = runbooks
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .collect();
+    // What Prometheus itself adds to each target.
+    let targets = ["job", "instance"].map(str::to_owned);
+    for rule in alerts.groups.into_iter().flat_map(|group| group.rules) {
+        let name = &rule.alert;
+        let asked: BTreeSet<_> = words(&rule.expr)
+            .filter(|word| word.starts_with("weir_") || word.starts_with("kubeproxy_"))
+            .collect();
+        let labels: BTreeSet<_> = asked
+            .iter()
+            .flat_map(|asked| {
+                series
+                    .get(*asked)
+                    .unwrap_or_else(|| panic!("{name}: {asked}"))
+            })
+            .chain(&targets)
+            .map(String::as_str)
+            .collect();
+        assert!(!asked.is_empty() || rule.expr.starts_with("up{"), "{name}");
+        // In braces each word before a comparison is a label.
+        for selector in rule.expr.split('{').skip(1) {
+            let selector = selector.split('}').next().unwrap_or_default();
+            for condition in selector.split(',') {
+                let label = words(condition).next().unwrap_or_default();
+                assert!(labels.contains(label), "{name}: {label}");
+            }
+        }
+        for text in rule.annotations.values() {
+            for label in text
+                .split("$labels.")
+                .skip(1)
+                .filter_map(|it| words(it).next())
+            {
+                assert!(labels.contains(label), "{name}: {label}");
+            }
+        }
+        for needed in ["summary", "description", "runbook_url"] {
+            assert!(rule.annotations.contains_key(needed), "{name}: {needed}");
+        }
+        let severity = rule.labels["severity"].as_str();
+        assert!(
+            ["critical", "warning", "info"].contains(&severity),
+            "{name}"
+        );
+        let minutes = rule.r#for.as_deref().map(|it| it.strip_suffix('m'));
+        assert_ne!(minutes, Some(None), "{name}: a time in minutes");
+        let anchor = format!("runbooks.md#{}", name.to_lowercase());
+        assert_eq!(rule.annotations["runbook_url"], anchor, "{name}");
+        assert!(headings.remove(name.as_str()), "{name} has no runbook");
+    }
+    assert_eq!(headings, BTreeSet::new(), "runbooks of no alert");
 }
