@@ -1,19 +1,21 @@
 //! Arguments.
 
+mod check;
+mod flows;
+mod query;
+
 use std::path::PathBuf;
 
-use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use ipnetwork::IpNetwork;
-use jiff::{SignedDuration, Timestamp};
 
+pub(super) use self::check::{Check, ReviewFormat};
+pub(super) use self::flows::Wanted;
+pub(super) use self::query::{ClusterQuery, DocumentFormat, LiveQuery, LocalQuery, Scope};
+pub use self::query::{OutputFormat, Query};
 use crate::cni::{CONFIGURATIONS, PLUGINS, WAIT_SECONDS, WhenAgentIsDown};
 use crate::config::{BPFFS, Effective, RUN_DIR};
 use crate::datapath::USUAL_MOUNT;
-use crate::flows::{End, Filter, Outcome};
-use crate::model::ObjectName;
-use crate::review::Guard;
 
 /// Services and NetworkPolicy of a Kubernetes node in eBPF.
 #[derive(Debug, Parser)]
@@ -178,7 +180,7 @@ pub enum Command {
 
 impl Command {
     /// Which agents it asks, if it may ask a cluster's.
-    pub(super) fn cluster_mut(&mut self) -> Option<&mut ClusterQuery> {
+    pub(in crate::cli) fn cluster_mut(&mut self) -> Option<&mut ClusterQuery> {
         let live = match self {
             Self::Status { query }
             | Self::Service(ServiceCommand::List { query, .. })
@@ -194,53 +196,6 @@ impl Command {
         };
         Some(&mut live.cluster)
     }
-}
-
-/// `weir check`.
-#[derive(Args, Clone, Debug)]
-pub struct Check {
-    /// What is to be applied: a file, a directory of them, or - for standard input; may be repeated
-    #[arg(short, long = "file", value_name = "FILE|DIR", required = true)]
-    pub files: Vec<PathBuf>,
-    /// Go into the directories of directories, too
-    #[arg(short = 'R', long)]
-    pub recursive: bool,
-    /// The cluster as it is, from a file or directory instead of the agent; may be repeated
-    #[arg(long, value_name = "FILE|DIR")]
-    pub manifests: Vec<PathBuf>,
-    /// What is to be applied is all that there will be: what only --manifests has goes
-    #[arg(long, requires = "manifests")]
-    pub replace: bool,
-    /// Range of the pods' addresses, for rules that name blocks; once for each family [default: that of the cluster's pods, else
-    /// 10.244.0.0/16]
-    #[arg(long = "pod-cidr", value_name = "CIDR")]
-    pub pod_cidrs: Vec<IpNetwork>,
-    /// Pass over what this guard finds; may be repeated
-    #[arg(long, value_name = "GUARD", value_enum)]
-    pub allow: Vec<Guard>,
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: ReviewFormat,
-    /// Run directory of this node's agent
-    #[arg(long, env = "WEIR_RUN_DIR", value_name = "DIR", default_value = RUN_DIR)]
-    pub run_dir: PathBuf,
-    /// A cluster
-    #[command(flatten)]
-    pub cluster: ClusterQuery,
-}
-
-/// How to print a review.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ReviewFormat {
-    /// For people.
-    #[default]
-    Table,
-    /// For programs.
-    Json,
-    /// For a comment at a change.
-    Markdown,
-    /// For code scanning (SARIF 2.1.0): what the guards found, by file and line.
-    Sarif,
 }
 
 /// `weir takeover`.
@@ -394,174 +349,4 @@ pub enum ConntrackCommand {
         #[command(flatten)]
         query: LiveQuery,
     },
-}
-
-/// Which flow records.
-#[derive(Args, Clone, Debug, Default)]
-pub struct Wanted {
-    /// Only from there
-    #[arg(long, value_name = "END")]
-    pub from: Option<End>,
-    /// Only to there, by way of a Service or not
-    #[arg(long, value_name = "END")]
-    pub to: Option<End>,
-    /// Only with this verdict; may be given several times
-    #[arg(long, value_name = "VERDICT", value_enum, conflicts_with = "dropped")]
-    pub verdict: Vec<Outcome>,
-    /// Only what was not forwarded
-    #[arg(long)]
-    pub dropped: bool,
-    /// Only what a rule of this policy decided, or what it denied by having none: NAMESPACE/NAME, or NAME of a ClusterNetworkPolicy
-    #[arg(long, value_name = "POLICY")]
-    pub policy: Option<String>,
-    /// Only of the time since then: 90s, 5m, 2h
-    #[arg(long, value_name = "DURATION")]
-    pub since: Option<SignedDuration>,
-}
-
-impl Wanted {
-    /// The same as a filter, asked at `now`.
-    pub(super) fn filter(self, now: Timestamp) -> Filter {
-        let verdicts = if self.dropped {
-            vec![Outcome::Dropped, Outcome::Rejected]
-        } else {
-            self.verdict
-        };
-        let policy = self.policy.map(|name| match name.split_once('/') {
-            Some((namespace, name)) => ObjectName::new(namespace, name),
-            None => ObjectName::cluster(name),
-        });
-        Filter {
-            from: self.from,
-            to: self.to,
-            verdicts,
-            policy,
-            since: self
-                .since
-                .map(|since| now.saturating_sub(since).unwrap_or(now)),
-        }
-    }
-}
-
-/// Which namespaces.
-#[derive(Args, Clone, Debug, Default)]
-pub struct Scope {
-    /// Only this namespace
-    #[arg(
-        short,
-        long,
-        value_name = "NAMESPACE",
-        conflicts_with = "all_namespaces"
-    )]
-    pub namespace: Option<String>,
-    /// All namespaces (the default)
-    #[arg(short = 'A', long)]
-    pub all_namespaces: bool,
-}
-
-impl Scope {
-    /// Whether a namespace is asked for.
-    #[must_use]
-    pub fn holds(&self, namespace: &str) -> bool {
-        self.namespace.as_ref().is_none_or(|only| only == namespace)
-    }
-}
-
-/// How to print, and whom to ask: a live agent, or files.
-#[derive(Args, Clone, Debug)]
-pub struct Query {
-    /// Print and agent
-    #[command(flatten)]
-    pub live: LiveQuery,
-    /// Answer from the YAML files of a directory instead of asking the agent
-    #[arg(
-        long,
-        value_name = "DIR",
-        help_heading = "Files",
-        conflicts_with_all = ["context", "kubeconfig", "node"]
-    )]
-    pub manifests: Option<PathBuf>,
-    /// With --manifests: the node whose view it is [default: NODE_NAME or the host name if there is such a node, else the first]
-    #[arg(
-        long,
-        value_name = "NAME",
-        help_heading = "Files",
-        requires = "manifests"
-    )]
-    pub node_name: Option<String>,
-}
-
-/// How to print, and which agents to ask: this node's, or through their API server those of a cluster.
-#[derive(Args, Clone, Debug)]
-pub struct LiveQuery {
-    /// Print and agent
-    #[command(flatten)]
-    pub local: LocalQuery,
-    /// A cluster
-    #[command(flatten)]
-    pub cluster: ClusterQuery,
-}
-
-/// How to print, and the agent of this node.
-#[derive(Args, Clone, Debug)]
-pub struct LocalQuery {
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: OutputFormat,
-    /// Run directory of this node's agent
-    #[arg(long, env = "WEIR_RUN_DIR", value_name = "DIR", default_value = RUN_DIR)]
-    pub run_dir: PathBuf,
-}
-
-/// Whose agents to ask. `kubectl weir` asks those of the current context, `weir` those of a cluster if one of these is given.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Agents of a cluster, through its API server")]
-pub struct ClusterQuery {
-    /// Context of the kubeconfig [default: the current one]
-    #[arg(long, value_name = "NAME")]
-    pub context: Option<String>,
-    /// Kubeconfig [default: $KUBECONFIG, then ~/.kube/config]
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// Ask the agent of this node only
-    #[arg(long, value_name = "NAME")]
-    pub node: Option<String>,
-    /// Namespace of the agents
-    #[arg(long, value_name = "NAMESPACE", default_value = "weir-system")]
-    pub agent_namespace: String,
-    /// Whether the program was called as kubectl's plugin.
-    #[arg(skip)]
-    pub is_plugin: bool,
-}
-
-/// How to print.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
-    /// For people.
-    #[default]
-    Table,
-    /// For programs.
-    Json,
-    /// The same as YAML.
-    Yaml,
-}
-
-/// How to print a document.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum DocumentFormat {
-    /// With comments.
-    #[default]
-    Yaml,
-    /// For programs.
-    Json,
-}
-
-impl ValueEnum for Guard {
-    fn value_variants<'a>() -> &'a [Self] {
-        &Self::ALL
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.as_str()).help(self.describe()))
-    }
 }
