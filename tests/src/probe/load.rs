@@ -13,9 +13,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::{Probe, Report, Stream, StreamOptions};
 use crate::netns::Place;
 
-/// How long a new connection may take: enough to see a slow one come through.
-const LIMIT: Duration = Duration::from_secs(5);
-
 /// The pause between new connections.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -114,6 +111,9 @@ pub struct Load {
 }
 
 impl Load {
+    /// How long a new connection may take: enough to see a slow one come through.
+    pub const LIMIT: Duration = Duration::from_secs(5);
+
     /// Starts one long-lived connection and a sequence of new ones to each target, from `place`.
     pub fn start(place: &impl AsRef<Place>, targets: &[(impl AsRef<str>, Probe)]) -> Result<Self> {
         let mut load = Self {
@@ -134,7 +134,7 @@ impl Load {
         for (name, probe) in targets {
             let stream = Stream::start(place, *probe, StreamOptions::default())?;
             self.streams.push((name.as_ref().to_owned(), stream));
-            let (stop, probe) = (Arc::clone(&self.stop), probe.timeout(LIMIT));
+            let (stop, probe) = (Arc::clone(&self.stop), probe.timeout(Self::LIMIT));
             let thread = place.as_ref().spawn(move || {
                 Connections::make(probe, |_| {
                     thread::sleep(PAUSE);

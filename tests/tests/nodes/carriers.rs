@@ -66,6 +66,8 @@ fn connections_outlive_a_change_of_their_carrier() -> Result<()> {
             let carried = carried_by_xdp(&fixture, "node1")? - before;
             ensure!((carried > 0) == (*mode == "auto"), "{mode}: {carried}");
         }
+        // The load that came last may still wait for the answer to a datagram that was lost, and is to make connections after that.
+        thread::sleep(Load::LIMIT + Duration::from_secs(1));
         ensure_hardly_harmed(&load.finish()?)?;
         let drops = fixture.cluster.topology().node("node1").drops()?;
         // Of a TCP connection that opens or ends in that moment, conntrack may see a SYN's answer or a FIN before anything else.
@@ -93,11 +95,9 @@ fn ensure_hardly_harmed(report: &LoadReport) -> Result<()> {
     }
     for (name, connections) in &report.connections {
         let failed = connections.failed.len() as u64;
-        let unharmed = failed == 0 && connections.made() > 0;
-        // Who waits for the answer to a lost datagram may have sent no other.
-        let lost = name.ends_with("Udp") && (1..FEW_PACKETS).contains(&failed);
+        let lost = name.ends_with("Udp") && failed < FEW_PACKETS;
         ensure!(
-            unharmed || lost,
+            connections.made() > 0 && (failed == 0 || lost),
             "new connections to {name}: {connections:?}"
         );
     }
