@@ -67,14 +67,7 @@ pub fn judge_atoms(snapshot: &Snapshot, tables: &PolicyTables, most: usize) -> J
             Direction::Ingress => (&other, &own),
             Direction::Egress => (&own, &other),
         };
-        let connection = Connection {
-            source,
-            destination,
-            protocol,
-            port,
-            via: None,
-            client: None,
-        };
+        let connection = Connection::direct(source, destination, protocol, port);
         let side = side(&world, &connection, direction);
         if side.outcome.is_exempt() {
             continue;

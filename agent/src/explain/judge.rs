@@ -13,14 +13,33 @@ use crate::model::{
 
 /// A connection after translation.
 pub(crate) struct Connection<'w, 'a> {
-    pub(crate) source: &'w Spot<'a>,
-    pub(crate) destination: &'w Spot<'a>,
-    pub(crate) protocol: Protocol,
-    pub(crate) port: u16,
+    pub(super) source: &'w Spot<'a>,
+    pub(super) destination: &'w Spot<'a>,
+    pub(super) protocol: Protocol,
+    pub(super) port: u16,
     /// What it was addressed to, if a Service.
-    pub(crate) via: Option<Via>,
+    pub(super) via: Option<Via>,
     /// Who opened it, if the source is a node that sends on in its own name.
-    pub(crate) client: Option<IpAddr>,
+    pub(super) client: Option<IpAddr>,
+}
+
+impl<'w, 'a> Connection<'w, 'a> {
+    /// One that is addressed to its destination itself, by its source itself.
+    pub(crate) const fn direct(
+        source: &'w Spot<'a>,
+        destination: &'w Spot<'a>,
+        protocol: Protocol,
+        port: u16,
+    ) -> Self {
+        Self {
+            source,
+            destination,
+            protocol,
+            port,
+            via: None,
+            client: None,
+        }
+    }
 }
 
 /// A connection with all that stands between its ends.
@@ -37,7 +56,7 @@ pub(super) struct Path<'w, 'a> {
 
 /// The virtual side of a translated connection.
 #[derive(Clone, Copy)]
-pub(crate) struct Via {
+pub(super) struct Via {
     pub(super) address: IpAddr,
     pub(super) port: u16,
 }

@@ -215,15 +215,7 @@ impl<'a> World<'a> {
             .pods
             .values()
             .map(|pod| &**pod)
-            .filter(move |pod| {
-                !service.selector.is_empty()
-                    && !pod.terminal
-                    && pod.name.namespace == service.name.namespace
-                    && service
-                        .selector
-                        .iter()
-                        .all(|(key, value)| pod.labels.get(key) == Some(value))
-            })
+            .filter(|pod| service.selects(pod))
     }
 
     /// Labels of a namespace; `None` for one that is not known yet, which no selector matches.

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::ObjectName;
+use super::{ObjectName, Pod};
 
 /// Transport protocols that Services and policies know.
 #[derive(
@@ -84,6 +84,18 @@ pub struct Service {
     pub affinity_seconds: Option<u32>,
     /// spec.selector, for the explainer; the endpoints come from slices.
     pub selector: std::collections::BTreeMap<String, String>,
+}
+
+impl Service {
+    /// Whether a pod is one of those that it selects: a live one of its namespace. Without a selector it selects none.
+    #[must_use]
+    pub fn selects(&self, pod: &Pod) -> bool {
+        let mut labels = self.selector.iter();
+        !self.selector.is_empty()
+            && !pod.terminal
+            && pod.name.namespace == self.name.namespace
+            && labels.all(|(key, value)| pod.labels.get(key) == Some(value))
+    }
 }
 
 /// A Service with virtual addresses that another proxy serves (label service.kubernetes.io/service-proxy-name).

@@ -70,14 +70,7 @@ impl<'a> Ground<'a> {
         port: u16,
     ) -> Judged {
         let world = &self.worlds[world];
-        let connection = Connection {
-            source,
-            destination,
-            protocol,
-            port,
-            via: None,
-            client: None,
-        };
+        let connection = Connection::direct(source, destination, protocol, port);
         Judged {
             egress: side(world, &connection, Direction::Egress),
             ingress: side(world, &connection, Direction::Ingress),

@@ -326,14 +326,7 @@ fn add_slices(layer: &mut Layer) {
 /// One slice for each set of ports and family.
 fn slices(service: &Service, layer: &Layer) -> Vec<Object> {
     let mut endpoints = BTreeMap::new();
-    let selected = |pod: &&Pod| {
-        let mut labels = service.selector.iter();
-        !service.selector.is_empty()
-            && !pod.terminal
-            && pod.name.namespace == service.name.namespace
-            && labels.all(|(key, value)| pod.labels.get(key) == Some(value))
-    };
-    for pod in pods(layer).filter(selected) {
+    for pod in pods(layer).filter(|pod| service.selects(pod)) {
         let ports = service.ports.iter().filter_map(|port| {
             let number = match port.target_port.parse() {
                 Ok(number) => number,
