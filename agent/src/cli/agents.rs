@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, ClientError};
+use crate::model::ObjectName;
 
 /// What selects the agents' pods, and their container: as in deploy/weir.yaml.
 const SELECTOR: &str = "k8s-app=weir";
@@ -162,6 +163,14 @@ impl Agents {
     pub(super) fn any(&self) -> &Agent {
         let ready = self.all.iter().find(|agent| agent.ready);
         ready.unwrap_or(&self.all[0])
+    }
+
+    /// The agent of the node that a pod is on; `None` where that cannot be found out.
+    pub(super) async fn of_pod(&self, pod: &ObjectName) -> Option<&Agent> {
+        let client = self.pods.clone().into_client();
+        let pods = Api::<Pod>::namespaced(client, &pod.namespace);
+        let node = pods.get(&pod.name).await.ok()?.spec?.node_name?;
+        self.all.iter().find(|agent| agent.node == node)
     }
 
     /// Asks one agent.

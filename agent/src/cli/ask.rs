@@ -2,15 +2,17 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 
 use super::agents::{Agents, Cluster, ENDED};
-use super::args::{ClusterQuery, LiveQuery, LocalQuery};
+use super::args::{ClusterQuery, Whom};
 use crate::admin::Client;
 use crate::config::admin_socket;
+use crate::model::ObjectName;
 
 /// After this time a terminal is told what is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -35,7 +37,7 @@ impl<T> Answers<T> {
     }
 }
 
-impl LiveQuery {
+impl Whom {
     /// Whether several agents may answer.
     pub(super) fn is_of_all(&self) -> bool {
         self.cluster.cluster().is_some() && self.cluster.node.is_none()
@@ -57,22 +59,22 @@ impl ClusterQuery {
 
 /// Asks the agent of this node.
 pub(super) fn ask_local<T: DeserializeOwned>(
-    query: &LocalQuery,
+    run_dir: &Path,
     path: &str,
     parameters: &[(&str, &str)],
 ) -> Result<T> {
-    let client = Client::new(&admin_socket(&query.run_dir));
+    let client = Client::new(&admin_socket(run_dir));
     wait(async { Ok(client.get(path, parameters).await?) })
 }
 
 /// Asks what every agent knows: this node's agent, or one of the cluster's.
 pub(super) fn ask<T: DeserializeOwned>(
-    query: &LiveQuery,
+    whom: &Whom,
     path: &str,
     parameters: &[(&str, &str)],
 ) -> Result<T> {
-    let Some(cluster) = query.cluster.cluster() else {
-        return ask_local(&query.local, path, parameters);
+    let Some(cluster) = whom.cluster.cluster() else {
+        return ask_local(&whom.run_dir, path, parameters);
     };
     wait(async {
         let agents = Agents::find(cluster).await?;
@@ -80,9 +82,36 @@ pub(super) fn ask<T: DeserializeOwned>(
     })
 }
 
+/// Asks what looks different from each node: this node's agent, the one that is named, or of a cluster that of the pod's node. Where it is
+/// any other's, says whose.
+pub(super) fn ask_as_seen<T: DeserializeOwned>(
+    whom: &Whom,
+    from: Option<&ObjectName>,
+    path: &str,
+    parameters: &[(&str, &str)],
+) -> Result<T> {
+    let cluster = whom.cluster.cluster();
+    let Some(cluster) = cluster.filter(|cluster| cluster.node.is_none()) else {
+        return ask(whom, path, parameters);
+    };
+    wait(async {
+        let agents = Agents::find(cluster).await?;
+        let on_its_node = match from {
+            Some(pod) => agents.of_pod(pod).await,
+            None => None,
+        };
+        let agent = on_its_node.unwrap_or_else(|| agents.any());
+        let answer = agents.ask(agent, path, parameters).await?;
+        if on_its_node.is_none() {
+            eprintln!("as node {} sees it: --node names another", agent.node);
+        }
+        Ok(answer)
+    })
+}
+
 /// Asks what each agent knows of its own node: this node's, or all of the cluster's, of which some may not answer.
 pub(super) fn ask_all<T: DeserializeOwned>(
-    query: &LiveQuery,
+    whom: &Whom,
     path: &str,
     parameters: &[(&str, &str)],
 ) -> Result<Answers<T>> {
@@ -90,8 +119,8 @@ pub(super) fn ask_all<T: DeserializeOwned>(
         given: Vec::new(),
         missing: Vec::new(),
     };
-    let Some(cluster) = query.cluster.cluster() else {
-        let said = ask_local(&query.local, path, parameters)?;
+    let Some(cluster) = whom.cluster.cluster() else {
+        let said = ask_local(&whom.run_dir, path, parameters)?;
         answers.given.push((String::new(), said));
         return Ok(answers);
     };
@@ -107,14 +136,14 @@ pub(super) fn ask_all<T: DeserializeOwned>(
 
 /// Asks what only makes sense of a single node.
 pub(super) fn ask_node<T: DeserializeOwned>(
-    query: &LiveQuery,
+    whom: &Whom,
     path: &str,
     parameters: &[(&str, &str)],
 ) -> Result<T> {
-    if query.is_of_all() {
+    if whom.is_of_all() {
         bail!("this is of one node only: name it with --node");
     }
-    ask(query, path, parameters)
+    ask(whom, path, parameters)
 }
 
 /// Gives every line of an answer that goes on to `each`, of this node's agent or all of the cluster's, until it has seen enough.
@@ -122,13 +151,13 @@ pub(super) fn ask_node<T: DeserializeOwned>(
 /// # Errors
 /// When no agent goes on.
 pub(super) fn follow<T: DeserializeOwned>(
-    query: &LiveQuery,
+    whom: &Whom,
     path: &str,
     each: impl FnMut(T) -> ControlFlow<()>,
 ) -> Result<()> {
-    let flow = match query.cluster.cluster() {
+    let flow = match whom.cluster.cluster() {
         None => {
-            let client = Client::new(&admin_socket(&query.local.run_dir));
+            let client = Client::new(&admin_socket(&whom.run_dir));
             run(async { Ok(client.follow(path, each).await?) })?
         }
         Some(cluster) => run(async {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Result, bail};
 
-use super::args::{Check, LiveQuery, LocalQuery, OutputFormat, ReviewFormat};
+use super::args::{Check, ReviewFormat};
 use super::ask::ask;
 use super::{Outcome, colour, print, write_out};
 use crate::model::Object;
@@ -44,14 +44,7 @@ pub(super) fn execute(asked: &Check) -> Result<Outcome> {
 /// The cluster as it is. What of its files cannot be used is named on standard error.
 fn cluster(asked: &Check) -> Result<Vec<Object>> {
     if asked.manifests.is_empty() {
-        let query = LiveQuery {
-            local: LocalQuery {
-                output: OutputFormat::Json,
-                run_dir: asked.run_dir.clone(),
-            },
-            cluster: asked.cluster.clone(),
-        };
-        return ask(&query, "/v1/objects", &[]);
+        return ask(&asked.whom, "/v1/objects", &[]);
     }
     let cluster = manifests::read(&asked.manifests, asked.recursive)?;
     for refused in &cluster.refused {

@@ -13,7 +13,7 @@ use super::args::{
     Cli, Command, ConfigCommand, ConntrackCommand, DocumentFormat, ListCommand, LiveQuery,
     MapCommand, OutputFormat, Query, Scope, ServiceCommand,
 };
-use super::ask::{ask, ask_all, ask_node};
+use super::ask::{ask, ask_all, ask_as_seen, ask_node};
 use super::print::{NodeAudit, NodeStatus};
 use super::{
     Outcome, admin_proxy, check, cni, colour, doctor, flows, offline, print, takeover, write_out,
@@ -22,7 +22,7 @@ use crate::admin::{self, Audit, FlowRow, MapDump, PodRow, PolicyRow, Status};
 use crate::cni::Installation;
 use crate::config::{self, Effective, LogFormat, RunConfig, admin_socket};
 use crate::datapath;
-use crate::explain::{self, Explanation, Question, Translation, Verdict};
+use crate::explain::{self, Explanation, Question, Subject, Translation, Verdict};
 
 /// What completion scripts and manual pages are for.
 const PROGRAM: &str = "weir";
@@ -45,12 +45,12 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
         Command::Check(asked) => return check::execute(&asked),
         Command::Map(MapCommand::Dump { canonical, query }) => {
             let canonical = if canonical { "true" } else { "false" };
-            let dump: MapDump = ask_node(&query, "/v1/map-dump", &[("canonical", canonical)])?;
-            object(query.local.output, "MapDump", &dump, print::map_dump)?;
+            let dump: MapDump = ask_node(&query.whom, "/v1/map-dump", &[("canonical", canonical)])?;
+            object(query.output, "MapDump", &dump, print::map_dump)?;
         }
         Command::Conntrack(ConntrackCommand::List { query }) => {
-            let flows: Vec<FlowRow> = ask_node(&query, "/v1/flows", &[])?;
-            list(query.local.output, "FlowList", &flows, print::flows)?;
+            let flows: Vec<FlowRow> = ask_node(&query.whom, "/v1/flows", &[])?;
+            list(query.output, "FlowList", &flows, print::flows)?;
         }
         Command::Flows {
             follow,
@@ -150,11 +150,11 @@ fn status(query: &Query) -> Result<()> {
     if query.manifests.is_some() {
         bail!("status is that of a running agent: leave --manifests out");
     }
-    if !query.live.is_of_all() {
-        let status: Status = ask(&query.live, "/v1/status", &[])?;
-        return object(query.live.local.output, "Status", &status, print::status);
+    if !query.live.whom.is_of_all() {
+        let status: Status = ask(&query.live.whom, "/v1/status", &[])?;
+        return object(query.live.output, "Status", &status, print::status);
     }
-    let answers = ask_all::<Status>(&query.live, "/v1/status", &[])?;
+    let answers = ask_all::<Status>(&query.live.whom, "/v1/status", &[])?;
     let given = answers.given.iter().map(|(node, status)| NodeStatus {
         node,
         status: Some(status),
@@ -167,22 +167,17 @@ fn status(query: &Query) -> Result<()> {
     });
     let mut rows: Vec<_> = given.chain(missing).collect();
     rows.sort_by_key(|row| row.node);
-    list(query.live.local.output, "StatusList", &rows, print::nodes)?;
+    list(query.live.output, "StatusList", &rows, print::nodes)?;
     answers.complete()
 }
 
 fn services(scope: &Scope, query: &Query) -> Result<()> {
     let mut rows: Vec<Translation> = match &query.manifests {
         Some(directory) => explain::services(&offline::load(directory, query)?),
-        None => ask(&query.live, "/v1/services", &[])?,
+        None => ask_as_seen(&query.live.whom, None, "/v1/services", &[])?,
     };
     rows.retain(|row| scope.holds(&row.service.namespace));
-    list(
-        query.live.local.output,
-        "ServiceList",
-        &rows,
-        print::services,
-    )
+    list(query.live.output, "ServiceList", &rows, print::services)
 }
 
 fn endpoints(scope: &Scope, query: &Query) -> Result<()> {
@@ -190,7 +185,7 @@ fn endpoints(scope: &Scope, query: &Query) -> Result<()> {
     let mut rows: Vec<PodRow> = match &query.manifests {
         Some(directory) => admin::pods(&offline::load(directory, query)?),
         None => {
-            let mut answers = ask_all::<Vec<PodRow>>(&query.live, "/v1/endpoints", &[])?;
+            let mut answers = ask_all::<Vec<PodRow>>(&query.live.whom, "/v1/endpoints", &[])?;
             let rows = answers.given.iter_mut();
             let rows = rows.flat_map(|(_, rows)| std::mem::take(rows)).collect();
             complete = answers.complete();
@@ -198,38 +193,37 @@ fn endpoints(scope: &Scope, query: &Query) -> Result<()> {
         }
     };
     rows.retain(|row| scope.holds(&row.pod.namespace));
-    list(query.live.local.output, "EndpointList", &rows, print::pods)?;
+    list(query.live.output, "EndpointList", &rows, print::pods)?;
     complete
 }
 
 fn policies(scope: &Scope, query: &Query) -> Result<()> {
     let mut rows: Vec<PolicyRow> = match &query.manifests {
         Some(directory) => admin::policies(&offline::load(directory, query)?),
-        None => ask(&query.live, "/v1/policies", &[])?,
+        None => ask_as_seen(&query.live.whom, None, "/v1/policies", &[])?,
     };
     rows.retain(|row| scope.holds(&row.policy.namespace));
-    list(
-        query.live.local.output,
-        "PolicyList",
-        &rows,
-        print::policies,
-    )
+    list(query.live.output, "PolicyList", &rows, print::policies)
 }
 
 fn explain(source: &str, destination: &str, fix: bool, query: &Query) -> Result<Outcome> {
     let question = Question::parse(source, destination)?;
     let answer: Explanation = match &query.manifests {
         Some(directory) => explain::explain(&offline::load(directory, query)?, &question)?,
-        None => ask(
-            &query.live,
-            "/v1/explain",
-            &[("src", source), ("dst", destination)],
-        )?,
+        None => {
+            // Which endpoints a Service has, for one, depends on where it is asked for.
+            let from = match &question.source {
+                Subject::Pod(pod) => Some(pod),
+                _ => None,
+            };
+            let parameters = [("src", source), ("dst", destination)];
+            ask_as_seen(&query.live.whom, from, "/v1/explain", &parameters)?
+        }
     };
     if fix {
         write_out(&print::fixes(&answer))?;
     } else {
-        object(query.live.local.output, "Explanation", &answer, |answer| {
+        object(query.live.output, "Explanation", &answer, |answer| {
             print::explanation(answer, colour())
         })?;
     }
@@ -240,19 +234,19 @@ fn explain(source: &str, destination: &str, fix: bool, query: &Query) -> Result<
 }
 
 fn audit(query: &LiveQuery) -> Result<Outcome> {
-    let clean = if query.is_of_all() {
-        let answers = ask_all::<Audit>(query, "/v1/audit", &[])?;
+    let clean = if query.whom.is_of_all() {
+        let answers = ask_all::<Audit>(&query.whom, "/v1/audit", &[])?;
         let given = answers.given.iter();
         let rows: Vec<_> = given
             .map(|(node, audit)| NodeAudit { node, audit })
             .collect();
-        list(query.local.output, "AuditList", &rows, print::audits)?;
+        list(query.output, "AuditList", &rows, print::audits)?;
         let clean = rows.iter().all(|row| row.audit.differences.is_empty());
         answers.complete()?;
         clean
     } else {
-        let audit: Audit = ask(query, "/v1/audit", &[])?;
-        object(query.local.output, "Audit", &audit, print::audit)?;
+        let audit: Audit = ask(&query.whom, "/v1/audit", &[])?;
+        object(query.output, "Audit", &audit, print::audit)?;
         audit.differences.is_empty()
     };
     Ok(if clean { Outcome::Yes } else { Outcome::No })

@@ -35,8 +35,8 @@ pub(super) fn execute(bpffs: &Path, query: &LocalQuery) -> Result<Outcome> {
 
 /// What the agent knows of devices.
 fn known(query: &LocalQuery) -> Result<Known> {
-    let status: Status = ask_local(query, "/v1/status", &[])?;
-    let pods: Vec<PodRow> = ask_local(query, "/v1/endpoints", &[])?;
+    let status: Status = ask_local(&query.run_dir, "/v1/status", &[])?;
+    let pods: Vec<PodRow> = ask_local(&query.run_dir, "/v1/endpoints", &[])?;
     let mut features = status.features.iter();
     let mut known = Known {
         lacks_cookie: features.any(|feature| feature.name == NETNS_COOKIE && !feature.present),

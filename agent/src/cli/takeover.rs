@@ -75,7 +75,7 @@ fn finish(asked: &Takeover) -> Result<()> {
 
 /// Without anybody else, Services must not lose kube-proxy.
 fn ensure_served(query: &LocalQuery) -> Result<()> {
-    let status: Status = ask_local(query, "/v1/status", &[]).context(
+    let status: Status = ask_local(&query.run_dir, "/v1/status", &[]).context(
         "whether Weir serves here cannot be found out (--force removes the rules all the same)",
     )?;
     if !status.synced || status.last_error.is_some() {
@@ -88,7 +88,7 @@ fn ensure_served(query: &LocalQuery) -> Result<()> {
 
 /// What leads to pods, as rules name it: bridges, and what the names of veths begin with.
 pub(super) fn pod_devices(query: &LocalQuery) -> Result<BTreeSet<DeviceName>> {
-    let status: Status = ask_local(query, "/v1/status", &[])?;
+    let status: Status = ask_local(&query.run_dir, "/v1/status", &[])?;
     let devices = status.devices.iter().filter(|device| !device.uplink);
     let indexes: Vec<u32> = devices.map(|device| device.ifindex).collect();
     let table = runtime()?.block_on(netlink::links())?;

@@ -34,7 +34,7 @@ fn commands_are_read() {
         (source.as_str(), destination.as_str(), fix),
         ("shop/a", "shop/svc/b:80/TCP", false)
     );
-    assert_eq!(query.live.local.output, OutputFormat::Json);
+    assert_eq!(query.live.output, OutputFormat::Json);
     assert_eq!(query.node_name.as_deref(), Some("n1"));
 
     let Command::Service(ServiceCommand::List { scope, query }) =
@@ -45,7 +45,7 @@ fn commands_are_read() {
         panic!("service list");
     };
     assert!(scope.holds("shop") && !scope.holds("web"));
-    assert_eq!(query.live.local.run_dir.to_str(), Some("/r"));
+    assert_eq!(query.live.whom.run_dir.to_str(), Some("/r"));
 
     let Command::Map(MapCommand::Dump { canonical, .. }) =
         cli("weir map dump --canonical").unwrap().command
@@ -122,7 +122,7 @@ fn errors_tell_every_cause_once() {
 #[test]
 fn kubectls_plugin_asks_a_cluster_and_weir_where_one_is_named() {
     let of_all = |line: &str| match cli(line).unwrap().command {
-        Command::Audit { query } => query.is_of_all(),
+        Command::Audit { query } => query.whom.is_of_all(),
         command => panic!("{command:?}"),
     };
     for (line, expected) in [

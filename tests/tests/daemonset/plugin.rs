@@ -52,23 +52,25 @@ pub(crate) fn asks_all_agents(lab: &mut Lab) -> Result<()> {
         nodes == ["node1", "node2"].map(str::to_owned).into(),
         "{endpoints}"
     );
-    let services = answer(&run(lab, &["service", "list", "-n=default", "-o=json"])?, 0)?;
-    ensure!(!items(&services)?.is_empty(), "{services}");
+    let services = run(lab, &["service", "list", "-n=default", "-o=json"])?;
+    ensure!(!items(&answer(&services, 0)?)?.is_empty(), "{services:?}");
+    let whose = String::from_utf8_lossy(&services.stderr);
+    ensure!(whose.contains("as node node"), "{services:?}");
     // Also while the maps are being written.
     eventually(|| answer(&run(lab, &["audit", "-o=json"])?, 0).map(drop))?;
 
-    let denied = answer(
-        &run(
-            lab,
-            &[
-                "explain",
-                "default/client-node1",
-                "default/closed:8080",
-                "-o=json",
-            ],
-        )?,
-        1,
+    let denied = run(
+        lab,
+        &[
+            "explain",
+            "default/client-node1",
+            "default/closed:8080",
+            "-o=json",
+        ],
     )?;
+    // The client's node was asked: there is nothing to say about that.
+    ensure!(denied.stderr.is_empty(), "{denied:?}");
+    let denied = answer(&denied, 1)?;
     ensure!(denied["verdict"] == "denied", "{denied}");
     let host = lab.kubectl(&["get", "pod", "client-node1", "-o=jsonpath={.status.podIP}"])?;
     eventually(|| {

@@ -6,8 +6,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use ipnetwork::IpNetwork;
 
-use super::ClusterQuery;
-use crate::config::RUN_DIR;
+use super::Whom;
 use crate::review::Guard;
 
 /// `weir check`.
@@ -35,12 +34,9 @@ pub struct Check {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub output: ReviewFormat,
-    /// Run directory of this node's agent
-    #[arg(long, env = "WEIR_RUN_DIR", value_name = "DIR", default_value = RUN_DIR)]
-    pub run_dir: PathBuf,
-    /// A cluster
+    /// Agents
     #[command(flatten)]
-    pub cluster: ClusterQuery,
+    pub whom: Whom,
 }
 
 /// How to print a review.

@@ -11,7 +11,7 @@ use clap_complete::Shell;
 
 pub(super) use self::check::{Check, ReviewFormat};
 pub(super) use self::flows::Wanted;
-pub(super) use self::query::{ClusterQuery, DocumentFormat, LiveQuery, LocalQuery, Scope};
+pub(super) use self::query::{ClusterQuery, DocumentFormat, LiveQuery, LocalQuery, Scope, Whom};
 pub use self::query::{OutputFormat, Query};
 use crate::cni::{CONFIGURATIONS, PLUGINS, WAIT_SECONDS, WhenAgentIsDown};
 use crate::config::{BPFFS, Effective, RUN_DIR};
@@ -181,20 +181,20 @@ pub enum Command {
 impl Command {
     /// Which agents it asks, if it may ask a cluster's.
     pub(in crate::cli) fn cluster_mut(&mut self) -> Option<&mut ClusterQuery> {
-        let live = match self {
+        let whom = match self {
             Self::Status { query }
             | Self::Service(ServiceCommand::List { query, .. })
             | Self::Endpoint(ListCommand::List { query, .. })
             | Self::Policy(ListCommand::List { query, .. })
-            | Self::Explain { query, .. } => &mut query.live,
+            | Self::Explain { query, .. } => &mut query.live.whom,
             Self::Map(MapCommand::Dump { query, .. })
             | Self::Conntrack(ConntrackCommand::List { query })
             | Self::Flows { query, .. }
-            | Self::Audit { query } => query,
-            Self::Check(check) => return Some(&mut check.cluster),
+            | Self::Audit { query } => &mut query.whom,
+            Self::Check(check) => &mut check.whom,
             _ => return None,
         };
-        Some(&mut live.cluster)
+        Some(&mut whom.cluster)
     }
 }
 

@@ -54,12 +54,23 @@ pub struct Query {
     pub node_name: Option<String>,
 }
 
-/// How to print, and which agents to ask: this node's, or through their API server those of a cluster.
+/// How to print, and which agents to ask.
 #[derive(Args, Clone, Debug)]
 pub struct LiveQuery {
-    /// Print and agent
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+    /// Agents
     #[command(flatten)]
-    pub local: LocalQuery,
+    pub whom: Whom,
+}
+
+/// Which agents to ask: this node's, or through their API server those of a cluster.
+#[derive(Args, Clone, Debug)]
+pub struct Whom {
+    /// Run directory of this node's agent
+    #[arg(long, env = "WEIR_RUN_DIR", value_name = "DIR", default_value = RUN_DIR)]
+    pub run_dir: PathBuf,
     /// A cluster
     #[command(flatten)]
     pub cluster: ClusterQuery,

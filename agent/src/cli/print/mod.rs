@@ -65,21 +65,19 @@ impl Version {
 }
 
 /// A value as one line of JSON.
-#[must_use]
-pub fn json_line<T: Serialize>(value: &T) -> String {
-    // The answers of this crate are plain structs, which always are JSON.
-    let mut line = serde_json::to_string(value).unwrap_or_default();
-    line.push('\n');
-    line
+///
+/// # Errors
+/// Never for the answers of this crate: they are plain structs.
+pub fn json_line<T: Serialize>(value: &T) -> anyhow::Result<String> {
+    Ok(format!("{}\n", serde_json::to_string(value)?))
 }
 
 /// A value as one of many YAML documents.
-#[must_use]
-pub fn yaml_document<T: Serialize>(value: &T) -> String {
-    format!(
-        "---\n{}",
-        serde_saphyr::to_string(value).unwrap_or_default()
-    )
+///
+/// # Errors
+/// Never for the answers of this crate.
+pub fn yaml_document<T: Serialize>(value: &T) -> anyhow::Result<String> {
+    Ok(format!("---\n{}", serde_saphyr::to_string(value)?))
 }
 
 /// An answer as JSON, with apiVersion and kind.
