@@ -8,12 +8,12 @@
 use std::collections::BTreeSet;
 
 use weir::datapath::{AttachMode, KernelDatapath, Options};
-use weir::explain::judge_atoms;
-use weir::model::{Peer, Policy};
+use weir::explain::{Atom, Atoms, judge_atoms};
+use weir::model::{Direction, Peer, Policy};
 use weir::plan::{MemoryMaps, Plan, Planner, Step};
 use weir_common::abi::control;
 use weir_oracle::generate::{cluster, flows};
-use weir_oracle::{Cluster, Flow, judge, minimise};
+use weir_oracle::{Cluster, Flow, judge, minimise, protocol};
 use weir_tests::fixture::edit;
 use weir_tests::kernel::{Place, veth};
 use weir_tests::policy::{DEVICES, Loaded, Trouble, View, explainer, packets, tables};
@@ -262,6 +262,57 @@ fn an_audit_agrees_with_right_tables_and_not_with_wrong_ones() {
     }
     println!("{asked} questions, {caught} wrong tables");
     assert!(asked > 10_000 && caught > 0);
+}
+
+/// The question as a flow that the pod's node judges, and the same of protocols without ports once for each pair.
+fn asked_of_the_oracle(atom: Atom, node: &str) -> impl Iterator<Item = Flow> {
+    let (source, destination) = match atom.direction {
+        Direction::Ingress => (atom.peer, atom.pod),
+        Direction::Egress => (atom.pod, atom.peer),
+    };
+    let number = atom.protocol.number();
+    let first = (number, atom.port) == (protocol::TCP, 1);
+    let without_ports = [
+        (protocol::ICMP, 0),
+        (protocol::ICMPV6, 0),
+        (protocol::GRE, 0),
+    ];
+    let without_ports = without_ports.into_iter().filter(move |_| first);
+    let each = std::iter::once((number, atom.port)).chain(without_ports);
+    let node = node.to_owned();
+    each.map(move |(protocol, destination_port)| Flow {
+        source,
+        destination,
+        protocol,
+        destination_port,
+        observer_node: node.clone(),
+        born_on_node: false,
+    })
+}
+
+#[test]
+fn the_oracle_agrees_with_the_tables_on_every_question_of_an_audit() {
+    let clusters = if soaks() { 400 } else { 40 };
+    let mut asked = 0;
+    for seed in 0..clusters {
+        let cluster = cluster(seed);
+        for node in nodes(&cluster) {
+            let view = View::new(&cluster, &node, &IMAGINED).expect("usable objects");
+            let atoms = Atoms::of(&view.snapshot, &view.tables.policies);
+            assert_eq!(atoms.count(), atoms.iter().count(), "seed {seed}");
+            for flow in atoms
+                .iter()
+                .flat_map(|atom| asked_of_the_oracle(atom, &node))
+            {
+                asked += 1;
+                if let Err(text) = tables(&view, &flow, &judge(&cluster, &flow)) {
+                    panic!("seed {seed}, {flow:?}\n{text}\n{}", yaml(&cluster));
+                }
+            }
+        }
+    }
+    println!("{asked} questions");
+    assert!(asked > 1_000 * clusters, "too few questions to mean much");
 }
 
 #[test]

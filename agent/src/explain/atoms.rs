@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use weir_common::abi::EndpointKey;
 
 use super::judge::{Connection, side};
 use super::world::World;
@@ -19,6 +20,72 @@ const NOBODY: [IpAddr; 2] = [
     IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 200)),
 ];
 
+/// One question: may this local pod open a connection to the peer, or have one from it?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Atom {
+    /// An address of the pod.
+    pub pod: IpAddr,
+    /// Whose policies are asked: those for what the pod receives, or for what it sends.
+    pub direction: Direction,
+    /// The other end, of the pod's family.
+    pub peer: IpAddr,
+    /// Of the connection.
+    pub protocol: Protocol,
+    /// The port that is connected to, after Service translation.
+    pub port: u16,
+}
+
+/// Every question that can have an answer of its own.
+#[derive(Clone, Debug)]
+pub struct Atoms {
+    pods: BTreeSet<IpAddr>,
+    peers: BTreeSet<IpAddr>,
+    ports: BTreeSet<(Protocol, u16)>,
+}
+
+impl Atoms {
+    /// About the pods that the tables judge.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot, tables: &PolicyTables) -> Self {
+        let pods = tables.endpoints.keys().filter(|key| key.ifindex == 0);
+        Self {
+            pods: pods.map(|key| IpAddr::from(key.address)).collect(),
+            peers: peers(snapshot),
+            ports: ports(snapshot),
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let v4 = |addresses: &BTreeSet<IpAddr>| addresses.iter().filter(|a| a.is_ipv4()).count();
+        let (pods, peers) = (v4(&self.pods), v4(&self.peers));
+        let pairs = pods * peers + (self.pods.len() - pods) * (self.peers.len() - peers);
+        pairs * self.ports.len() * 2
+    }
+
+    /// Each of them, in no order that means anything.
+    pub fn iter(&self) -> impl Iterator<Item = Atom> {
+        let pairs = self.pods.iter().flat_map(|pod| {
+            let peers = self.peers.iter();
+            let peers = peers.filter(|peer| peer.is_ipv4() == pod.is_ipv4());
+            peers.map(|peer| (*pod, *peer))
+        });
+        pairs.flat_map(|(pod, peer)| {
+            let ports = self.ports.iter();
+            ports.flat_map(move |&(protocol, port)| {
+                [Direction::Ingress, Direction::Egress].map(|direction| Atom {
+                    pod,
+                    direction,
+                    peer,
+                    protocol,
+                    port,
+                })
+            })
+        })
+    }
+}
+
 /// What came of asking.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Judged {
@@ -30,56 +97,41 @@ pub struct Judged {
     pub disagreements: Vec<String>,
 }
 
-/// Asks objects and tables about every local pod, direction, piece of addresses and piece of ports. Where there are more than `most` questions, as many
-/// of them are asked, evenly spread.
+/// Asks objects and tables. Where there are more than `most` questions, as many of them are asked, evenly spread.
 #[must_use]
 pub fn judge_atoms(snapshot: &Snapshot, tables: &PolicyTables, most: usize) -> Judged {
     let world = World::new(snapshot);
-    let subjects: Vec<_> = tables
-        .endpoints
-        .iter()
-        .filter(|(key, _)| key.ifindex == 0)
-        .map(|(key, entry)| (IpAddr::from(key.address), entry))
-        .collect();
-    let (peers, ports) = (&peers(snapshot), &ports(snapshot));
-    let atoms = subjects.len() * peers.len() * ports.len() * 2;
-    let stride = atoms.div_ceil(most.max(1)).max(1);
+    let atoms = Atoms::of(snapshot, tables);
     let mut judged = Judged {
-        atoms,
+        atoms: atoms.count(),
         ..Judged::default()
     };
-    let each = subjects.iter().flat_map(|subject| {
-        let ports = ports.iter();
-        ports.flat_map(move |port| {
-            let peers = peers.iter();
-            peers.flat_map(move |peer| {
-                [Direction::Ingress, Direction::Egress]
-                    .map(|direction| (subject, peer, port, direction))
-            })
-        })
-    });
-    for (&(address, entry), &peer, &(protocol, port), direction) in each.step_by(stride) {
-        if peer.is_ipv4() != address.is_ipv4() {
+    let stride = judged.atoms.div_ceil(most.max(1)).max(1);
+    for atom in atoms.iter().step_by(stride) {
+        let Some(entry) = tables.endpoints.get(&EndpointKey::address(atom.pod.into())) else {
             continue;
-        }
-        let (own, other) = (world.spot(address), world.spot(peer));
-        let (source, destination) = match direction {
+        };
+        let (own, other) = (world.spot(atom.pod), world.spot(atom.peer));
+        let (source, destination) = match atom.direction {
             Direction::Ingress => (&other, &own),
             Direction::Egress => (&own, &other),
         };
-        let connection = Connection::direct(source, destination, protocol, port);
-        let side = side(&world, &connection, direction);
+        let connection = Connection::direct(source, destination, atom.protocol, atom.port);
+        let side = side(&world, &connection, atom.direction);
         if side.outcome.is_exempt() {
             continue;
         }
         judged.asked += 1;
-        let number = protocol.number();
-        let verdict = compile::judge(tables, entry, direction, peer, number, port);
+        let number = atom.protocol.number();
+        let verdict = compile::judge(tables, entry, atom.direction, atom.peer, number, atom.port);
         if side.outcome.passes() != verdict.passes() {
             judged.disagreements.push(format!(
-                "pod {}, {} with {peer}, {protocol} port {port}: policies say {:?}, tables {verdict:?}",
+                "pod {}, {} with {}, {} port {}: policies say {:?}, tables {verdict:?}",
                 entry.pod.name,
-                direction.as_str(),
+                atom.direction.as_str(),
+                atom.peer,
+                atom.protocol,
+                atom.port,
                 side.outcome,
             ));
         }

@@ -27,7 +27,7 @@ pub use answer::{
     EndpointAnswer, Explanation, Fix, Flow, Hop, Isolation, NearMiss, Note, Place, PlaceKind,
     RuleMatch, Side, SideOutcome, TierMatch, Translation, Verdict,
 };
-pub use atoms::{Judged, judge_atoms};
+pub use atoms::{Atom, Atoms, Judged, judge_atoms};
 pub use question::{PortName, Question, QuestionError, Subject};
 
 pub(crate) use atoms::{behind, rules};
