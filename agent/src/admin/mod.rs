@@ -5,6 +5,7 @@
 mod answer;
 mod client;
 mod dump;
+mod evidence;
 mod follow;
 mod lists;
 mod server;
@@ -18,6 +19,7 @@ pub use answer::{
 };
 pub use client::{Client, ClientError, follow, get};
 pub use dump::{Element, MapDump, RawMaps, canonical, raw};
+pub use evidence::{Evidence, Held, HeldFrontend, HeldVerdict};
 pub use follow::Followed;
 pub use lists::{FlowRow, PodRow, PolicyRow, flow_rows, pods, policies};
 pub use server::{ServeError, bind, serve};

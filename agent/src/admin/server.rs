@@ -17,9 +17,12 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Failure;
+use super::evidence::{Evidence, Node};
 use super::follow::follow;
 use super::{Provider, dump, lists};
-use crate::explain::{self, Question};
+use crate::explain::{self, Explanation, Question};
+use crate::model::Snapshot;
+use crate::plan::MemoryMaps;
 
 /// Why the admin socket cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -197,23 +200,48 @@ fn router(provider: Arc<dyn Provider>, end: CancellationToken) -> Router {
         .route(
             "/v1/explain",
             get(async |State(p): Shared, query: RawQuery| {
-                blocking(move || explain_query(&*p, &query)).await
+                blocking(move || explain_query(&p.snapshot(), &query)).await
+            }),
+        )
+        .route(
+            "/v1/evidence",
+            get(async |State(p): Shared, query: RawQuery| {
+                blocking(move || evidence_query(&*p, &query)).await
             }),
         )
         .with_state(provider)
 }
 
-fn explain_query(
-    provider: &dyn Provider,
-    query: &RawQuery,
-) -> Result<explain::Explanation, Refused> {
-    let refused = |error: String| Refused(StatusCode::BAD_REQUEST, error);
+fn question(query: &RawQuery) -> Result<Question, Refused> {
     let needed = |name: &str| {
         parameter(query, name).ok_or_else(|| refused(format!("parameter {name} is missing")))
     };
-    let question = Question::parse(&needed("src")?, &needed("dst")?)
-        .map_err(|error| refused(error.to_string()))?;
-    explain::explain(&provider.snapshot(), &question).map_err(|error| refused(error.to_string()))
+    Question::parse(&needed("src")?, &needed("dst")?).map_err(refused)
+}
+
+fn explain_query(snapshot: &Snapshot, query: &RawQuery) -> Result<Explanation, Refused> {
+    explain::explain(snapshot, &question(query)?).map_err(refused)
+}
+
+/// What this node knows about an explanation, which looks as it does from the node `seen-from`: endpoints of Services, for one, differ.
+fn evidence_query(provider: &dyn Provider, query: &RawQuery) -> Result<Evidence, Refused> {
+    let snapshot = provider.snapshot();
+    let mut there = Snapshot::clone(&snapshot);
+    if let Some(node) = parameter(query, "seen-from") {
+        there.node_name = node;
+    }
+    let question = question(query)?;
+    let explanation = explain::explain(&there, &question).map_err(refused)?;
+    let sources = explain::sources(&there, &question).map_err(refused)?;
+    let maps = provider.maps().map_err(internal)?;
+    let node = Node {
+        snapshot: &snapshot,
+        generation: provider.status().generation,
+        maps: &MemoryMaps::read_back(maps.version, maps.tables),
+        records: &provider.records(),
+        tracked: &provider.flows().map_err(internal)?,
+    };
+    Ok(node.evidence(&explanation, sources))
 }
 
 /// Large snapshots and map reads take milliseconds: not on the threads that move packets of other requests.
@@ -224,6 +252,10 @@ async fn blocking<T: Serialize + Send + 'static>(
         Ok(answer) => answer.map(Json),
         Err(error) => Err(internal(error.to_string())),
     }
+}
+
+fn refused(error: impl ToString) -> Refused {
+    Refused(StatusCode::BAD_REQUEST, error.to_string())
 }
 
 fn internal(error: String) -> Refused {

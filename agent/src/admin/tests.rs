@@ -14,8 +14,8 @@ use weir_common::abi::{
 use zerocopy::IntoBytes;
 
 use super::{
-    Audit, Client, ClientError, Followed, MapDump, PodRow, Provider, RawMaps, ServeError, Status,
-    canonical, flow_rows, raw, serve,
+    Audit, Client, ClientError, Evidence, Followed, MapDump, PodRow, Provider, RawMaps, ServeError,
+    Status, canonical, flow_rows, raw, serve,
 };
 use crate::explain::{Explanation, Verdict};
 use crate::flows::tests::{event, record};
@@ -187,6 +187,12 @@ async fn questions_are_answered_over_the_socket() {
             error.to_string().contains("cannot read table `flow`"),
             "{error}"
         );
+        let error = client.get::<Evidence>("/v1/evidence", &question).await;
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("cannot read table `flow`"), "{error}");
+        let error = client.get::<Evidence>("/v1/evidence", &question[..1]).await;
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("parameter dst is missing"), "{error}");
         let error = client.get::<Status>("/v1/none", &[]).await.unwrap_err();
         assert!(error.to_string().contains("404"), "{error}");
     })

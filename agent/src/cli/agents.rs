@@ -4,6 +4,7 @@
 //! but the node's root, and who may ask is decided by the API server alone.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::pin::Pin;
@@ -112,7 +113,7 @@ pub(super) struct Agent {
 pub(super) struct Agents {
     pods: Api<Pod>,
     namespace: String,
-    /// By the names of their nodes; not empty.
+    /// By the names of their nodes.
     all: Vec<Agent>,
 }
 
@@ -171,6 +172,11 @@ impl Agents {
         let pods = Api::<Pod>::namespaced(client, &pod.namespace);
         let node = pods.get(&pod.name).await.ok()?.spec?.node_name?;
         self.all.iter().find(|agent| agent.node == node)
+    }
+
+    /// Leaves only those of some nodes.
+    pub(super) fn keep(&mut self, nodes: &BTreeSet<&str>) {
+        self.all.retain(|agent| nodes.contains(&*agent.node));
     }
 
     /// Asks one agent.

@@ -1,5 +1,6 @@
 //! Whom a command asks: the agent of this node, or agents of a cluster.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 
-use super::agents::{Agents, Cluster, ENDED};
+use super::agents::{Agents, AgentsError, Cluster, ENDED};
 use super::args::{ClusterQuery, Whom};
 use crate::admin::Client;
 use crate::config::admin_socket;
@@ -27,6 +28,20 @@ pub(super) struct Answers<T> {
 }
 
 impl<T> Answers<T> {
+    fn of(said: Vec<(String, Result<T, AgentsError>)>) -> Self {
+        let mut answers = Self {
+            given: Vec::new(),
+            missing: Vec::new(),
+        };
+        for (node, said) in said {
+            match said {
+                Ok(said) => answers.given.push((node, said)),
+                Err(error) => answers.missing.push((node, error.into())),
+            }
+        }
+        answers
+    }
+
     /// An error that tells who did not answer: whoever reads the rest must not take it for everything.
     pub(super) fn complete(self) -> Result<()> {
         let Some((_, first)) = self.missing.first() else {
@@ -82,6 +97,15 @@ pub(super) fn ask<T: DeserializeOwned>(
     })
 }
 
+/// An answer that looks different from each node.
+#[derive(Debug)]
+pub(super) struct Seen<T> {
+    /// The node that it was asked of; `None` for this one.
+    pub(super) from: Option<String>,
+    /// The answer.
+    pub(super) answer: T,
+}
+
 /// Asks what looks different from each node: this node's agent, the one that is named, or of a cluster that of the pod's node. Where it is
 /// any other's, says whose.
 pub(super) fn ask_as_seen<T: DeserializeOwned>(
@@ -89,10 +113,13 @@ pub(super) fn ask_as_seen<T: DeserializeOwned>(
     from: Option<&ObjectName>,
     path: &str,
     parameters: &[(&str, &str)],
-) -> Result<T> {
+) -> Result<Seen<T>> {
     let cluster = whom.cluster.cluster();
     let Some(cluster) = cluster.filter(|cluster| cluster.node.is_none()) else {
-        return ask(whom, path, parameters);
+        return Ok(Seen {
+            from: whom.cluster.node.clone(),
+            answer: ask(whom, path, parameters)?,
+        });
     };
     wait(async {
         let agents = Agents::find(cluster).await?;
@@ -105,8 +132,29 @@ pub(super) fn ask_as_seen<T: DeserializeOwned>(
         if on_its_node.is_none() {
             eprintln!("as node {} sees it: --node names another", agent.node);
         }
-        Ok(answer)
+        Ok(Seen {
+            from: Some(agent.node.clone()),
+            answer,
+        })
     })
+}
+
+/// Asks the agents of some nodes, of those that the command may ask: this node's agent alone answers for any.
+pub(super) fn ask_nodes<T: DeserializeOwned>(
+    whom: &Whom,
+    nodes: &BTreeSet<&str>,
+    path: &str,
+    parameters: &[(&str, &str)],
+) -> Result<Answers<T>> {
+    let Some(cluster) = whom.cluster.cluster() else {
+        return ask_all(whom, path, parameters);
+    };
+    let said = wait(async {
+        let mut agents = Agents::find(cluster).await?;
+        agents.keep(nodes);
+        Ok(agents.ask_all(path, parameters).await)
+    })?;
+    Ok(Answers::of(said))
 }
 
 /// Asks what each agent knows of its own node: this node's, or all of the cluster's, of which some may not answer.
@@ -115,23 +163,15 @@ pub(super) fn ask_all<T: DeserializeOwned>(
     path: &str,
     parameters: &[(&str, &str)],
 ) -> Result<Answers<T>> {
-    let mut answers = Answers {
-        given: Vec::new(),
-        missing: Vec::new(),
-    };
     let Some(cluster) = whom.cluster.cluster() else {
         let said = ask_local(&whom.run_dir, path, parameters)?;
-        answers.given.push((String::new(), said));
-        return Ok(answers);
+        return Ok(Answers {
+            given: vec![(String::new(), said)],
+            missing: Vec::new(),
+        });
     };
     let said = wait(async { Ok(Agents::find(cluster).await?.ask_all(path, parameters).await) })?;
-    for (node, said) in said {
-        match said {
-            Ok(said) => answers.given.push((node, said)),
-            Err(error) => answers.missing.push((node, error.into())),
-        }
-    }
-    Ok(answers)
+    Ok(Answers::of(said))
 }
 
 /// Asks what only makes sense of a single node.

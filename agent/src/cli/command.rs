@@ -16,13 +16,13 @@ use super::args::{
 use super::ask::{ask, ask_all, ask_as_seen, ask_node};
 use super::print::{NodeAudit, NodeStatus};
 use super::{
-    Outcome, admin_proxy, check, cni, colour, doctor, flows, offline, print, takeover, write_out,
+    Outcome, admin_proxy, check, cni, doctor, explain, flows, offline, print, takeover, write_out,
 };
 use crate::admin::{self, Audit, FlowRow, MapDump, PodRow, PolicyRow, Status};
 use crate::cni::Installation;
 use crate::config::{self, Effective, LogFormat, RunConfig, admin_socket};
 use crate::datapath;
-use crate::explain::{self, Explanation, Question, Subject, Translation, Verdict};
+use crate::explain::{Translation, services as translations};
 
 /// What completion scripts and manual pages are for.
 const PROGRAM: &str = "weir";
@@ -41,7 +41,7 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
             destination,
             fix,
             query,
-        } => return explain(&source, &destination, fix, &query),
+        } => return explain::execute(&source, &destination, fix, &query),
         Command::Check(asked) => return check::execute(&asked),
         Command::Map(MapCommand::Dump { canonical, query }) => {
             let canonical = if canonical { "true" } else { "false" };
@@ -173,8 +173,8 @@ fn status(query: &Query) -> Result<()> {
 
 fn services(scope: &Scope, query: &Query) -> Result<()> {
     let mut rows: Vec<Translation> = match &query.manifests {
-        Some(directory) => explain::services(&offline::load(directory, query)?),
-        None => ask_as_seen(&query.live.whom, None, "/v1/services", &[])?,
+        Some(directory) => translations(&offline::load(directory, query)?),
+        None => ask_as_seen(&query.live.whom, None, "/v1/services", &[])?.answer,
     };
     rows.retain(|row| scope.holds(&row.service.namespace));
     list(query.live.output, "ServiceList", &rows, print::services)
@@ -200,37 +200,10 @@ fn endpoints(scope: &Scope, query: &Query) -> Result<()> {
 fn policies(scope: &Scope, query: &Query) -> Result<()> {
     let mut rows: Vec<PolicyRow> = match &query.manifests {
         Some(directory) => admin::policies(&offline::load(directory, query)?),
-        None => ask_as_seen(&query.live.whom, None, "/v1/policies", &[])?,
+        None => ask_as_seen(&query.live.whom, None, "/v1/policies", &[])?.answer,
     };
     rows.retain(|row| scope.holds(&row.policy.namespace));
     list(query.live.output, "PolicyList", &rows, print::policies)
-}
-
-fn explain(source: &str, destination: &str, fix: bool, query: &Query) -> Result<Outcome> {
-    let question = Question::parse(source, destination)?;
-    let answer: Explanation = match &query.manifests {
-        Some(directory) => explain::explain(&offline::load(directory, query)?, &question)?,
-        None => {
-            // Which endpoints a Service has, for one, depends on where it is asked for.
-            let from = match &question.source {
-                Subject::Pod(pod) => Some(pod),
-                _ => None,
-            };
-            let parameters = [("src", source), ("dst", destination)];
-            ask_as_seen(&query.live.whom, from, "/v1/explain", &parameters)?
-        }
-    };
-    if fix {
-        write_out(&print::fixes(&answer))?;
-    } else {
-        object(query.live.output, "Explanation", &answer, |answer| {
-            print::explanation(answer, colour())
-        })?;
-    }
-    Ok(match answer.verdict {
-        Verdict::Allowed => Outcome::Yes,
-        _ => Outcome::No,
-    })
 }
 
 fn audit(query: &LiveQuery) -> Result<Outcome> {

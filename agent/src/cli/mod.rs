@@ -8,6 +8,7 @@ mod check;
 mod cni;
 mod command;
 mod doctor;
+mod explain;
 mod flows;
 mod offline;
 pub mod print;

@@ -22,6 +22,7 @@ pub(crate) mod wording;
 mod world;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 pub use answer::{
     EndpointAnswer, Explanation, Fix, Flow, Hop, Isolation, NearMiss, Note, Place, PlaceKind,
@@ -119,6 +120,16 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
         explanation.notes.extend(hint);
     }
     Ok(explanation)
+}
+
+/// The addresses that the source of a question stands for.
+///
+/// # Errors
+/// When the source does not exist, or opens no connections.
+pub fn sources(snapshot: &Snapshot, question: &Question) -> Result<BTreeSet<IpAddr>, ExplainError> {
+    let world = World::new(snapshot);
+    let spots = world.sources(&question.source)?;
+    Ok(spots.iter().map(|spot| spot.place.address).collect())
 }
 
 /// What each address and port of each Service leads to, on the snapshot's node.

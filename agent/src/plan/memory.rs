@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use weir_common::abi::{
     Address, BACKEND_GONE, BackendState, CLASS_UNSET, CLASS_WORLD, Class, Endpoint, EndpointKey,
-    Frontend, FrontendKey, PrefixKey, ROW_ABSENT, ROW_OPEN, Range, Segment, Slot, SourceKey,
+    Frontend, FrontendKey, PrefixKey, ROW_ABSENT, ROW_OPEN, Range, Rows, Segment, Slot, SourceKey,
     SourceScope, VerdictKey, control, range_bound,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -58,6 +58,24 @@ impl MemoryMaps {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Maps with the elements that were read from a kernel, in this version of the two-version ones.
+    #[must_use]
+    pub fn read_back(
+        version: u64,
+        mut tables: BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>,
+    ) -> Self {
+        let mut maps = Self {
+            backends: tables.remove(&Table::Backend).unwrap_or_default(),
+            ..Self::default()
+        };
+        maps.control[control::VERSION as usize] = version;
+        maps.generations[maps.selected()] = Some(Generation {
+            sizes: Sizes::new(),
+            tables,
+        });
+        maps
     }
 
     /// Carries out a plan.
@@ -206,6 +224,13 @@ impl MemoryMaps {
     #[must_use]
     pub fn endpoint(&self, key: &EndpointKey) -> Option<Endpoint> {
         self.get(Table::Endpoint, key)
+    }
+
+    /// The rows of a pod in the version in force; `None` for one that is not there.
+    #[must_use]
+    pub fn rows(&self, key: &EndpointKey) -> Option<Rows> {
+        let rows = self.endpoint(key)?.rows[self.version()];
+        (rows.ingress != ROW_ABSENT).then_some(rows)
     }
 
     /// An element of map `class`.

@@ -76,17 +76,37 @@ enum Damage {
     Word(u32),
 }
 
+/// The bytes of a key or value.
+fn bytes(value: &Value) -> Vec<String> {
+    let bytes = value.as_array().into_iter().flatten();
+    let bytes = bytes.filter_map(|byte| byte.as_str().map(str::to_owned));
+    bytes.collect()
+}
+
+/// The same as bpftool takes them.
+fn hex(bytes: &[String]) -> Vec<String> {
+    bytes.iter().map(|byte| byte[2..].to_owned()).collect()
+}
+
+/// Removes every element of a map.
+fn empty_map(fixture: &Fixture, map: &str) -> Result<()> {
+    let pin = pin(fixture, map)?;
+    let pin = pin.to_str().context("a path")?;
+    let elements = bpftool(&["map", "dump", "pinned", pin])?;
+    for element in elements.as_array().context("elements")? {
+        let key = hex(&bytes(&element["key"]));
+        let mut arguments = vec!["map", "delete", "pinned", pin, "key", "hex"];
+        arguments.extend(key.iter().map(String::as_str));
+        bpftool(&arguments)?;
+    }
+    Ok(())
+}
+
 /// Changes a byte of an element that is in use.
 fn damage_map(fixture: &Fixture, map: &str) -> Result<()> {
     let pin = pin(fixture, map)?;
     let pin = pin.to_str().context("a path")?;
     let elements = bpftool(&["map", "dump", "pinned", pin])?;
-    let bytes = |value: &Value| -> Vec<String> {
-        let bytes = value.as_array().into_iter().flatten();
-        bytes
-            .filter_map(|byte| byte.as_str().map(str::to_owned))
-            .collect()
-    };
     for element in elements.as_array().context("elements")? {
         let (key, mut value) = (bytes(&element["key"]), bytes(&element["value"]));
         let is_set = value.iter().any(|byte| byte != "0x00");
@@ -95,9 +115,6 @@ fn damage_map(fixture: &Fixture, map: &str) -> Result<()> {
         }
         value[0] = if value[0] == "0x55" { "0xaa" } else { "0x55" }.to_owned();
         let mut arguments = vec!["map", "update", "pinned", pin, "key", "hex"];
-        let hex = |bytes: &[String]| -> Vec<String> {
-            bytes.iter().map(|byte| byte[2..].to_owned()).collect()
-        };
         let (key, value) = (hex(&key), hex(&value));
         arguments.extend(key.iter().map(String::as_str));
         arguments.extend(["value", "hex"]);
@@ -174,6 +191,51 @@ fn a_wrong_entry_in_any_map_is_found_named_and_repaired() -> Result<()> {
                 &["near"],
             )?;
         }
+        Ok(())
+    })
+}
+
+/// What `weir explain` says of a connection to `near`, and its exit code.
+fn explained(fixture: &Fixture, source: &str) -> Result<(Option<i32>, String)> {
+    let question = ["explain", source, "default/near:8080"];
+    let answer = fixture.cluster.ask("node1", &question)?;
+    Ok((answer.code, answer.stdout))
+}
+
+#[test]
+fn an_explanation_tells_what_the_node_holds_and_has_seen() -> Result<()> {
+    each(&[ALL[0]], |variant| {
+        let mut fixture = Fixture::new(variant)?;
+        fixture.apply("objects.yaml", &objects())?;
+        fixture.ensure_reaches("client", Tcp, fixture.server("near"), &["near"])?;
+        fixture.ensure_silence("other", Tcp, fixture.server("near"))?;
+
+        let (code, text) = explained(&fixture, "default/client")?;
+        let tells = ["node1: its maps say the same (", " tracked, "];
+        let tells_all = tells.iter().all(|words| text.contains(words));
+        ensure!(code == Some(0) && tells_all, "{text}");
+        let (code, text) = explained(&fixture, "default/other")?;
+        let tells = [
+            "node1: its maps say the same (",
+            " not let through, the last:",
+            " dropped ingress TCP default/other:",
+            " policy_denied default/near",
+        ];
+        let tells_all = tells.iter().all(|words| text.contains(words));
+        ensure!(code == Some(1) && tells_all, "{text}");
+
+        empty_map(&fixture, "endpoint")?;
+        let (code, text) = explained(&fixture, "default/client")?;
+        let tells = [
+            "Warning: the maps of node node1 say otherwise",
+            "default/near ingress from ",
+            ": not in the maps, so not judged; the objects allow it",
+        ];
+        let tells_all = tells.iter().all(|words| text.contains(words));
+        ensure!(code == Some(1) && tells_all, "{text}");
+        wait_until_whole(&fixture, "endpoint")?;
+        let (code, text) = explained(&fixture, "default/client")?;
+        ensure!(code == Some(0) && text.contains("say the same"), "{text}");
         Ok(())
     })
 }

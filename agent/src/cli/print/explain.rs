@@ -4,8 +4,11 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use anstyle::{AnsiColor, Style};
+use serde::Serialize;
 
+use super::evidence::evidence;
 use super::table::{cell, table, yes};
+use crate::admin::Evidence;
 use crate::compile::{Claim, Clients};
 use crate::explain::{
     Explanation, Flow, Note, Place, PlaceKind, Side, SideOutcome, TierMatch, Translation, Verdict,
@@ -15,9 +18,35 @@ use crate::model::{Direction, Protocol};
 /// How many near misses people want to read.
 const NEAREST: usize = 3;
 
+/// Answer of `weir explain`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explained {
+    /// What follows from the objects.
+    #[serde(flatten)]
+    pub explanation: Explanation,
+    /// What the nodes that have a part in it hold and have seen; none for files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<Evidence>,
+    /// Why others of them did not say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unanswered: Vec<String>,
+}
+
+impl From<Explanation> for Explained {
+    fn from(explanation: Explanation) -> Self {
+        Self {
+            explanation,
+            nodes: Vec::new(),
+            unanswered: Vec::new(),
+        }
+    }
+}
+
 /// `weir explain`.
 #[must_use]
-pub fn explanation(answer: &Explanation, colour: bool) -> String {
+pub fn explanation(explained: &Explained, colour: bool) -> String {
+    let answer = &explained.explanation;
     // Writing to a String cannot fail.
     let mut text = String::new();
     let verdict = answer.verdict.words();
@@ -43,6 +72,13 @@ pub fn explanation(answer: &Explanation, colour: bool) -> String {
         };
         let _ = writeln!(text, "{word}: {note}");
     }
+    let stray = explained.nodes.iter().filter(|node| !node.agrees());
+    for node in stray.map(|evidence| &evidence.node) {
+        let _ = writeln!(
+            text,
+            "Warning: the maps of node {node} say otherwise, see below"
+        );
+    }
     for translation in &answer.translations {
         text.push('\n');
         service(&mut text, translation);
@@ -51,6 +87,7 @@ pub fn explanation(answer: &Explanation, colour: bool) -> String {
         text.push('\n');
         self::flow(&mut text, flow, alike, answer.protocol);
     }
+    text += &evidence(&explained.nodes, &explained.unanswered);
     if !answer.fixes.is_empty() {
         let _ = write!(
             text,

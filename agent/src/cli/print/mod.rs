@@ -2,6 +2,7 @@
 
 mod audit;
 mod doctor;
+mod evidence;
 mod explain;
 mod nodes;
 mod records;
@@ -17,7 +18,7 @@ use serde::Serialize;
 
 pub use audit::{NodeAudit, audit, audits};
 pub use doctor::findings;
-pub use explain::{explanation, fixes};
+pub use explain::{Explained, explanation, fixes};
 pub use nodes::{NodeStatus, nodes};
 pub use records::{flow_line, flow_records};
 pub use review::{review, review_markdown};

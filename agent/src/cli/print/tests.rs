@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{explanation, flows, json, pods, policies, services, status};
+use super::{Explained, explanation, flows, json, pods, policies, services, status};
 use crate::admin::{
-    self, Device, FeatureState, FlowRow, MapFill, Pods, Rejection, Sockets, Status, Watch,
+    self, Device, Evidence, FeatureState, FlowRow, Held, HeldFrontend, HeldVerdict, MapFill, Pods,
+    Rejection, Sockets, Status, Watch,
 };
 use crate::explain::{Question, explain, services as translations};
+use crate::flows::tests::{event, record};
 use crate::model::{
-    Attachment, DeviceFacts, ObjectName, PodDevice, Policy, Sandbox, Snapshot, SocketLb,
+    Attachment, DeviceFacts, Direction, ObjectName, PodDevice, Policy, Protocol, Sandbox, Snapshot,
+    SocketLb,
 };
 use crate::source::manifests;
 use crate::state::State;
@@ -113,8 +116,9 @@ fn load(manifests: &str) -> Snapshot {
     state.snapshot().clone()
 }
 
-fn ask(snapshot: &Snapshot, source: &str, destination: &str) -> crate::explain::Explanation {
-    explain(snapshot, &Question::parse(source, destination).unwrap()).unwrap()
+fn ask(snapshot: &Snapshot, source: &str, destination: &str) -> Explained {
+    let question = Question::parse(source, destination).unwrap();
+    explain(snapshot, &question).unwrap().into()
 }
 
 #[test]
@@ -127,6 +131,60 @@ fn a_denial_through_a_service() {
 fn a_denial_as_json() {
     let answer = ask(&shop(), "shop/front", "shop/svc/back");
     insta::assert_snapshot!(json("Explanation", &answer).unwrap());
+}
+
+#[test]
+fn what_nodes_hold_and_have_seen() {
+    let name = |name: &str| ObjectName::new("shop", name);
+    let verdict = |direction, held, intended| HeldVerdict {
+        pod: name("back"),
+        direction,
+        peer: "10.0.0.1".parse().unwrap(),
+        port: 8080,
+        intended,
+        held,
+    };
+    let frontend = |held: Option<&[&str]>| HeldFrontend {
+        service: name("back"),
+        frontend: "10.96.0.1:80".parse().unwrap(),
+        protocol: Protocol::Tcp,
+        intended: ["10.0.0.2:8080".parse().unwrap()].into(),
+        held: held.map(|held| held.iter().map(|it| it.parse().unwrap()).collect()),
+    };
+    let both = ["10.0.0.2:8080", "10.0.0.3:8080"];
+    let right = Evidence {
+        node: "n1".to_owned(),
+        verdicts: vec![verdict(Direction::Egress, Held::Open, true)],
+        frontends: vec![frontend(Some(&both[..1])), frontend(Some(&both[..1]))],
+        connections: 2,
+        packets: [14, 0],
+        ..Evidence::default()
+    };
+    let rule = Held::Allowed(Some((name("to-back"), 0)));
+    let wrong = Evidence {
+        node: "n2".to_owned(),
+        verdicts: vec![
+            verdict(Direction::Ingress, Held::Denied, true),
+            verdict(Direction::Ingress, Held::Unknown, true),
+            verdict(Direction::Ingress, Held::Allowed(None), false),
+            verdict(Direction::Egress, Held::Open, false),
+            verdict(Direction::Egress, rule, false),
+        ],
+        frontends: [None, Some(&both[..]), Some(&both[1..]), Some(&[])]
+            .map(frontend)
+            .to_vec(),
+        drops: 7,
+        last_drops: vec![record(&event())],
+        ..Evidence::default()
+    };
+    let idle = Evidence {
+        node: "n3".to_owned(),
+        ..Evidence::default()
+    };
+    let mut answer = ask(&shop(), "shop/front", "shop/svc/back");
+    answer.nodes = vec![right, wrong, idle];
+    answer.unanswered = vec!["n4: no agent answers".to_owned()];
+    insta::assert_snapshot!(explanation(&answer, false));
 }
 
 #[test]
