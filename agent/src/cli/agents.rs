@@ -171,6 +171,11 @@ impl Agents {
         let client = self.pods.clone().into_client();
         let pods = Api::<Pod>::namespaced(client, &pod.namespace);
         let node = pods.get(&pod.name).await.ok()?.spec?.node_name?;
+        self.of_node(&node)
+    }
+
+    /// The agent of a node, if there is one.
+    pub(super) fn of_node(&self, node: &str) -> Option<&Agent> {
         self.all.iter().find(|agent| agent.node == node)
     }
 

@@ -106,11 +106,20 @@ pub(super) struct Seen<T> {
     pub(super) answer: T,
 }
 
-/// Asks what looks different from each node: this node's agent, the one that is named, or of a cluster that of the pod's node. Where it is
-/// any other's, says whose.
+/// From where something is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stand<'s> {
+    /// The node that a pod is on.
+    Pod(&'s ObjectName),
+    /// A node.
+    Node(&'s str),
+}
+
+/// Asks what looks different from each node: this node's agent, the one that is named, or of a cluster that of where it is looked at from. Where
+/// it is any other's, says whose.
 pub(super) fn ask_as_seen<T: DeserializeOwned>(
     whom: &Whom,
-    from: Option<&ObjectName>,
+    from: Option<Stand<'_>>,
     path: &str,
     parameters: &[(&str, &str)],
 ) -> Result<Seen<T>> {
@@ -124,7 +133,8 @@ pub(super) fn ask_as_seen<T: DeserializeOwned>(
     wait(async {
         let agents = Agents::find(cluster).await?;
         let on_its_node = match from {
-            Some(pod) => agents.of_pod(pod).await,
+            Some(Stand::Pod(pod)) => agents.of_pod(pod).await,
+            Some(Stand::Node(node)) => agents.of_node(node),
             None => None,
         };
         let agent = on_its_node.unwrap_or_else(|| agents.any());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use super::args::Query;
-use super::ask::{Seen, ask_as_seen, ask_nodes};
+use super::ask::{Seen, Stand, ask_as_seen, ask_nodes};
 use super::command::object;
 use super::print::Explained;
 use super::{Outcome, colour, offline, print, write_out};
@@ -40,12 +40,13 @@ pub(super) fn execute(
 /// Asks the agent whose view counts, and then those of all nodes that have a part in it.
 fn live(question: &Question, parameters: [(&str, &str); 2], query: &Query) -> Result<Explained> {
     // Which endpoints a Service has, for one, depends on where it is asked for.
-    let pod = match &question.source {
-        Subject::Pod(pod) => Some(pod),
-        _ => None,
+    let stand = match &question.source {
+        Subject::Pod(pod) => Some(Stand::Pod(pod)),
+        Subject::Node(node) => Some(Stand::Node(node)),
+        Subject::Service(_) | Subject::Workload(_) | Subject::Address(_) => None,
     };
     let whom = &query.live.whom;
-    let Seen { from, answer } = ask_as_seen(whom, pod, "/v1/explain", &parameters)?;
+    let Seen { from, answer } = ask_as_seen(whom, stand, "/v1/explain", &parameters)?;
     let answer: Explanation = answer;
     let from = from.as_deref();
     let [source, destination] = parameters;

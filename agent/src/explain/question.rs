@@ -25,8 +25,12 @@ pub struct Question {
 pub enum Subject {
     /// `NAMESPACE/POD`.
     Pod(ObjectName),
-    /// `NAMESPACE/svc/NAME`.
+    /// `NAMESPACE/svc/NAME`, or its name in DNS: `NAME.NAMESPACE.svc`.
     Service(ObjectName),
+    /// `NAMESPACE/deploy/NAME` and the like, see [`Pod::workload`](crate::model::Pod::workload).
+    Workload(ObjectName),
+    /// `node/NAME`.
+    Node(String),
     /// An address.
     Address(IpAddr),
 }
@@ -45,7 +49,7 @@ pub enum PortName {
 pub enum QuestionError {
     /// Neither name nor address.
     #[error(
-        "cannot read {0:?}: write NAMESPACE/POD, NAMESPACE/svc/NAME or an address (IPv6 in brackets: [fd00::1])"
+        "cannot read {0:?}: write NAMESPACE/POD, NAMESPACE/svc/NAME, NAMESPACE/deploy/NAME (or sts, ds, job, cronjob), node/NAME, NAME.NAMESPACE.svc or an address (IPv6 in brackets: [fd00::1])"
     )]
     Subject(String),
     /// Port 0, above 65535 or with characters that no port name has.
@@ -90,9 +94,17 @@ impl End {
         let parts: Vec<&str> = text.split('/').collect();
         let (subject, rest) = match parts[..] {
             [address] => (address, None),
-            [address, protocol] if address_and_port(address).is_some() => (address, Some(protocol)),
-            [_, _] | [_, "svc", _] => (text, None),
-            [_, "svc", _, protocol] | [_, _, protocol] => {
+            [end, protocol] if address_and_port(end).is_some() || service_in_dns(end).is_some() => {
+                (end, Some(protocol))
+            }
+            [_, _] => (text, None),
+            // Of a pod that is called as a kind.
+            [_, kind, protocol] if kind != "svc" && parse_protocol(protocol).is_ok() => {
+                let cut = text.len() - protocol.len() - 1;
+                (&text[..cut], Some(protocol))
+            }
+            [_, kind, _] if kind == "svc" || workload_kind(kind).is_some() => (text, None),
+            [_, _, protocol] | [_, _, _, protocol] => {
                 let cut = text.len() - protocol.len() - 1;
                 (&text[..cut], Some(protocol))
             }
@@ -146,10 +158,36 @@ fn named(text: &str) -> Option<Subject> {
         return None;
     }
     match parts[..] {
+        [_] => service_in_dns(text).map(Subject::Service),
+        ["node", name] => Some(Subject::Node(name.to_owned())),
         [namespace, name] => Some(Subject::Pod(ObjectName::new(namespace, name))),
         [namespace, "svc", name] => Some(Subject::Service(ObjectName::new(namespace, name))),
+        [namespace, kind, name] => {
+            let name = format!("{}/{name}", workload_kind(kind)?);
+            Some(Subject::Workload(ObjectName::new(namespace, name)))
+        }
         _ => None,
     }
+}
+
+/// The kind of a workload as [`Pod::workload`](crate::model::Pod::workload) has it; kubectl takes more names for each.
+fn workload_kind(text: &str) -> Option<&'static str> {
+    match text {
+        "deploy" | "deployment" | "deployments" => Some("deploy"),
+        "sts" | "statefulset" | "statefulsets" => Some("sts"),
+        "ds" | "daemonset" | "daemonsets" => Some("ds"),
+        "job" | "jobs" => Some("job"),
+        "cj" | "cronjob" | "cronjobs" => Some("cronjob"),
+        _ => None,
+    }
+}
+
+/// `NAME.NAMESPACE.svc`, with a port and the cluster's domain or without.
+fn service_in_dns(text: &str) -> Option<ObjectName> {
+    let (host, _) = text.split_once(':').unwrap_or((text, ""));
+    let mut labels = host.split('.');
+    let (name, namespace, svc) = (labels.next()?, labels.next()?, labels.next()?);
+    (svc == "svc").then(|| ObjectName::new(namespace, name))
 }
 
 fn parse_protocol(text: &str) -> Result<Protocol, QuestionError> {
@@ -184,7 +222,8 @@ impl FromStr for PortName {
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pod(name) => write!(f, "{name}"),
+            Self::Pod(name) | Self::Workload(name) => write!(f, "{name}"),
+            Self::Node(name) => write!(f, "node/{name}"),
             Self::Service(name) => write!(f, "{}/svc/{}", name.namespace, name.name),
             Self::Address(IpAddr::V4(address)) => write!(f, "{address}"),
             Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),

@@ -34,22 +34,22 @@ impl<'a> Target<'a> {
                 let spots = world.pod_spots(name)?;
                 (spots, port_of_pod(question, Some(world.pod(name)?))?)
             }
+            Subject::Workload(name) => {
+                let spots = world.workload_spots(name)?;
+                // Its pods are of one template.
+                let pod = spots.iter().find_map(|spot| spot.pod);
+                let port = port_of_pod(question, pod)?;
+                (spots, port)
+            }
             Subject::Address(address) => {
                 let spot = world.spot(*address);
-                let services = world.exposure.naming(*address);
-                let mut ports: Vec<_> = services.flat_map(service_ports).collect();
-                if let Some(PortName::Number(number)) = question.port
-                    && world.node_of(*address).is_some()
-                {
-                    let services = world.exposure.with_node_port(number);
-                    ports.extend(services.flat_map(node_ports));
-                }
-                let port = if ports.is_empty() {
-                    port_of_pod(question, spot.pod)?
-                } else {
-                    port_of_services(question, &ports)?
-                };
+                let port = port_of_address(world, question, &spot)?;
                 (vec![spot], port)
+            }
+            Subject::Node(name) => {
+                let spots = world.node_spots(name)?;
+                let port = port_of_address(world, question, &spots[0])?;
+                (spots, port)
             }
         };
         let spots = spots.into_iter().map(|spot: Spot<'_>| spot.at(port));
@@ -58,6 +58,28 @@ impl<'a> Target<'a> {
             port,
             spots: spots.collect(),
         })
+    }
+}
+
+/// Of Services that have the address, else of the pod that has it.
+fn port_of_address(
+    world: &World<'_>,
+    question: &Question,
+    spot: &Spot<'_>,
+) -> Result<(Protocol, u16), ExplainError> {
+    let address = spot.place.address;
+    let services = world.exposure.naming(address);
+    let mut ports: Vec<_> = services.flat_map(service_ports).collect();
+    if let Some(PortName::Number(number)) = question.port
+        && world.node_of(address).is_some()
+    {
+        let services = world.exposure.with_node_port(number);
+        ports.extend(services.flat_map(node_ports));
+    }
+    if ports.is_empty() {
+        port_of_pod(question, spot.pod)
+    } else {
+        port_of_services(question, &ports)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who has which address, as policies see it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::net::IpAddr;
 
 use super::{ExplainError, Place, PlaceKind, Subject};
@@ -9,6 +10,9 @@ use crate::model::{
     AddressOwners, ClusterPolicy, Labels, Node, ObjectName, Peer, Pod, Policy, Service, Snapshot,
     Tier,
 };
+
+/// How many names an error lists.
+const CHOICES: usize = 3;
 
 /// An address with its owner.
 #[derive(Clone, Debug)]
@@ -160,30 +164,74 @@ impl<'a> World<'a> {
                 }
                 Ok(spots)
             }
+            Subject::Workload(name) => self.workload_spots(name),
+            Subject::Node(name) => self.node_spots(name),
         }
+    }
+
+    /// The addresses of all pods of a workload that have some.
+    pub(super) fn workload_spots(&self, name: &ObjectName) -> Result<Vec<Spot<'a>>, ExplainError> {
+        let pods = self.snapshot.pods.values();
+        let pods = pods.filter(|pod| pod.name.namespace == name.namespace);
+        let made = pods.filter_map(|pod| Some((pod, pod.workload()?)));
+        let (own, others): (Vec<_>, Vec<_>) = made.partition(|(_, workload)| workload == name);
+        let mut spots = Vec::new();
+        let running = own
+            .iter()
+            .filter(|(pod, _)| !pod.terminal && !pod.ips.is_empty());
+        for (pod, _) in running {
+            spots.extend(self.pod_spots(&pod.name)?);
+        }
+        if spots.is_empty() {
+            let others: BTreeSet<_> = others.iter().map(|(_, workload)| workload).collect();
+            return Err(ExplainError::Unknown {
+                kind: "pod with an address of",
+                name: name.to_string(),
+                hint: there_is(others.iter()),
+            });
+        }
+        Ok(spots)
+    }
+
+    /// The addresses of a node, or of a pod in a namespace that is called `node`.
+    pub(super) fn node_spots(&self, name: &str) -> Result<Vec<Spot<'a>>, ExplainError> {
+        let Some(node) = self.snapshot.nodes.get(name) else {
+            let pod = ObjectName::new("node", name);
+            if self.snapshot.pods.contains_key(&pod) {
+                return self.pod_spots(&pod);
+            }
+            return Err(ExplainError::Unknown {
+                kind: "node",
+                name: name.to_owned(),
+                hint: there_is(self.snapshot.nodes.keys()),
+            });
+        };
+        let usual = if node.primary.is_empty() {
+            &node.addresses
+        } else {
+            &node.primary
+        };
+        if usual.is_empty() {
+            return Err(ExplainError::Unusable(format!(
+                "node {name} has no address yet: ask again once its kubelet has told"
+            )));
+        }
+        Ok(usual.iter().map(|address| self.spot(*address)).collect())
     }
 
     pub(super) fn pod(&self, name: &ObjectName) -> Result<&'a Pod, ExplainError> {
         if let Some(pod) = self.snapshot.pods.get(name) {
             return Ok(pod);
         }
-        let hint = if self.snapshot.services.contains_key(name) {
-            format!("; there is a Service: {}/svc/{}", name.namespace, name.name)
-        } else {
-            let alike: Vec<_> = self
-                .snapshot
-                .pods
-                .keys()
-                .filter(|pod| pod.namespace == name.namespace && pod.name.starts_with(&name.name))
-                .take(3)
-                .map(ToString::to_string)
-                .collect();
-            if alike.is_empty() {
-                String::new()
+        let hint =
+            if self.snapshot.services.contains_key(name) {
+                format!("; there is a Service: {}/svc/{}", name.namespace, name.name)
             } else {
-                format!("; there is {}", alike.join(", "))
-            }
-        };
+                let pods = self.snapshot.pods.keys();
+                there_is(pods.filter(|pod| {
+                    pod.namespace == name.namespace && pod.name.starts_with(&name.name)
+                }))
+            };
         Err(ExplainError::Unknown {
             kind: "pod",
             name: name.to_string(),
@@ -282,4 +330,13 @@ impl<'a> World<'a> {
             }
         }
     }
+}
+
+/// `; there is a, b`, or nothing.
+fn there_is(names: impl Iterator<Item = impl Display>) -> String {
+    let names: Vec<_> = names.take(CHOICES).map(|name| name.to_string()).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    format!("; there is {}", names.join(", "))
 }

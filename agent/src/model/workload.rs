@@ -61,6 +61,34 @@ impl Pod {
         self.ports.iter().find(named).map(|port| port.port)
     }
 
+    /// The workload that made the pod, by what controllers write into names and labels: `deploy/NAME`, `sts/NAME`, `ds/NAME`, `job/NAME` or
+    /// `cronjob/NAME`. `None` for a pod of nobody's.
+    #[must_use]
+    pub fn workload(&self) -> Option<ObjectName> {
+        let label = |key: &str| self.labels.get(key).map(String::as_str);
+        let own = &self.name.name;
+        let cut = || Some(own.rsplit_once('-')?.0);
+        let workload = if let Some(hash) = label("pod-template-hash") {
+            let name = cut()?.strip_suffix(hash)?.strip_suffix('-')?;
+            format!("deploy/{name}")
+        } else if label("statefulset.kubernetes.io/pod-name").is_some() {
+            format!("sts/{}", cut()?)
+        } else if let Some(job) = label("batch.kubernetes.io/job-name") {
+            match job.rsplit_once('-') {
+                // A CronJob names its Jobs after the minute that they are of.
+                Some((cron, minute)) if minute.len() >= 8 && minute.parse::<u64>().is_ok() => {
+                    format!("cronjob/{cron}")
+                }
+                _ => format!("job/{job}"),
+            }
+        } else if label("controller-revision-hash").is_some() {
+            format!("ds/{}", cut()?)
+        } else {
+            return None;
+        };
+        Some(ObjectName::new(&self.name.namespace, workload))
+    }
+
     /// Greatest for the pod that owns an address or device which several live pods show: the newest, and of pods of one second
     /// the one with the greatest UID.
     #[must_use]

@@ -62,7 +62,8 @@ pub enum Command {
     Policy(ListCommand),
     /// Why a connection is allowed or denied, and what would allow it
     #[command(
-        after_help = "SRC and DST: NAMESPACE/POD, NAMESPACE/svc/NAME, or an address (IPv6 with a port in brackets: [fd00::1]:80):\n\
+        after_help = "SRC and DST: NAMESPACE/POD, NAMESPACE/svc/NAME (or NAME.NAMESPACE.svc), NAMESPACE/deploy/NAME (sts, ds, job, cronjob: all its pods),\n\
+        node/NAME, or an address (IPv6 with a port in brackets: [fd00::1]:80):\n\
         of a pod, a node, a Service (cluster IP, load balancer, external, a node's with a node port) or anybody.\n\
         Exit codes: 0 allowed, 1 not or only partly allowed, 2 error.",
         after_long_help = None
