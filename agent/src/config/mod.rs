@@ -188,6 +188,16 @@ pub struct RunConfig {
     #[arg(long, env = "WEIR_EVENT_SAMPLE", value_name = "N", default_value_t = 0)]
     pub event_sample: u32,
 
+    /// Most series of weir_workload_flows, the metric by source and destination workload; all others are one series of each verdict
+    #[arg(
+        long,
+        env = "WEIR_WORKLOAD_SERIES",
+        value_name = "N",
+        default_value_t = 500,
+        value_parser = clap::value_parser!(u32).range(..=100_000)
+    )]
+    pub workload_series: u32,
+
     /// Which log lines are written: error, warn, info, debug, trace, or tracing directives such as info,weir::source=debug
     #[arg(
         long,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
-use crate::model::{ObjectName, Protocol};
+use crate::model::{ObjectName, Protocol, workload_kind};
 
 /// A question: may `source` open a connection to `destination`?
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,21 +163,10 @@ fn named(text: &str) -> Option<Subject> {
         [namespace, name] => Some(Subject::Pod(ObjectName::new(namespace, name))),
         [namespace, "svc", name] => Some(Subject::Service(ObjectName::new(namespace, name))),
         [namespace, kind, name] => {
-            let name = format!("{}/{name}", workload_kind(kind)?);
+            let kind = workload_kind(kind)?;
+            let name = format!("{kind}/{name}");
             Some(Subject::Workload(ObjectName::new(namespace, name)))
         }
-        _ => None,
-    }
-}
-
-/// The kind of a workload as [`Pod::workload`](crate::model::Pod::workload) has it; kubectl takes more names for each.
-fn workload_kind(text: &str) -> Option<&'static str> {
-    match text {
-        "deploy" | "deployment" | "deployments" => Some("deploy"),
-        "sts" | "statefulset" | "statefulsets" => Some("sts"),
-        "ds" | "daemonset" | "daemonsets" => Some("ds"),
-        "job" | "jobs" => Some("job"),
-        "cj" | "cronjob" | "cronjobs" => Some("cronjob"),
         _ => None,
     }
 }

@@ -161,17 +161,14 @@ impl Directory {
             .unwrap_or_default()
     }
 
-    fn owner(&self, address: &IpAddr) -> Option<Owner> {
-        let pod = self.pods.get(address);
-        let pod = pod.map(|pod| Owner::Pod(pod.name.clone()));
-        pod.or_else(|| self.names().others.get(address).cloned())
-    }
-
     fn peer(&self, address: IpAddr, port: u16) -> Peer {
+        let pod = self.pods.get(&address);
+        let owner = pod.map(|pod| Owner::Pod(pod.name.clone()));
         Peer {
             address,
             port,
-            owner: self.owner(&address),
+            owner: owner.or_else(|| self.names().others.get(&address).cloned()),
+            workload: pod.and_then(|pod| pod.workload()),
         }
     }
 }

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 
 use super::{Outcome, Owner, Peer, Record};
-use crate::model::ObjectName;
+use crate::model::{ObjectName, workload_kind};
 
 /// Conditions that all must hold; the default is everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub enum End {
     Pods(ObjectName),
     /// `NAMESPACE/svc/NAME`.
     Service(ObjectName),
+    /// `NAMESPACE/deploy/NAME` and the like: the pods of that workload.
+    Workload(ObjectName),
     /// `node/NAME`.
     Node(String),
     /// An address or block.
@@ -42,7 +44,7 @@ pub enum End {
 /// What is written is no end of a flow.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "cannot read {0:?}: write NAMESPACE/, NAMESPACE/POD, NAMESPACE/WORKLOAD, NAMESPACE/svc/NAME, node/NAME, an address or a block"
+    "cannot read {0:?}: write NAMESPACE/, NAMESPACE/POD, NAMESPACE/WORKLOAD, NAMESPACE/deploy/NAME (or sts, ds, job, cronjob), NAMESPACE/svc/NAME, node/NAME, an address or a block"
 )]
 pub struct EndError(String);
 
@@ -63,6 +65,11 @@ impl FromStr for End {
             [namespace, "svc", name] if !namespace.is_empty() && !name.is_empty() => {
                 Ok(Self::Service(ObjectName::new(namespace, name)))
             }
+            [namespace, kind, name] if !namespace.is_empty() && !name.is_empty() => {
+                let kind = workload_kind(kind).ok_or_else(|| EndError(text.to_owned()))?;
+                let name = format!("{kind}/{name}");
+                Ok(Self::Workload(ObjectName::new(namespace, name)))
+            }
             _ => Err(EndError(text.to_owned())),
         }
     }
@@ -72,7 +79,7 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Namespace(namespace) => write!(f, "{namespace}/"),
-            Self::Pods(name) => name.fmt(f),
+            Self::Pods(name) | Self::Workload(name) => name.fmt(f),
             Self::Service(name) => write!(f, "{}/svc/{}", name.namespace, name.name),
             Self::Node(name) => write!(f, "node/{name}"),
             Self::Block(block) => block.fmt(f),
@@ -93,6 +100,7 @@ impl End {
                     && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
             }
             (Self::Service(wanted), Some(Owner::Service(service))) => service == wanted,
+            (Self::Workload(wanted), _) => peer.workload.as_ref() == Some(wanted),
             (Self::Node(wanted), Some(Owner::Node(node))) => node == wanted,
             _ => false,
         }
@@ -134,6 +142,7 @@ mod tests {
             "shop/",
             "shop/front",
             "shop/svc/web",
+            "shop/deploy/web",
             "node/n1",
             "10.0.0.0/8",
             "fd00::1/128",
@@ -215,10 +224,15 @@ mod tests {
     fn a_workload_is_all_its_pods() {
         let mut record = record(&event());
         record.source.owner = Some(Owner::Pod(ObjectName::new("shop", "front-5d4f-x2x")));
+        record.source.workload = Some(ObjectName::new("shop", "deploy/front"));
         for (text, expected) in [
             ("shop/front", true),
             ("shop/front-5d4f", true),
             ("shop/fron", false),
+            ("shop/deploy/front", true),
+            ("shop/deployment/front", true),
+            ("shop/sts/front", false),
+            ("other/deploy/front", false),
         ] {
             assert_eq!(end(text).is(&record.source), expected, "{text}");
         }

@@ -60,6 +60,9 @@ pub struct Peer {
     /// What has the address, if known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub owner: Option<Owner>,
+    /// The workload of a pod, see [`Pod::workload`](crate::model::Pod::workload).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub workload: Option<ObjectName>,
 }
 
 /// What has an address.

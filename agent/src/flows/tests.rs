@@ -124,6 +124,7 @@ fn a_denial_names_the_policies_that_isolate_the_pod() {
         address: address(last),
         port,
         owner: Some(owner),
+        workload: None,
     };
     let named = |name: &str| ObjectName::new("shop", name);
     assert_eq!(

@@ -3,6 +3,7 @@
 mod names;
 mod proxy;
 mod sample;
+mod talkers;
 mod tally;
 #[cfg(test)]
 mod tests;

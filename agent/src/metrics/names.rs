@@ -48,6 +48,10 @@ pub(super) const FLOWS: Name = name(
     "weir_flows",
     "Flow events: every drop, and one in --event-sample of the new flows that were allowed",
 );
+pub(super) const WORKLOAD_FLOWS: Name = name(
+    "weir_workload_flows",
+    "Flow events by workload: those of which most is heard (--workload-series), and all others together",
+);
 pub(super) const CONNTRACK_ENTRIES: Name = name(
     "weir_conntrack_entries",
     "Entries of the flow table, two for a flow to a Service, counted every 30 seconds",
@@ -154,7 +158,7 @@ pub(super) const PROXY_LIVEZ: Name =
     name("kubeproxy_proxy_livez", "Answers of /livez by status code");
 
 /// All metrics.
-pub const ALL: [Name; 41] = [
+pub const ALL: [Name; 42] = [
     BUILD,
     SYNC_DURATION,
     SYNC_ERRORS,
@@ -168,6 +172,7 @@ pub const ALL: [Name; 41] = [
     PACKETS,
     BYTES,
     FLOWS,
+    WORKLOAD_FLOWS,
     CONNTRACK_ENTRIES,
     CONNTRACK_CAPACITY,
     CONNTRACK_INSERTED,

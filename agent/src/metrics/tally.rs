@@ -1,14 +1,15 @@
 //! What the agent itself counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use super::proxy::Proxy;
-use crate::flows::Outcome;
-use crate::model::Direction;
+use super::talkers::Talkers;
+use crate::flows::{Outcome, Record};
+use crate::model::{Direction, ObjectName};
 
 /// A stage of bringing the kernel in line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +62,7 @@ pub(super) struct Counts {
     pub(super) durations: BTreeMap<Stage, Histogram>,
     pub(super) errors: BTreeMap<Stage, u64>,
     pub(super) flows: BTreeMap<FlowKind, u64>,
+    pub(super) talkers: Talkers,
     pub(super) expired: u64,
     pub(super) drift: BTreeMap<&'static str, u64>,
     pub(super) unprotected: Histogram,
@@ -76,6 +78,7 @@ impl Default for Tally {
                 durations: Stage::ALL.map(|stage| (stage, histogram())).into(),
                 errors: Stage::ALL.map(|stage| (stage, 0)).into(),
                 flows: BTreeMap::new(),
+                talkers: Talkers::default(),
                 expired: 0,
                 drift: BTreeMap::new(),
                 // 1 ms to an hour.
@@ -102,6 +105,21 @@ impl Tally {
     /// An event about a flow came.
     pub fn flow(&self, kind: FlowKind) {
         *self.counts().flows.entry(kind).or_default() += 1;
+    }
+
+    /// Counts an event by the workloads that it is about.
+    pub fn talked(&self, record: &Record) {
+        self.counts().talkers.count(record);
+    }
+
+    /// At most so many series by workloads from now on; those so far are forgotten.
+    pub fn limit_workloads(&self, most: usize) {
+        self.counts().talkers = Talkers::new(most);
+    }
+
+    /// Ends the series of workloads that have none of these pods and workloads any more, and gives them to those who talk more.
+    pub fn turn_workloads(&self, alive: &BTreeSet<ObjectName>) {
+        self.counts().talkers.turn(alive);
     }
 
     /// Entries of the flow table were removed as their time was over.

@@ -8,6 +8,7 @@ use weir_common::reason::Reason;
 use super::*;
 use crate::compile::WithoutLocal;
 use crate::flows::Outcome;
+use crate::flows::tests::{event, record};
 use crate::model::{Direction, Kind, Request};
 
 fn sample() -> Sample {
@@ -69,6 +70,9 @@ fn tally() -> Arc<Tally> {
             direction: Direction::Ingress,
             protocol: "TCP",
         });
+    }
+    for _ in 0..2 {
+        tally.talked(&record(&event()));
     }
     tally.proxy(|proxy| {
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);

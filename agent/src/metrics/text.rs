@@ -157,6 +157,19 @@ impl Collector for Scrape {
                 lines.counter(labels, *count)
             })
         })?;
+        metric(names::WORKLOAD_FLOWS, Counter, &|mut lines| {
+            let counts = counts.talkers.counts();
+            counts.iter().try_for_each(|(talk, count)| {
+                let labels = [
+                    ("source", talk.source.as_str()),
+                    ("destination", talk.destination.as_str()),
+                    ("verdict", talk.verdict.name()),
+                    ("reason", talk.reason.as_str()),
+                    ("policy", talk.policy.as_str()),
+                ];
+                lines.counter(labels, *count)
+            })
+        })?;
         metric(names::CONNTRACK_ENTRIES, Gauge, &|lines| {
             lines.only(&gauge(sample.conntrack.entries))
         })?;

@@ -38,5 +38,5 @@ pub use service::{
 };
 pub use snapshot::Snapshot;
 pub use socket_lb::SocketLb;
-pub use workload::{ContainerPort, Namespace, Node, Pod};
+pub use workload::{ContainerPort, Namespace, Node, Pod, workload_kind};
 pub use xdp::XdpMode;

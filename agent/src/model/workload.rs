@@ -97,6 +97,19 @@ impl Pod {
     }
 }
 
+/// The kind of a workload as [`Pod::workload`] has it; kubectl takes more names for each.
+#[must_use]
+pub fn workload_kind(text: &str) -> Option<&'static str> {
+    match text {
+        "deploy" | "deployment" | "deployments" => Some("deploy"),
+        "sts" | "statefulset" | "statefulsets" => Some("sts"),
+        "ds" | "daemonset" | "daemonsets" => Some("ds"),
+        "job" | "jobs" => Some("job"),
+        "cj" | "cronjob" | "cronjobs" => Some("cronjob"),
+        _ => None,
+    }
+}
+
 /// A namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {

@@ -56,7 +56,9 @@ fn take_in(shared: &Shared, batch: &[Decoded]) {
             protocol: decoded.metric_protocol(),
         });
         let age = Duration::from_nanos(clock.saturating_sub(decoded.event.time));
-        shared.keep(directory.record(decoded, now, age));
+        let record = directory.record(decoded, now, age);
+        shared.tally.talked(&record);
+        shared.keep(record);
     }
 }
 

@@ -263,6 +263,16 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
             Ok(())
         }
     });
+    shared
+        .tally
+        .limit_workloads(config.workload_series as usize);
+    tasks.start("the upkeep of metrics", {
+        let turning = upkeep::turn_workloads(Arc::clone(&shared), token.clone());
+        async {
+            turning.await;
+            Ok(())
+        }
+    });
     tasks.start("the flow table's upkeep", {
         let collecting = upkeep::collect_flows(Arc::clone(&shared), token.clone());
         async {

@@ -18,6 +18,8 @@ use crate::datapath;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How often the flow table is walked.
 const COLLECTION: Duration = Duration::from_secs(30);
+/// How often workloads' metrics are looked through.
+const TURN: Duration = Duration::from_secs(60);
 /// Seconds that an entry is left alone after its time was over. It is harmless, and a client that opens many connections is about to
 /// reuse its ports: the kernel replaces such an entry itself, and must not lose the new one to us.
 const GRACE: u32 = 120;
@@ -29,6 +31,17 @@ pub(super) async fn heartbeat(shared: Arc<Shared>, shutdown: CancellationToken) 
         shared
             .datapath()
             .heartbeat(u64::try_from(seconds).unwrap_or_default());
+    })
+    .await;
+}
+
+/// Lets the metrics by workload follow who is there and talks, until told to stop.
+pub(super) async fn turn_workloads(shared: Arc<Shared>, shutdown: CancellationToken) {
+    repeat(TURN, shutdown, || {
+        let snapshot = shared.published().snapshot;
+        let pods = snapshot.pods.values().filter(|pod| !pod.terminal);
+        let names = pods.flat_map(|pod| [Some(pod.name.clone()), pod.workload()]);
+        shared.tally.turn_workloads(&names.flatten().collect());
     })
     .await;
 }

@@ -224,6 +224,10 @@ fn an_explanation_tells_what_the_node_holds_and_has_seen() -> Result<()> {
         let tells_all = tells.iter().all(|words| text.contains(words));
         ensure!(code == Some(1) && tells_all, "{text}");
 
+        let metrics = fixture.cluster.metrics("node1")?;
+        let drops = "weir_workload_flows_total{source=\"default/other\",destination=\"default/near\",verdict=\"dropped\",reason=\"policy_denied\",policy=\"default/near\"} ";
+        ensure!(metrics.contains(drops), "{metrics}");
+
         empty_map(&fixture, "endpoint")?;
         let (code, text) = explained(&fixture, "default/client")?;
         let tells = [

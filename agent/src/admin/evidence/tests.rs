@@ -188,6 +188,7 @@ fn dropped(source: &str, destination: &str, verdict: Outcome) -> Record {
             address: end.ip(),
             port: end.port(),
             owner: Some(Owner::Node("some".to_owned())),
+            workload: None,
         }
     };
     Record {
