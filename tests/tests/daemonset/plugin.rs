@@ -1,10 +1,13 @@
 //! `kubectl weir` asks the agents of a cluster through its API server.
 
 use std::collections::BTreeSet;
-use std::env;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -22,6 +25,17 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: looker}]
 ---
 ";
+
+/// Lets everybody into the pod that another policy closes.
+const OPENING: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: opening, namespace: default}
+spec: {podSelector: {matchLabels: {app: closed}}, ingress: [{}]}
+";
+
+/// Longest time until a record comes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A cluster with two agents, of which `closed` is a pod that a policy closes, and `client-node1` another.
 pub(crate) fn asks_all_agents(lab: &mut Lab) -> Result<()> {
@@ -59,19 +73,27 @@ pub(crate) fn asks_all_agents(lab: &mut Lab) -> Result<()> {
     // Also while the maps are being written.
     eventually(|| answer(&run(lab, &["audit", "-o=json"])?, 0).map(drop))?;
 
-    let denied = run(
-        lab,
-        &[
-            "explain",
-            "default/client-node1",
-            "default/closed:8080",
-            "-o=json",
-        ],
-    )?;
+    let question = [
+        "explain",
+        "default/client-node1",
+        "default/closed:8080",
+        "-o=json",
+    ];
+    let denied = run(lab, &question)?;
     // The client's node was asked: there is nothing to say about that.
     ensure!(denied.stderr.is_empty(), "{denied:?}");
     let denied = answer(&denied, 1)?;
     ensure!(denied["verdict"] == "denied", "{denied}");
+    // The client's node judges what it sends, the server's what that receives: both were asked, and do what the objects say.
+    let nodes = denied["nodes"].as_array().context("nodes")?;
+    let held = |node: usize| &nodes[node]["verdicts"][0]["held"]["verdict"];
+    ensure!(
+        nodes.len() == 2
+            && held(0) == "open"
+            && held(1) == "denied"
+            && denied["unanswered"].is_null(),
+        "{denied}"
+    );
     let host = lab.kubectl(&["get", "pod", "client-node1", "-o=jsonpath={.status.podIP}"])?;
     eventually(|| {
         let flows = answer(&run(lab, &["flows", "--dropped", "-o=json"])?, 0)?;
@@ -80,8 +102,67 @@ pub(crate) fn asks_all_agents(lab: &mut Lab) -> Result<()> {
         ensure!(of_client.any(|it| it["node"] == "node2"), "{flows}");
         Ok(())
     })?;
+    let denied = answer(&run(lab, &question)?, 1)?;
+    let drops = denied["nodes"][1]["drops"].as_u64();
+    ensure!(drops.is_some_and(|drops| drops > 0), "{denied}");
+    follows(lab, &kubeconfig, &host)?;
+    reviews(lab, &kubeconfig)?;
 
     refusals(lab, &kubeconfig)
+}
+
+/// Records come as long as somebody reads, those that are kept first.
+fn follows(lab: &mut Lab, kubeconfig: &Path, client: &str) -> Result<()> {
+    let directory = tempfile::tempdir().context("make a directory")?;
+    let arguments = ["flows", "--follow", "--dropped", "-o=json"];
+    let mut follower = plugin(lab, directory.path(), kubeconfig, &arguments)?
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("run kubectl")?;
+    let output = follower.stdout.take().context("its output")?;
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let _ = send.send(line);
+        }
+    });
+    let until = Instant::now() + PATIENCE;
+    let mut seen = Vec::new();
+    while let Ok(line) = receive.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        let record: Value = serde_json::from_str(&line)?;
+        let found = record["source"]["address"] == client && record["node"] == "node2";
+        seen.push(record);
+        if found {
+            break;
+        }
+    }
+    let running = follower.try_wait()?.is_none();
+    follower.kill()?;
+    follower.wait()?;
+    let last = seen.last().context("no record came")?;
+    ensure!(running && last["source"]["address"] == client, "{seen:?}");
+    Ok(())
+}
+
+/// What a file would change in the cluster, before anybody applies it.
+fn reviews(lab: &mut Lab, kubeconfig: &Path) -> Result<()> {
+    let directory = tempfile::tempdir().context("make a directory")?;
+    let file = directory.path().join("open.yaml");
+    fs::write(&file, OPENING)?;
+    let file = file.to_str().context("a path")?;
+    let output = kubectl_weir(lab, kubeconfig, &["check", "-f", file, "-o=json"])?;
+    let review = answer(&output, 0)?;
+    let opened = review["opened"].to_string();
+    ensure!(
+        opened.contains("closed") && review["closed"] == serde_json::json!([]),
+        "{review}"
+    );
+    let policies = answer(
+        &kubectl_weir(lab, kubeconfig, &["policy", "list", "-o=json"])?,
+        0,
+    )?;
+    ensure!(!policies.to_string().contains("opening"), "{policies}");
+    Ok(())
 }
 
 /// Each says what is wrong and what to do.
@@ -136,20 +217,25 @@ fn refusals(lab: &mut Lab, kubeconfig: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs the plugin as kubectl does, which looks for it on the path.
+/// Runs the plugin.
 fn kubectl_weir(lab: &mut Lab, kubeconfig: &Path, args: &[&str]) -> Result<Output> {
     let directory = tempfile::tempdir().context("make a directory")?;
-    symlink(weir_binary()?, directory.path().join("kubectl-weir")).context("link the plugin")?;
+    let mut command = plugin(lab, directory.path(), kubeconfig, args)?;
+    command.output().context("run kubectl")
+}
+
+/// The plugin as kubectl runs it, which looks for it on the path: in `directory`.
+fn plugin(lab: &mut Lab, directory: &Path, kubeconfig: &Path, args: &[&str]) -> Result<Command> {
+    symlink(weir_binary()?, directory.join("kubectl-weir")).context("link the plugin")?;
     let kubectl = lab.control().kubectl_program().to_owned();
     let path = env::var("PATH").unwrap_or_default();
-    lab.outside()
-        .command(kubectl)
+    let mut command = lab.outside().command(kubectl);
+    command
         .arg("weir")
         .args(args)
         .env("KUBECONFIG", kubeconfig)
-        .env("PATH", format!("{}:{path}", directory.path().display()))
-        .output()
-        .context("run kubectl")
+        .env("PATH", format!("{}:{path}", directory.display()));
+    Ok(command)
 }
 
 /// The answer of a run that ended with `code`.
