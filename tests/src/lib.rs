@@ -8,6 +8,7 @@ pub mod foreign;
 pub mod kernel;
 pub mod lab;
 pub mod netns;
+pub mod packages;
 pub mod packets;
 pub mod policy;
 pub mod probe;

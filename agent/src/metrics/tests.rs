@@ -224,3 +224,54 @@ fn alerts_ask_for_what_agents_tell_and_each_has_its_runbook() {
     }
     assert_eq!(headings, BTreeSet::new(), "runbooks of no alert");
 }
+
+#[test]
+fn dashboards_show_what_agents_tell() {
+    let series = series();
+    for text in [
+        include_str!("../../../deploy/dashboards/agent.json"),
+        include_str!("../../../deploy/dashboards/services.json"),
+        include_str!("../../../deploy/dashboards/policies.json"),
+        include_str!("../../../deploy/dashboards/flows.json"),
+    ] {
+        let board: serde_json::Value = serde_json::from_str(text).unwrap();
+        let panels = board["panels"].as_array().unwrap();
+        let targets = panels
+            .iter()
+            .flat_map(|it| it["targets"].as_array().unwrap());
+        for expression in targets.map(|target| target["expr"].as_str().unwrap()) {
+            let asked: BTreeSet<_> = words(expression)
+                .filter(|word| {
+                    ["weir_", "kubeproxy_", "process_", "rest_client_"]
+                        .iter()
+                        .any(|it| word.starts_with(it))
+                })
+                .collect();
+            assert!(!asked.is_empty(), "{expression}");
+            let known = |name: &&str| {
+                series
+                    .get(*name)
+                    .unwrap_or_else(|| panic!("{expression}: {name}"))
+            };
+            let labels: BTreeSet<&str> = asked.iter().flat_map(known).map(String::as_str).collect();
+            // In braces each word before a comparison is a label, and so is each after `by`.
+            let selected = expression
+                .split('{')
+                .skip(1)
+                .filter_map(|it| it.split('}').next());
+            let compared = selected
+                .flat_map(|it| it.split(','))
+                .filter_map(|it| words(it.trim()).next());
+            let grouped = expression
+                .split("by (")
+                .skip(1)
+                .filter_map(|it| it.split(')').next());
+            for label in compared.chain(grouped.flat_map(|it| it.split(", "))) {
+                assert!(
+                    label == "instance" || labels.contains(label),
+                    "{expression}: {label}"
+                );
+            }
+        }
+    }
+}

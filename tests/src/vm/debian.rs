@@ -8,6 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::packages::unpack;
+
 /// What the tests need that Debian builds as modules, in an order in which they can be loaded.
 const MODULES: [&str; 5] = [
     "drivers/net/veth",
@@ -87,18 +89,8 @@ fn fetch(cache: &Path, package: &str, release: &str) -> Result<()> {
     let scratch = tempfile::Builder::new()
         .prefix("fetch-")
         .tempdir_in(cache)?;
-    run(Command::new("apt-get")
-        .args(["download", package])
-        .current_dir(&scratch))?;
-    let archive = fs::read_dir(&scratch)?
-        .next()
-        .context("apt-get left nothing")??
-        .path();
     let unpacked = scratch.path().join("unpacked");
-    run(Command::new("dpkg-deb")
-        .arg("-x")
-        .arg(&archive)
-        .arg(&unpacked))?;
+    unpack(package, &unpacked)?;
     let kept = scratch.path().join("kept");
     fs::create_dir(&kept)?;
     fs::rename(
