@@ -8,6 +8,10 @@ mod affinity;
 mod bypass;
 #[path = "logic/changes.rs"]
 mod changes;
+#[path = "logic/entries.rs"]
+mod entries;
+#[path = "logic/errors.rs"]
+mod errors;
 #[path = "logic/external.rs"]
 mod external;
 #[path = "logic/external_errors.rs"]
@@ -16,6 +20,8 @@ mod external_errors;
 mod fast;
 #[path = "logic/forms.rs"]
 mod forms;
+#[path = "logic/frames.rs"]
+mod frames;
 #[path = "logic/netfilter.rs"]
 mod netfilter;
 #[path = "logic/node.rs"]
@@ -24,6 +30,10 @@ mod node;
 mod pings;
 #[path = "logic/policies.rs"]
 mod policies;
+#[path = "logic/ports.rs"]
+mod ports;
+#[path = "logic/refusals.rs"]
+mod refusals;
 #[path = "logic/removed.rs"]
 mod removed;
 #[path = "logic/shared_port.rs"]

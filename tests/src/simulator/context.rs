@@ -65,7 +65,7 @@ impl Env for Context<'_> {
     }
 
     fn dry_run(&self) -> bool {
-        false
+        self.0.dry_run
     }
 }
 

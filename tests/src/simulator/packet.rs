@@ -15,7 +15,8 @@ impl Packet for Context<'_> {
 
     fn load<T: FromBytes + Copy>(&self, offset: u32) -> Option<T> {
         let packet = self.0.packet.borrow();
-        let bytes = packet.get(offset as usize..)?;
+        let at_hand = packet.len().min(self.0.at_hand.get());
+        let bytes = packet[..at_hand].get(offset as usize..)?;
         T::read_from_prefix(bytes).ok().map(|(value, _)| value)
     }
 
@@ -32,7 +33,7 @@ impl Packet for Context<'_> {
     }
 
     fn pull(&self) -> bool {
-        false
+        self.0.at_hand.replace(usize::MAX) < self.0.packet.borrow().len()
     }
 
     fn fix_checksum(
@@ -41,8 +42,10 @@ impl Packet for Context<'_> {
         difference: u32,
         _pseudo: bool,
         optional: bool,
-        _v6: bool,
+        v6: bool,
     ) -> bool {
+        // The kernel takes the caller's word for it.
+        assert_eq!(v6, self.load(12) == Some([0x86, 0xdd_u8]), "the family");
         let Some(checksum) = self.load::<u16>(offset) else {
             return false;
         };

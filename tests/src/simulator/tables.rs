@@ -21,6 +21,10 @@ pub struct Simulator {
     pub devices: BTreeMap<u32, Device>,
     /// Where packets to these addresses go on; to others there is no way.
     pub routes: BTreeMap<Address, NextHop>,
+    /// Whether packets leave no trace.
+    pub dry_run: bool,
+    /// Bytes of the next packet that can be read before the others are asked for; of those after it, all.
+    pub at_hand: Cell<usize>,
     #[expect(
         clippy::vec_box,
         reason = "what the packet at hand refers to must stay where it is"
@@ -82,6 +86,8 @@ impl Simulator {
             maps,
             devices: BTreeMap::new(),
             routes: BTreeMap::new(),
+            dry_run: false,
+            at_hand: Cell::new(usize::MAX),
             deleted: RefCell::default(),
             flows: RefCell::default(),
             fragments: RefCell::default(),
@@ -110,6 +116,7 @@ impl Simulator {
             Hook::ToNet => logic::to_net(context, scratch),
         };
         self.deleted.borrow_mut().clear();
+        self.at_hand.set(usize::MAX);
         (outcome.verdict(), outcome.reason(), self.packet.take())
     }
 

@@ -257,7 +257,7 @@ fn a_client_that_is_the_backend_itself_reaches_itself_through_the_node() {
 }
 
 /// Opens a connection of a client by the tunnel; its port there, or why there is none.
-fn connect(node: &Node, client: &str, port: u16) -> Result<u16, Reason> {
+pub(crate) fn connect(node: &Node, client: &str, port: u16) -> Result<u16, Reason> {
     let syn = tcp_packet((client, port), (SERVICE_C, 80), tcp::SYN);
     let (_, inside) = arrive(node, UPLINK, &syn);
     let (reason, sent) = depart(node, TUNNEL, UPLINK, &inside);
