@@ -8,10 +8,16 @@ mod affinity;
 mod bypass;
 #[path = "logic/changes.rs"]
 mod changes;
+#[path = "logic/costs.rs"]
+mod costs;
+#[path = "logic/dry_runs.rs"]
+mod dry_runs;
 #[path = "logic/entries.rs"]
 mod entries;
 #[path = "logic/errors.rs"]
 mod errors;
+#[path = "logic/events.rs"]
+mod events;
 #[path = "logic/external.rs"]
 mod external;
 #[path = "logic/external_errors.rs"]
@@ -22,6 +28,8 @@ mod fast;
 mod forms;
 #[path = "logic/frames.rs"]
 mod frames;
+#[path = "logic/midway.rs"]
+mod midway;
 #[path = "logic/netfilter.rs"]
 mod netfilter;
 #[path = "logic/node.rs"]
@@ -235,6 +243,8 @@ fn a_pod_reaches_itself_through_a_service_whatever_isolates_it() {
     assert_eq!((verdict, reason), (Verdict::Return, Reason::Hairpin));
     let stand_in = IpAddr::from(HAIRPIN_V4);
     assert_eq!(ends(&turned), [(stand_in, 4000), (address(POD_A), 8080)]);
+    // To whom the frame came from.
+    assert_eq!(turned[..12], [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
     assert_eq!(node.enter(A, A, &turned), (Reason::Hairpin, turned.clone()));
     // Also after a change that narrows.
     node.enforce(vec![deny_all("a"), deny_all("b")]);

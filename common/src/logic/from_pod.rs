@@ -106,12 +106,7 @@ fn established_to_service<C: Context>(
         return Outcome::UNDECIDED;
     };
     // The entry must be this frontend's: another Service may have the same backend.
-    let (service_address, service_port) = flow.nat();
-    if flow.flags() & NAT == 0
-        || service_address != h.destination
-        || service_port != h.destination_port
-        || flow.source_port() != own_port(s)
-    {
+    if !is_ours(flow, s) {
         return Outcome::UNDECIDED;
     }
     let side = s.judged.source();

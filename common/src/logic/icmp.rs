@@ -202,7 +202,7 @@ fn translate<C: Context>(ctx: C, s: &Scratch, in_quoted: Which, in_error: Which)
     } else {
         0
     };
-    if inner.has_ports() && port != old_port {
+    if port != old_port {
         if !ctx.store(inner.transport + port_offset(in_quoted), port.to_be()) {
             return FAILED;
         }

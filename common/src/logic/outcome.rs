@@ -58,17 +58,6 @@ impl Outcome {
     }
 }
 
-impl core::fmt::Debug for Outcome {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(
-            f,
-            "{:?} because {:?}",
-            self.verdict(),
-            Reason::from_u8(self.reason())
-        )
-    }
-}
-
 /// Counts the packet under its reason, and reports drops.
 #[inline(always)]
 pub(super) fn account<C: Context>(

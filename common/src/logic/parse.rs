@@ -99,25 +99,25 @@ pub(super) fn parse<P: Packet>(packet: P, headers: &mut Headers) -> u32 {
 #[inline(never)]
 fn parse_once<P: Packet>(packet: P, headers: &mut Headers) -> u32 {
     let Some(ethernet) = packet.load::<Ethernet>(0) else {
-        return Reason::Truncated as u32;
+        return unreadable(headers, Reason::Truncated);
     };
     match ethernet.kind {
         ETHERTYPE_IPV4 => parse_v4(packet, headers, ETHERNET, false),
         ETHERTYPE_IPV6 => parse_v6(packet, headers, ETHERNET, false),
         // The kernel has taken one tag off. Below a second it would find IP again, which we have not read (CVE-2021-27853).
-        kind if ETHERTYPE_VLAN.contains(&kind) => Reason::BadHeader as u32,
+        kind if ETHERTYPE_VLAN.contains(&kind) => unreadable(headers, Reason::BadHeader),
         _ => Reason::NotIp as u32,
     }
 }
 
-/// Too short for an IP header: what the last packet left must not be taken for this one's.
+/// No IP header that could be read: what the last packet left must not be taken for this one's.
 #[inline(always)]
-fn unreadable(headers: &mut Headers) -> u32 {
+fn unreadable(headers: &mut Headers, reason: Reason) -> u32 {
     *headers = Headers {
         length: headers.length,
         ..Headers::default()
     };
-    Reason::Truncated as u32
+    reason as u32
 }
 
 /// Parses the packet that an ICMP error quotes, of which only the first eight bytes of the transport header need be there.
@@ -139,7 +139,7 @@ pub(super) fn parse_quoted<P: Packet>(
 #[inline(always)]
 fn parse_v4<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bool) -> u32 {
     let Some(ip) = packet.load::<Ipv4>(offset) else {
-        return unreadable(headers);
+        return unreadable(headers, Reason::Truncated);
     };
     let header_length = (u32::from(ip.version_length) & 0xf) * 4;
     let fragment = u16::from_be(ip.fragment);
@@ -182,7 +182,7 @@ fn parse_v4<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bo
 #[inline(always)]
 fn parse_v6<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bool) -> u32 {
     let Some(ip) = packet.load::<Ipv6>(offset) else {
-        return unreadable(headers);
+        return unreadable(headers, Reason::Truncated);
     };
     headers.source = Address { words: ip.source };
     headers.destination = Address {
@@ -193,7 +193,6 @@ fn parse_v6<P: Packet>(packet: P, headers: &mut Headers, offset: u32, quoted: bo
     headers.v6 = 1;
     headers.hop_limit = u32::from(ip.hop_limit);
     headers.network = offset;
-    headers.transport = offset + IPV6;
     headers.protocol = ip.next;
     headers.forget_transport();
     if u32::from_be(ip.version_class_flow) >> 28 != 6 {

@@ -5,7 +5,7 @@ use core::hint::black_box;
 use super::checksum::{add, fold, pseudo_header};
 use super::context::{Context, Errors, Scratch};
 use super::outcome::Outcome;
-use super::parse::{FLOW, Headers, LATER_FRAGMENT, wire_ports};
+use super::parse::{Headers, LATER_FRAGMENT, wire_ports};
 use super::rewrite::swap_ethernet;
 use super::wire::{ETHERNET, IPV4, IPV6, Icmp, Ipv4, Ipv6, Tcp, protocol, tcp};
 use crate::reason::Reason;
@@ -44,14 +44,13 @@ pub(super) fn refuse<C: Context>(ctx: C, s: &mut Scratch, reason: u32) -> Outcom
 #[inline(never)]
 fn reject<C: Context>(ctx: C, s: &mut Scratch, reason: Reason) -> Outcome {
     let h = &s.headers;
-    let answered = if h.kind != FLOW || h.fragment == LATER_FRAGMENT || h.destination.is_multicast()
-    {
+    let answered = if h.fragment == LATER_FRAGMENT || h.destination.is_multicast() {
         false
     } else {
         match h.protocol {
             protocol::TCP if h.tcp_flags & tcp::RST != 0 => false,
             protocol::TCP => reset(ctx, h),
-            // Ping is no connection: a Service answers none (as with kube-proxy).
+            // Ping is no connection: a Service answers none (as with kube-proxy). Nor are errors answered.
             protocol::ICMP | protocol::ICMPV6 => false,
             _ => may_complain(ctx, &mut s.errors) && unreachable(ctx, &s.headers),
         }

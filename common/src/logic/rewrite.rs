@@ -142,7 +142,7 @@ const fn checksum_offset(headers: &Headers) -> Option<u32> {
     match headers.protocol {
         protocol::TCP => Some(16),
         protocol::UDP => Some(6),
-        protocol::ICMPV6 if headers.v6 == 1 => Some(2),
+        protocol::ICMPV6 => Some(2),
         _ => None,
     }
 }

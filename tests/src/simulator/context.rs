@@ -176,6 +176,7 @@ impl Maps for Context<'_> {
 
 impl Routes for Context<'_> {
     fn route(&self, route: &mut Route) -> bool {
+        self.0.asked.borrow_mut().push(*route);
         let words = |[a, b, c, d, e, f]: [u8; 6]| [[a, b], [c, d], [e, f]].map(u16::from_ne_bytes);
         let Some(hop) = self.0.routes.get(&route.destination) else {
             return false;

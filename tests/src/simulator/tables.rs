@@ -9,7 +9,7 @@ use weir_common::abi::{
     Address, Affinity, AffinityKey, Counter, Device, Event, Flow, FlowKey, FragmentKey,
     FragmentPorts, Hook, Verdict,
 };
-use weir_common::logic::{self, Scratch};
+use weir_common::logic::{self, Route, Scratch};
 
 use super::context::Context;
 
@@ -21,6 +21,8 @@ pub struct Simulator {
     pub devices: BTreeMap<u32, Device>,
     /// Where packets to these addresses go on; to others there is no way.
     pub routes: BTreeMap<Address, NextHop>,
+    /// What routing was asked.
+    pub asked: RefCell<Vec<Route>>,
     /// Whether packets leave no trace.
     pub dry_run: bool,
     /// Bytes of the next packet that can be read before the others are asked for; of those after it, all.
@@ -86,6 +88,7 @@ impl Simulator {
             maps,
             devices: BTreeMap::new(),
             routes: BTreeMap::new(),
+            asked: RefCell::default(),
             dry_run: false,
             at_hand: Cell::new(usize::MAX),
             deleted: RefCell::default(),

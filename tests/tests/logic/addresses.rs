@@ -163,6 +163,8 @@ fn an_address_of_the_services_that_nobody_has_leads_nowhere() {
     let ask = |node: &Node, to: &str| {
         let packets = [
             tcp_packet((POD_A, 4000), (to, 80), tcp::SYN),
+            // Routed on, it would go round as well.
+            tcp_packet((POD_A, 4001), (to, 80), tcp::ACK),
             udp_packet((POD_A, 4000), (to, 80)),
         ];
         packets.map(|packet| node.run(Hook::FromPod, A, A, &packet))

@@ -166,6 +166,18 @@ fn a_cluster_ip_that_stays_on_the_node_is_not_led_away_by_other_addresses() {
     assert_eq!(clients.spread(A, false, NODE_PORT), [address(POD_B)].into());
 }
 
+/// externalTrafficPolicy is for clients outside: pods are led everywhere, and remembered there.
+#[test]
+fn a_pod_is_remembered_at_an_address_that_stays_on_the_node_for_others() {
+    let mut clients = Clients::new();
+    let local = |service: &mut Service| service.external_traffic_policy = TrafficPolicy::Local;
+    clients.change(local, |_| true);
+    for random in [u32::MAX, 0] {
+        let endpoint = clients.open(A, false, BALANCER, random);
+        assert_eq!(endpoint, address(REMOTE));
+    }
+}
+
 #[test]
 fn affinity_can_be_turned_off_and_on() {
     let mut clients = Clients::new();
@@ -173,6 +185,11 @@ fn affinity_can_be_turned_off_and_on() {
     let all: BTreeSet<_> = [POD_A, POD_B, REMOTE].map(address).into();
     assert_eq!(clients.spread(B, true, CLUSTER_IP).len(), all.len());
     assert!(clients.node.simulator.affinities().is_empty());
+    // Nor does it count what was remembered before.
+    clients.change(|_| {}, |_| true);
+    clients.open(A, true, CLUSTER_IP, 0);
+    clients.change(|service| service.affinity_seconds = None, |_| true);
+    assert_eq!(clients.spread(A, true, CLUSTER_IP).len(), all.len());
     clients.change(|_| {}, |_| true);
     assert_eq!(clients.spread(B, true, CLUSTER_IP).len(), 1);
 }

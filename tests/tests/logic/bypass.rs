@@ -10,7 +10,7 @@ use weir_tests::packets::{Content, Packet, answer, tcp};
 use weir_tests::simulator::Step;
 
 use crate::node::{
-    A, B, Node, POD_A, POD_B, REMOTE, SECOND, SERVICE_B, UPLINK, allow_egress_to_b, deny_all,
+    A, B, NODE, Node, POD_A, POD_B, REMOTE, SECOND, SERVICE_B, UPLINK, allow_egress_to_b, deny_all,
     tcp_packet, udp_packet,
 };
 
@@ -34,6 +34,20 @@ fn a_connection_that_was_cut_stays_cut_whatever_its_ends_send() {
             assert!(here.contains(&Reason::PolicyDenied), "{cut:?}: {here:?}");
         }
     }
+}
+
+/// Who has the node's address, and nothing else of it, finds out no second time either.
+#[test]
+fn what_the_node_may_say_nobody_says_for_it() {
+    let node = Node::new(vec![deny_all("a")]);
+    let packet = |flags| tcp_packet((NODE, 4000), (POD_A, 8080), flags);
+    assert_eq!(node.enter(A, 0, &packet(tcp::SYN)).0, Reason::Node);
+    for _ in 0..3 {
+        let forged = node.enter(A, B, &packet(tcp::ACK));
+        assert_eq!(forged.0, Reason::PolicyDenied);
+    }
+    assert_eq!(node.enter(A, 0, &packet(tcp::ACK)).0, Reason::Node);
+    assert_eq!(node.enter(A, 0, &packet(tcp::ACK)).0, Reason::Established);
 }
 
 #[test]

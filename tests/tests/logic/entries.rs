@@ -42,12 +42,18 @@ fn moved(node: &mut Node) {
 }
 
 /// Live flows are to be judged again.
-fn bump(node: &mut Node) {
+pub(crate) fn bump(node: &mut Node) {
     let steps = vec![PlanStep::BumpEpoch];
     node.simulator
         .maps
         .execute(&Plan { steps })
         .expect("execute");
+}
+
+/// What leads from Services to backends is evicted.
+pub(crate) fn forget_faces(node: &Node) {
+    node.simulator
+        .forget_flow(|flow| flow.flags & FRONTEND_SIDE != 0);
 }
 
 /// The entry of a TCP connection, and the indexes of its opener and of the other end.
@@ -88,7 +94,8 @@ fn both_ends_of_a_connection_have_what_is_theirs() {
         let syn = tcp_packet((client, 4000), (server, 8080), tcp::SYN);
         node.enter(other, device, &node.leave(device, &syn).1);
         let back = answer(&syn).expect("answer");
-        node.enter(device, other, &node.leave(other, &back).1);
+        let (_, received) = node.enter(device, other, &node.leave(other, &back).1);
+        assert_eq!(received, back);
         let (flow, opener, responder) = entry(&node, (client, 4000), (server, 8080));
         assert_eq!(flow.flags & !OPENER_HIGH, BACKEND_SIDE);
         let approved = |pod, ifindex, role| approval(&node, pod, ifindex, role, RULE_NOT_ISOLATED);
@@ -213,13 +220,9 @@ fn a_connection_goes_on_when_the_face_of_its_service_is_forgotten() {
     let mut node = Node::new(vec![]);
     let (_, sent) = node.leave(A, &packet(tcp::SYN));
     node.enter(B, A, &sent);
-    let forget = |node: &Node| {
-        node.simulator
-            .forget_flow(|flow| flow.flags & FRONTEND_SIDE != 0);
-    };
     let (first, opener, responder) = entry(&node, (POD_A, 4000), (POD_B, 8080));
     node.clock += 100;
-    forget(&node);
+    forget_faces(&node);
     bump(&mut node);
     let (reason, again) = node.leave(A, &packet(tcp::ACK));
     assert_eq!(
@@ -238,9 +241,14 @@ fn a_connection_goes_on_when_the_face_of_its_service_is_forgotten() {
     let approved = approval(&node, "a", A, ROLE_OPENER, RULE_NOT_ISOLATED);
     assert_eq!(flow.ends[opener], approved);
     assert_eq!(node.leave(A, &packet(tcp::ACK)).0, Reason::Established);
+    // Nor does a SYN that is sent again make it another connection.
+    forget_faces(&node);
+    node.leave(A, &packet(tcp::SYN));
+    let (flow, ..) = entry(&node, (POD_A, 4000), (POD_B, 8080));
+    assert_eq!((flow.created, flow.packets[opener]), (first.created, 4));
     // What is over does not go on.
     node.leave(A, &packet(tcp::RST));
-    forget(&node);
+    forget_faces(&node);
     node.leave(A, &packet(tcp::SYN));
     let (flow, ..) = entry(&node, (POD_A, 4000), (POD_B, 8080));
     assert_eq!(
@@ -255,15 +263,13 @@ fn a_clients_connection_goes_on_when_the_face_of_its_service_is_forgotten() {
     let packet = |flags| tcp_packet((CLIENT, 4000), (SERVICE_B, 80), flags);
     let (_, sent) = arrive(&node, UPLINK, &packet(tcp::SYN));
     node.enter(B, UPLINK, &sent);
-    let forget = |node: &Node| {
-        node.simulator
-            .forget_flow(|flow| flow.flags & FRONTEND_SIDE != 0);
-    };
     let (first, opener, _) = entry(&node, (CLIENT, 4000), (POD_B, 8080));
     node.clock += 100;
-    forget(&node);
-    let (reason, again) = arrive(&node, UPLINK, &packet(tcp::ACK));
-    assert_eq!((reason, ends(&again)), (Reason::Translated, ends(&sent)));
+    for flags in [tcp::SYN, tcp::ACK] {
+        forget_faces(&node);
+        let (reason, again) = arrive(&node, UPLINK, &packet(flags));
+        assert_eq!((reason, ends(&again)), (Reason::Translated, ends(&sent)));
+    }
     let (flow, ..) = entry(&node, (CLIENT, 4000), (POD_B, 8080));
     let seen = Flow {
         last_seen: node.clock,
@@ -278,7 +284,7 @@ fn a_clients_connection_goes_on_when_the_face_of_its_service_is_forgotten() {
     );
     // What is over does not go on.
     arrive(&node, UPLINK, &packet(tcp::RST));
-    forget(&node);
+    forget_faces(&node);
     arrive(&node, UPLINK, &packet(tcp::SYN));
     let (flow, ..) = entry(&node, (CLIENT, 4000), (POD_B, 8080));
     assert_eq!(flow.tcp_flags[opener], tcp::SYN);

@@ -103,6 +103,16 @@ fn a_pod_does_not_complain_to_itself() {
     assert_eq!(node.leave(A, &error).0, Reason::NoServicePort);
 }
 
+/// Behind the pod's device there is no packet to a Service: who quotes one has made it up.
+#[test]
+fn an_error_speaks_of_a_packet_as_it_was_on_its_way() {
+    let node = Node::new(vec![policy("in", "a", Some(vec![]), None)]);
+    let asked = udp_packet((POD_A, 4000), (SERVICE_B, 80));
+    node.leave(A, &asked);
+    let error = too_big(ROUTERS[0], POD_A, quoted(&asked));
+    assert_eq!(node.enter(A, UPLINK, &error).0, Reason::PolicyDenied);
+}
+
 #[test]
 fn what_quotes_no_packet_is_about_no_flow() {
     let node = Node::new(vec![policy("in", "a", Some(vec![]), None)]);

@@ -392,6 +392,8 @@ fn what_is_not_for_a_service_goes_on_as_it_came() {
     vlan[12..14].copy_from_slice(&[0x81, 0]);
     for packet in [
         tcp_packet((CLIENT, 4000), (NODE, 22), tcp::SYN),
+        // Only what may open a connection is looked up among nobody's addresses.
+        tcp_packet((CLIENT, 4000), ("10.96.0.99", 80), tcp::ACK),
         tcp_packet((CLIENT, 4000), (POD_B, 8080), tcp::SYN),
         udp_packet((CLIENT, 4000), (NODE, 8472)),
         // The node's port at another address.
@@ -449,6 +451,22 @@ fn a_client_that_goes_past_the_service_waits_for_its_connection_to_end() {
     // Its answers are its own.
     let (_, back) = node.leave(B, &answer(&past).expect("answer"));
     assert_eq!(depart(&node, UPLINK, B, &back), (Reason::NotService, back));
+}
+
+#[test]
+fn a_clients_own_connection_to_a_pod_passes_in_both_directions() {
+    let node = outside(vec![]);
+    for flags in [tcp::SYN, tcp::ACK] {
+        let there = tcp_packet((CLIENT, 4000), (POD_B, 8080), flags);
+        let back = answer(&there).expect("answer");
+        assert_eq!(
+            arrive(&node, UPLINK, &there),
+            (Reason::NotService, there.clone())
+        );
+        node.enter(B, UPLINK, &there);
+        node.leave(B, &back);
+        assert_eq!(depart(&node, UPLINK, B, &back), (Reason::NotService, back));
+    }
 }
 
 #[test]

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use weir_common::abi::{Address, FAST, Flow, FlowKey, Hook, Verdict};
+use weir::model::Endpoint;
+use weir_common::abi::{Address, BACKEND_SIDE, FAST, Flow, FlowKey, Hook, SOURCE_SIDE, Verdict};
 use weir_common::reason::Reason;
-use weir_tests::fixture::address;
+use weir_tests::fixture::{address, edit, snapshot};
 use weir_tests::packets::{Content, Packet, answer, checksum_error, tcp};
 use weir_tests::simulator::{NextHop, Step};
 
 use super::external::{CLIENT, SERVICE_C, TUNNEL, arrive, depart, outside};
-use super::node::{NODE, Node, POD_B, REMOTE, SECOND, UPLINK, ends, tcp_packet, udp_packet};
+use super::node::{A, B, NODE, Node, POD_B, REMOTE, SECOND, UPLINK, ends, tcp_packet, udp_packet};
 
 /// The uplink, as packets of the fixture are addressed, and its neighbours.
 const UPLINK_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -17,7 +18,7 @@ const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 7];
 const NEXT_NODE_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
 
 /// A node that reaches the client and the remote pod by its uplink.
-fn node() -> Node {
+pub(crate) fn node() -> Node {
     let mut node = outside(vec![]);
     for (name, to) in [(CLIENT, CLIENT_MAC), (REMOTE, NEXT_NODE_MAC)] {
         let hop = NextHop {
@@ -130,6 +131,127 @@ fn both_carriers_make_the_same_of_a_connection() {
         }
         assert_eq!(flows(&fast), flows(&slow));
         assert_eq!(fast.simulator.take_events(), slow.simulator.take_events());
+    }
+}
+
+/// Byte by byte, as a router in the node's name would.
+#[test]
+fn packets_of_both_families_go_on_with_one_hop_less() {
+    let addresses = [
+        (CLIENT, "192.0.2.15", NODE, REMOTE),
+        ("2001:db8::7", "2001:db8::15", "fd30::1", "fd00:2::1"),
+    ];
+    let only_c = || {
+        let mut node = node();
+        let mut cluster = snapshot([A, B], vec![]);
+        edit(&mut cluster.slices, |slice| {
+            let there = |endpoint: &Endpoint| endpoint.node.as_deref() == Some("node2");
+            slice.endpoints.retain(there);
+        });
+        node.apply(&cluster);
+        for (name, to) in [("2001:db8::7", CLIENT_MAC), ("fd00:2::1", NEXT_NODE_MAC)] {
+            let hop = node.simulator.routes[&Address::from(address(REMOTE))];
+            let hop = NextHop { to, ..hop };
+            node.simulator.routes.insert(address(name).into(), hop);
+        }
+        node
+    };
+    for (client, service, own, backend) in addresses {
+        for tcp in [true, false] {
+            let node = only_c();
+            let packet = |from: (&str, u16), to: (&str, u16), hops: u8, to_mac: Option<[u8; 6]>| {
+                let content = match tcp {
+                    true => Content::Tcp {
+                        source: from.1,
+                        destination: to.1,
+                        flags: tcp::SYN,
+                        payload: 7,
+                    },
+                    false => Content::Udp {
+                        source: from.1,
+                        destination: to.1,
+                        payload: 7,
+                        checksum: true,
+                    },
+                };
+                let mut packet = Packet::new(address(from.0), address(to.0), content);
+                packet.hops = hops;
+                let mut bytes = packet.bytes();
+                if let Some(to_mac) = to_mac {
+                    bytes[..6].copy_from_slice(&to_mac);
+                    bytes[6..12].copy_from_slice(&UPLINK_MAC);
+                }
+                bytes
+            };
+            let asked = packet((client, 4000), (service, 80), 9, None);
+            let sent = packet((own, 4000), (backend, 8080), 8, Some(NEXT_NODE_MAC));
+            assert_eq!(forwarded(&node, &asked), sent);
+            let answered = packet((backend, 8080), (own, 4000), 2, None);
+            let back = packet((service, 80), (client, 4000), 1, Some(CLIENT_MAC));
+            assert_eq!(forwarded(&node, &answered), back);
+            // The length that is to fit, without padding behind it.
+            let longer = if client.contains(':') { 40 } else { 20 } + if tcp { 27 } else { 15 };
+            let asked_about = node.simulator.asked.borrow();
+            assert!(asked_about.iter().any(|route| route.length == longer));
+        }
+    }
+}
+
+/// Routing may tell packets apart by them.
+#[test]
+fn routing_is_told_the_class_of_a_packet() {
+    let node = node();
+    let mut packet = udp_packet((CLIENT, 4000), (SERVICE_C, 80));
+    // Type of service, and the header's checksum with it.
+    packet[15] = 0x12;
+    let sum = u16::from_be_bytes([packet[24], packet[25]]) - 0x12;
+    packet[24..26].copy_from_slice(&sum.to_be_bytes());
+    forwarded(&node, &packet);
+    let classes = |node: &Node| -> Vec<u32> {
+        let asked = node.simulator.asked.borrow();
+        asked.iter().map(|route| route.class).collect()
+    };
+    assert!(classes(&node).iter().all(|class| *class == 0x12));
+
+    let node = super::fast::node();
+    let content = Content::Udp {
+        source: 4000,
+        destination: 80,
+        payload: 10,
+        checksum: true,
+    };
+    let mut packet = Packet::new(address("2001:db8::7"), address("2001:db8::15"), content).bytes();
+    packet[14..18].copy_from_slice(&[0x6a, 0xbc, 0xde, 0xf1]);
+    assert_eq!(at_xdp(&node, &packet).0, Verdict::Pass);
+    let class = u32::from_ne_bytes([0x0a, 0xbc, 0xde, 0xf1]);
+    assert_eq!(classes(&node), [class]);
+}
+
+/// The stack has seen it, and its face is forgotten.
+#[test]
+fn a_connection_of_the_stack_is_not_begun_anew() {
+    for first in requests() {
+        let node = node();
+        through_stack(&node, &first);
+        super::entries::forget_faces(&node);
+        assert_eq!(at_xdp(&node, &first).0, Verdict::Pass);
+    }
+}
+
+/// Both are seen with each packet; but tables forget, and agents enter.
+#[test]
+fn an_answer_needs_both_entries_alive() {
+    for old in [SOURCE_SIDE, BACKEND_SIDE] {
+        let node = node();
+        let [_, datagram] = requests();
+        let back = answer(&forwarded(&node, &datagram)).expect("answer");
+        for (key, flow) in node.simulator.flows() {
+            if flow.flags & old != 0 {
+                let last_seen = flow.last_seen.wrapping_sub(181 * SECOND);
+                node.simulator.enter_flow(key, Flow { last_seen, ..flow });
+            }
+        }
+        assert_eq!(at_xdp(&node, &back).0, Verdict::Pass);
     }
 }
 

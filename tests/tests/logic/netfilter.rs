@@ -69,7 +69,7 @@ fn taken_over(node: Node, client: At) -> Node {
     node
 }
 
-fn node(policies: Vec<Policy>) -> Node {
+pub(crate) fn node(policies: Vec<Policy>) -> Node {
     taken_over(Node::new(policies), ASKING)
 }
 
@@ -78,7 +78,7 @@ fn ack(source: At, destination: At) -> Vec<u8> {
 }
 
 /// Client's packet, at both pods, and the server's, at both.
-fn all_four(node: &Node) -> [Reason; 4] {
+pub(crate) fn all_four(node: &Node) -> [Reason; 4] {
     let asked = ack(ASKING, SERVICE);
     let (left, sent) = node.leave(A, &asked);
     assert_eq!(sent, asked);

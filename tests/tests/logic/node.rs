@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use weir::compile::{Tables, compile};
 use weir::model::{Policy, Protocol, Snapshot};
-use weir::plan::{MemoryMaps, Planner};
+use weir::plan::{MemoryMaps, Plan, Planner};
 use weir_common::abi::{Hook, Verdict};
 use weir_common::reason::Reason;
 use weir_tests::fixture::{address, edit, policy, snapshot, to};
@@ -47,8 +47,13 @@ impl Node {
     }
 
     pub(crate) fn apply_tables(&mut self, tables: &Tables) {
-        let plan = self.planner.plan(tables).expect("plan");
+        let plan = self.plan(tables);
         self.simulator.maps.execute(&plan).expect("execute");
+    }
+
+    /// What is to be written for these tables.
+    pub(crate) fn plan(&mut self, tables: &Tables) -> Plan {
+        self.planner.plan(tables).expect("plan")
     }
 
     pub(crate) fn enforce(&mut self, policies: Vec<Policy>) {

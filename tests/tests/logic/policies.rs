@@ -1,6 +1,7 @@
 //! What policies do to packets of every kind, and to flows that live when they change.
 
 use weir::model::{Protocol, Rule};
+use weir::plan::{Plan, Step};
 use weir_common::reason::Reason;
 use weir_tests::fixture::{address, block, edit, policy, snapshot, to};
 use weir_tests::packets::{Content, Packet, answer, tcp};
@@ -91,6 +92,59 @@ fn after_a_change_answers_are_judged_by_who_may_ask() {
     for (ingress, egress, wanted) in [(None, closed.clone(), false), (closed, None, true)] {
         node.enforce(vec![policy("b", "b", ingress, egress)]);
         assert_eq!(denied(&mut node), wanted);
+    }
+}
+
+/// Whichever of them comes first in the key of their flow, and whichever speaks first after the change.
+#[test]
+fn a_connection_is_judged_again_in_the_direction_in_which_it_was_opened() {
+    for [(client, from, device), (server, to, other)] in [
+        [("a", POD_A, A), ("b", POD_B, B)],
+        [("b", POD_B, B), ("a", POD_A, A)],
+    ] {
+        for answer_first in [false, true] {
+            let rule = |pod| Some(vec![super::to(pod, &[(Protocol::Udp, 8080, 8080)])]);
+            let may_ask = || {
+                vec![
+                    policy("client", client, Some(vec![]), rule(server)),
+                    policy("server", server, rule(client), Some(vec![])),
+                ]
+            };
+            let mut node = Node::new(may_ask());
+            let there = udp_packet((from, 4000), (to, 8080));
+            let back = answer(&there).expect("answer");
+            let all = |node: &Node, answer_first| {
+                let ask = || {
+                    [
+                        node.leave(device, &there).0,
+                        node.enter(other, device, &there).0,
+                    ]
+                };
+                let answer = || {
+                    [
+                        node.leave(other, &back).0,
+                        node.enter(device, other, &back).0,
+                    ]
+                };
+                if answer_first {
+                    let answered = answer();
+                    [ask(), answered]
+                } else {
+                    [ask(), answer()]
+                }
+            };
+            let [asked, _] = all(&node, false);
+            assert_eq!(asked, [Reason::PolicyAllowed; 2], "{client}");
+            let mut policies = may_ask();
+            policies.push(deny_all("c"));
+            node.enforce(policies);
+            let bump = Plan {
+                steps: vec![Step::BumpEpoch],
+            };
+            node.simulator.maps.execute(&bump).expect("bump");
+            let expected = [[Reason::Established; 2], [Reason::Reply; 2]];
+            assert_eq!(all(&node, answer_first), expected, "{client}");
+        }
     }
 }
 

@@ -3,11 +3,13 @@
 
 use std::net::IpAddr;
 
-use weir::model::{Protocol, Snapshot};
+use weir::model::{Endpoint, Protocol, Snapshot};
+use weir_common::abi::{BACKEND_SIDE, Hook};
 use weir_common::logic::HAIRPIN_V4;
 use weir_common::reason::Reason;
 use weir_tests::fixture::{address, edit, snapshot};
 use weir_tests::packets::{Content, Packet, answer, tcp};
+use weir_tests::simulator::Step;
 
 use super::external::{CLIENT, arrive, outside};
 use super::node::{
@@ -111,6 +113,108 @@ fn a_port_that_stood_in_is_given_to_the_next_alone() {
     assert_eq!(ends(&node.leave(A, &own).1)[0].1, STAND_IN);
     let (_, sent) = node.leave(A, &second(tcp::ACK));
     assert_ne!(ends(&sent)[0].1, STAND_IN);
+}
+
+/// Its tuple at the backend was evicted meanwhile, and went to the client's connection to the other Service.
+#[test]
+fn a_connection_whose_place_was_taken_gets_another_one() {
+    let node = Node::new(vec![]);
+    let packet = |service, flags| tcp_packet((POD_A, 4000), (service, 80), flags);
+    node.leave(A, &packet(SERVICE_B, tcp::SYN));
+    node.simulator
+        .forget_flow(|flow| flow.flags & BACKEND_SIDE != 0);
+    for (service, flags, port) in [
+        (ALSO_B, tcp::SYN, 4000),
+        (SERVICE_B, tcp::ACK, STAND_IN),
+        (ALSO_B, tcp::ACK, 4000),
+    ] {
+        let (reason, sent) = node.leave(A, &packet(service, flags));
+        assert!(!reason.is_drop(), "{service}: {reason:?}");
+        assert_eq!(ends(&sent)[0].1, port, "{service}");
+    }
+}
+
+/// The packet leaves pod a as chance says.
+fn leave_by(node: &Node, random: u32, packet: &[u8]) -> (Reason, Vec<u8>) {
+    let step = Step {
+        hook: Hook::FromPod,
+        ifindex: A,
+        ingress_ifindex: A,
+        clock: node.clock,
+        random,
+    };
+    let (_, reason, sent) = node.simulator.run(step, packet);
+    (Reason::from_u8(reason).expect("reason"), sent)
+}
+
+#[test]
+fn ports_that_stand_in_are_those_that_the_kernel_gives_to_nobody() {
+    let syn = |port, service| tcp_packet((POD_A, port), (service, 80), tcp::SYN);
+    for (random, taken, expected) in [
+        (0, &[][..], 61_000),
+        (0, &[61_000, 61_001, 61_002], 61_003),
+        (u32::MAX, &[], 65_535),
+        (u32::MAX, &[65_535], 61_000),
+    ] {
+        let node = Node::new(vec![]);
+        node.leave(A, &syn(4000, SERVICE_B));
+        for own in taken {
+            node.leave(A, &syn(*own, ALSO_B));
+        }
+        let (_, sent) = leave_by(&node, random, &syn(4000, ALSO_B));
+        assert_eq!(ends(&sent)[0].1, expected, "{random} {taken:?}");
+    }
+    // Four are tried.
+    let node = Node::new(vec![]);
+    node.leave(A, &syn(4000, SERVICE_B));
+    for own in STAND_IN..STAND_IN + 4 {
+        node.leave(A, &syn(own, ALSO_B));
+    }
+    let (reason, _) = leave_by(&node, 0, &syn(4000, ALSO_B));
+    assert_eq!(reason, Reason::TupleClash);
+}
+
+#[test]
+fn behind_the_last_backend_the_first_is_tried() {
+    let mut node = Node::new(vec![]);
+    node.apply(&also(&["b", "c"]));
+    // To pod c, without a Service.
+    node.leave(A, &tcp_packet((POD_A, 4000), (REMOTE, 8080), tcp::SYN));
+    let syn = tcp_packet((POD_A, 4000), (ALSO_B, 80), tcp::SYN);
+    let (_, sent) = leave_by(&node, u32::MAX, &syn);
+    assert_eq!(
+        ends(&sent),
+        [(address(POD_A), 4000), (address(POD_B), 8080)]
+    );
+}
+
+/// It would be served elsewhere, but not at once.
+#[test]
+fn when_four_backends_are_taken_another_port_stands_in() {
+    let backends: Vec<IpAddr> = (1..=5).map(|it| [10, 0, 9, it].into()).collect();
+    let mut cluster = also(&["b"]);
+    edit(&mut cluster.slices, |slice| {
+        let endpoint = slice.endpoints.first().cloned();
+        if let Some(endpoint) = endpoint.filter(|it| it.address == address(POD_B)) {
+            let at = |address: &IpAddr| Endpoint {
+                address: *address,
+                ..endpoint.clone()
+            };
+            slice.endpoints = backends.iter().map(at).collect();
+        }
+    });
+    let mut node = Node::new(vec![]);
+    node.apply(&cluster);
+    for taken in &backends[..4] {
+        let to = taken.to_string();
+        node.leave(A, &tcp_packet((POD_A, 4000), (&to, 8080), tcp::SYN));
+    }
+    let syn = tcp_packet((POD_A, 4000), (ALSO_B, 80), tcp::SYN);
+    let (_, sent) = node.leave(A, &syn);
+    assert_eq!(
+        ends(&sent),
+        [(address(POD_A), STAND_IN), (backends[3], 8080)]
+    );
 }
 
 #[test]
