@@ -87,13 +87,8 @@ fn class_of<C: Context>(ctx: C, peer: &Address, version: u32) -> u32 {
     if own != CLASS_UNSET {
         return own;
     }
-    match ctx
-        .prefix(&PrefixKey::host(*peer))
-        .map(|class| class.at(version))
-    {
-        Some(class) if class != CLASS_UNSET => class,
-        _ => CLASS_WORLD,
-    }
+    ctx.prefix(&PrefixKey::host(*peer))
+        .map_or(CLASS_WORLD, |class| class.at(version))
 }
 
 /// The rule whose range holds `bound`.

@@ -24,6 +24,9 @@ enum At {
     Xdp,
 }
 
+/// In words, the node, and the packet.
+type Case = (&'static str, fn() -> Node, At, Vec<u8>);
+
 fn pass(node: &Node, at: At, packet: &[u8]) -> (Verdict, Option<Reason>, Vec<u8>) {
     let (hook, ifindex, ingress_ifindex) = match at {
         At::Hook(hook, ifindex, from) => (hook, ifindex, from),
@@ -129,7 +132,7 @@ fn a_dry_run_says_what_becomes_of_a_packet_and_leaves_no_trace() {
     let asked = udp_packet((NODE, NODE_PORT_NUMBER), (CLIENT, 53));
     let (syn, ack) = (tcp::SYN, tcp::ACK);
     let answered = answer(&inside(ack)).expect("answer");
-    let cases: Vec<(&str, fn() -> Node, At, Vec<u8>)> = vec![
+    let cases: Vec<Case> = vec![
         ("a first packet", fresh, leaving, direct(syn)),
         ("one that comes", fresh, entering(B, A), direct(syn)),
         ("one that is denied", denied, leaving, direct(syn)),

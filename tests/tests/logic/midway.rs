@@ -3,11 +3,11 @@
 use std::rc::Rc;
 
 use weir::compile::compile;
-use weir::model::{ObjectName, Rule, Snapshot};
+use weir::model::{ObjectName, Snapshot};
 use weir::plan::Plan;
 use weir_common::abi::Hook;
 use weir_common::reason::Reason;
-use weir_tests::fixture::{address, block, policy, snapshot};
+use weir_tests::fixture::{address, snapshot};
 use weir_tests::packets::{Content, Packet, tcp};
 use weir_tests::simulator::Step;
 
@@ -65,25 +65,6 @@ fn a_pod_that_goes_is_there_or_is_not() {
     let mut seen = after_each_step(&without, &with, &packet);
     seen.dedup();
     assert_eq!(seen, [Reason::SpoofedSource, Reason::NotIsolated]);
-}
-
-#[test]
-fn a_block_that_comes_or_goes_takes_nothing_from_those_who_have_none() {
-    let everywhere = || policy("all", "a", None, Some(vec![Rule::default()]));
-    let narrow = policy(
-        "block",
-        "a",
-        None,
-        Some(vec![block("198.51.100.0/24", &[])]),
-    );
-    let without = snapshot([A, B], vec![everywhere()]);
-    let with = snapshot([A, B], vec![everywhere(), narrow]);
-    let packet = tcp_packet((POD_A, 4000), ("198.51.100.9", 80), tcp::SYN);
-    for (from, to) in [(&without, &with), (&with, &without)] {
-        let mut seen = after_each_step(from, to, &packet);
-        seen.dedup();
-        assert_eq!(seen, [Reason::PolicyAllowed]);
-    }
 }
 
 /// A packet may be held up between two lookups until a Service is there.

@@ -174,37 +174,46 @@ fn ports_that_stand_in_are_those_that_the_kernel_gives_to_nobody() {
     assert_eq!(reason, Reason::TupleClash);
 }
 
+/// The same with endpoints that no other Service port has.
+fn also_at(endpoints: &[IpAddr]) -> Snapshot {
+    let mut cluster = also(&["b"]);
+    edit(&mut cluster.slices, |slice| {
+        if slice.name.name == "also-b-0" {
+            let like = slice.endpoints[0].clone();
+            let at = |address: &IpAddr| Endpoint {
+                address: *address,
+                ..like.clone()
+            };
+            slice.endpoints = endpoints.iter().map(at).collect();
+            slice.ports.retain(|port| port.protocol == Protocol::Tcp);
+        }
+    });
+    cluster
+}
+
 #[test]
 fn behind_the_last_backend_the_first_is_tried() {
+    let backends = [[10, 0, 9, 1], [10, 0, 9, 2]].map(IpAddr::from);
     let mut node = Node::new(vec![]);
-    node.apply(&also(&["b", "c"]));
-    // To pod c, without a Service.
-    node.leave(A, &tcp_packet((POD_A, 4000), (REMOTE, 8080), tcp::SYN));
-    let syn = tcp_packet((POD_A, 4000), (ALSO_B, 80), tcp::SYN);
-    let (_, sent) = leave_by(&node, u32::MAX, &syn);
-    assert_eq!(
-        ends(&sent),
-        [(address(POD_A), 4000), (address(POD_B), 8080)]
-    );
+    node.apply(&also_at(&backends));
+    let to_service = |port, random| {
+        let syn = tcp_packet((POD_A, port), (ALSO_B, 80), tcp::SYN);
+        ends(&leave_by(&node, random, &syn).1)
+    };
+    let [first, last] =
+        [(5000, 0), (5001, u32::MAX)].map(|(port, random)| to_service(port, random)[1]);
+    // To the last one, without a Service.
+    let direct = tcp_packet((POD_A, 4000), (&last.0.to_string(), last.1), tcp::SYN);
+    node.leave(A, &direct);
+    assert_eq!(to_service(4000, u32::MAX), [(address(POD_A), 4000), first]);
 }
 
 /// It would be served elsewhere, but not at once.
 #[test]
 fn when_four_backends_are_taken_another_port_stands_in() {
     let backends: Vec<IpAddr> = (1..=5).map(|it| [10, 0, 9, it].into()).collect();
-    let mut cluster = also(&["b"]);
-    edit(&mut cluster.slices, |slice| {
-        let endpoint = slice.endpoints.first().cloned();
-        if let Some(endpoint) = endpoint.filter(|it| it.address == address(POD_B)) {
-            let at = |address: &IpAddr| Endpoint {
-                address: *address,
-                ..endpoint.clone()
-            };
-            slice.endpoints = backends.iter().map(at).collect();
-        }
-    });
     let mut node = Node::new(vec![]);
-    node.apply(&cluster);
+    node.apply(&also_at(&backends));
     for taken in &backends[..4] {
         let to = taken.to_string();
         node.leave(A, &tcp_packet((POD_A, 4000), (&to, 8080), tcp::SYN));

@@ -34,8 +34,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "an address in no block is nobody, whom no rule allows",
         file: "common/src/logic/policy.rs",
-        find: "_ => CLASS_WORLD,",
-        replace: "_ => CLASS_UNSET,",
+        find: ".map_or(CLASS_WORLD, |class| class.at(version))",
+        replace: ".map_or(CLASS_UNSET, |class| class.at(version))",
         test: simulated(
             "logic",
             "policies::groups_and_broadcast_are_addresses_like_any",

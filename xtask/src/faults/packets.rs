@@ -64,7 +64,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "a VLAN tag within a VLAN tag hides a packet",
         file: "common/src/logic/parse.rs",
-        find: "kind if ETHERTYPE_VLAN.contains(&kind) => Reason::BadHeader as u32,",
+        find: "kind if ETHERTYPE_VLAN.contains(&kind) => unreadable(headers, Reason::BadHeader),",
         replace: "kind if ETHERTYPE_VLAN.contains(&kind) => Reason::NotIp as u32,",
         test: simulated("logic", "bypass::a_tag_within_a_tag_hides_no_packet"),
     },
