@@ -46,7 +46,7 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "common/src/logic/conntrack.rs",
         find: "protocol::TCP => 6 * 3600,",
         replace: "protocol::TCP => 60,",
-        test: simulated("logic", "a_flow_is_forgotten_after_its_time_and_not_before"),
+        test: simulated("logic", "entries::each_kind_of_connection_has_its_time"),
     },
     Fault {
         name: "a SYN against the way a connection was opened passes as its answer",
@@ -83,14 +83,11 @@ pub(super) const FAULTS: &[Fault] = &[
         test: simulated("logic", "only_what_is_born_on_the_node_is_exempt"),
     },
     Fault {
-        name: "whoever gets an address gets the flows of its former pod",
+        name: "a known flow goes on whichever device its packets come by",
         file: "common/src/logic/conntrack.rs",
         find: "if end.role == 0 || end.rule == RULE_NONE || end.ifindex != ctx.ifindex() {",
         replace: "if end.role == 0 || end.rule == RULE_NONE {",
-        test: simulated(
-            "logic",
-            "policies::who_gets_an_address_gets_no_flow_with_it",
-        ),
+        test: simulated("logic", "a_pod_sends_with_its_own_address_only"),
     },
     Fault {
         name: "one FIN ends a connection",

@@ -39,7 +39,10 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "common/src/logic/rewrite.rs",
         find: "let with_transport = headers.fragment != LATER_FRAGMENT;",
         replace: "let with_transport = true;",
-        test: simulated("logic", "external::fragments_take_the_way_of_their_first"),
+        test: simulated(
+            "logic",
+            "frames::of_later_fragments_only_addresses_are_translated",
+        ),
     },
     Fault {
         name: "a second fragment may overwrite the flags of the first",
@@ -106,7 +109,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "protocol::AUTHENTICATION => (u32::from(extension.length) + 1) * 8,",
         test: simulated(
             "logic",
-            "forms::options_and_extension_headers_change_nothing",
+            "frames::so_many_extension_headers_are_followed_and_no_more",
         ),
     },
     Fault {
