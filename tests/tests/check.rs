@@ -143,6 +143,61 @@ fn exit_codes_tell_a_pipeline_what_to_do() -> Result<()> {
 }
 
 #[test]
+fn what_is_there_is_linted() -> Result<()> {
+    let Some(binary) = binary() else {
+        return Ok(());
+    };
+    let files = Files::new()?;
+    let lint = |arguments: &str| {
+        let mut command = Command::new(&binary);
+        command.args(["policy", "lint"]).args(arguments.split(' '));
+        command.current_dir(&files.0).output()
+    };
+    for (policies, arguments, code, expected) in [
+        (
+            "",
+            "--manifests repository/apps",
+            0,
+            "nothing that is probably not meant\n",
+        ),
+        (
+            FORGETFUL,
+            "--manifests repository/apps",
+            1,
+            "dns: shop/deploy/front cannot look names up",
+        ),
+        (
+            FORGETFUL,
+            "--manifests repository/apps -o json",
+            1,
+            "\"guard\": \"dns\"",
+        ),
+        (
+            FORGETFUL,
+            "--manifests repository/apps -n other",
+            0,
+            "nothing",
+        ),
+        (
+            &format!("{FORGETFUL}{LOOKUPS}"),
+            "--manifests repository/apps",
+            0,
+            "nothing",
+        ),
+    ] {
+        files.write("repository/apps/policies.yaml", policies)?;
+        let output = lint(arguments)?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        ensure!(
+            output.status.code() == Some(code) && said.contains(expected),
+            "{policies}{arguments}: {output:?}"
+        );
+    }
+    ensure!(lint("--manifests nowhere")?.status.code() == Some(2));
+    Ok(())
+}
+
+#[test]
 fn findings_stand_at_their_lines_for_code_scanning() -> Result<()> {
     let Some(binary) = binary() else {
         return Ok(());

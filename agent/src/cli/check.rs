@@ -1,14 +1,16 @@
-//! `weir check`: reads, has it reviewed, prints.
+//! `weir check` and `weir policy lint`: read, have it reviewed, print.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use super::args::{Check, ReviewFormat};
+use super::args::{Check, Query, ReviewFormat, Scope, Whom};
 use super::ask::ask;
+use super::command::list;
 use super::{Outcome, colour, print, write_out};
-use crate::model::Object;
-use crate::review::{Finding, Proposal, Review, review};
+use crate::model::{Object, ObjectName};
+use crate::review::{self, Finding, Proposal, Review};
 use crate::source::manifests;
 
 pub(super) fn execute(asked: &Check) -> Result<Outcome> {
@@ -19,8 +21,8 @@ pub(super) fn execute(asked: &Check) -> Result<Outcome> {
         }
     }
     let proposed = manifests::read(&asked.files, asked.recursive)?;
-    let mut answer = review(&Proposal {
-        cluster: cluster(asked)?,
+    let mut answer = review::review(&Proposal {
+        cluster: objects(&asked.manifests, asked.recursive, &asked.whom)?,
         manifests: proposed.objects,
         replaces: asked.replace,
         pod_ranges: asked.pod_cidrs.clone(),
@@ -41,12 +43,28 @@ pub(super) fn execute(asked: &Check) -> Result<Outcome> {
     })
 }
 
-/// The cluster as it is. What of its files cannot be used is named on standard error.
-fn cluster(asked: &Check) -> Result<Vec<Object>> {
-    if asked.manifests.is_empty() {
-        return ask(&asked.whom, "/v1/objects", &[]);
+/// `weir policy lint`.
+pub(super) fn lint(scope: &Scope, query: &Query) -> Result<Outcome> {
+    let cluster = objects(query.manifests.as_slice(), false, &query.live.whom)?;
+    let mut findings = review::lint(cluster);
+    let is_asked = |policy: &ObjectName| scope.holds(&policy.namespace);
+    findings.retain(|it| it.policies.iter().any(is_asked));
+    list(query.live.output, "FindingList", &findings, |findings| {
+        print::lint(findings, colour())
+    })?;
+    Ok(if findings.is_empty() {
+        Outcome::Yes
+    } else {
+        Outcome::No
+    })
+}
+
+/// The cluster as it is, in files if there are some. What of these cannot be used is named on standard error.
+fn objects(files: &[PathBuf], recursive: bool, whom: &Whom) -> Result<Vec<Object>> {
+    if files.is_empty() {
+        return ask(whom, "/v1/objects", &[]);
     }
-    let cluster = manifests::read(&asked.manifests, asked.recursive)?;
+    let cluster = manifests::read(files, recursive)?;
     for refused in &cluster.refused {
         let _ = writeln!(
             io::stderr(),

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::args::{
     Cli, Command, ConfigCommand, ConntrackCommand, DocumentFormat, ListCommand, LiveQuery,
-    MapCommand, OutputFormat, Query, Scope, ServiceCommand,
+    MapCommand, OutputFormat, PolicyCommand, Query, Scope, ServiceCommand,
 };
 use super::ask::{ask, ask_all, ask_as_seen, ask_node};
 use super::print::{NodeAudit, NodeStatus};
@@ -35,7 +35,10 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
         Command::Status { query } => status(&query)?,
         Command::Service(ServiceCommand::List { scope, query }) => services(&scope, &query)?,
         Command::Endpoint(ListCommand::List { scope, query }) => endpoints(&scope, &query)?,
-        Command::Policy(ListCommand::List { scope, query }) => policies(&scope, &query)?,
+        Command::Policy(PolicyCommand::List { scope, query }) => policies(&scope, &query)?,
+        Command::Policy(PolicyCommand::Lint { scope, query }) => {
+            return check::lint(&scope, &query);
+        }
         Command::Explain {
             source,
             destination,

@@ -148,6 +148,26 @@ impl Decision {
     }
 }
 
+/// What is probably not meant by the policies that a cluster has: what the guards would say if they all came at once.
+///
+/// Whether something reached the API server or read metrics without them tells nothing: that may be what they are for.
+#[must_use]
+pub fn lint(cluster: Vec<Object>) -> Vec<Finding> {
+    let is_policy =
+        |object: &Object| matches!(object, Object::Policy(_) | Object::ClusterPolicy(_));
+    let (manifests, cluster) = cluster.into_iter().partition(is_policy);
+    let proposal = Proposal {
+        cluster,
+        manifests,
+        ..Proposal::default()
+    };
+    let of = Worlds::new(&proposal);
+    let worlds = [World::new(&of.before), World::new(&of.after)];
+    let mut findings = guards::findings(&Ground::new(&of, &worlds), &proposal);
+    findings.retain(|it| !matches!(it.guard, Guard::ApiServer | Guard::Metrics));
+    findings
+}
+
 /// Compares the cluster as it is with what it would be.
 #[must_use]
 pub fn review(proposal: &Proposal) -> Review {

@@ -59,7 +59,7 @@ pub enum Command {
     Endpoint(ListCommand),
     /// Network policies
     #[command(subcommand)]
-    Policy(ListCommand),
+    Policy(PolicyCommand),
     /// Why a connection is allowed or denied, and what would allow it
     #[command(
         after_help = "SRC and DST: NAMESPACE/POD, NAMESPACE/svc/NAME (or NAME.NAMESPACE.svc), NAMESPACE/deploy/NAME (sts, ds, job, cronjob: all its pods),\n\
@@ -186,7 +186,7 @@ impl Command {
             Self::Status { query }
             | Self::Service(ServiceCommand::List { query, .. })
             | Self::Endpoint(ListCommand::List { query, .. })
-            | Self::Policy(ListCommand::List { query, .. })
+            | Self::Policy(PolicyCommand::List { query, .. } | PolicyCommand::Lint { query, .. })
             | Self::Explain { query, .. } => &mut query.live.whom,
             Self::Map(MapCommand::Dump { query, .. })
             | Self::Conntrack(ConntrackCommand::List { query })
@@ -318,6 +318,33 @@ pub enum ServiceCommand {
 pub enum ListCommand {
     /// List them
     List {
+        /// Which namespaces
+        #[command(flatten)]
+        scope: Scope,
+        /// Output and agent
+        #[command(flatten)]
+        query: Query,
+    },
+}
+
+/// `weir policy`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// List them
+    List {
+        /// Which namespaces
+        #[command(flatten)]
+        scope: Scope,
+        /// Output and agent
+        #[command(flatten)]
+        query: Query,
+    },
+    /// What they probably do not mean: selectors that nothing matches, cut off lookups of names, blocks of Service addresses, rules without effect
+    #[command(
+        after_help = "Exit codes: 0 nothing found, 1 something, 2 error.",
+        after_long_help = None
+    )]
+    Lint {
         /// Which namespaces
         #[command(flatten)]
         scope: Scope,

@@ -21,7 +21,7 @@ pub use doctor::findings;
 pub use explain::{Explained, explanation, fixes};
 pub use nodes::{NodeStatus, nodes};
 pub use records::{flow_line, flow_records};
-pub use review::{review, review_markdown};
+pub use review::{lint, review, review_markdown};
 pub use sarif::sarif;
 pub use tables::{flows, map_dump, pods, policies, services, status, version};
 pub use takeover::takeover;

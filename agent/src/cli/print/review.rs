@@ -20,14 +20,7 @@ const ENDS: usize = 6;
 pub fn review(answer: &Review, colour: bool) -> String {
     // Writing to a String cannot fail.
     let mut text = String::new();
-    let paint = |word: &str, colour_of: AnsiColor| {
-        if colour {
-            let style = Style::new().bold().fg_color(Some(colour_of.into()));
-            format!("{style}{word}{style:#}")
-        } else {
-            word.to_owned()
-        }
-    };
+    let paint = painter(colour);
     for (title, sign, changes, colour_of) in [
         ("Closes", "-", &answer.closed, AnsiColor::Red),
         ("Opens", "+", &answer.opened, AnsiColor::Green),
@@ -54,7 +47,38 @@ pub fn review(answer: &Review, colour: bool) -> String {
     if answer.opened.is_empty() && answer.closed.is_empty() {
         text += "No connection opens or closes.\n\n";
     }
-    for finding in &answer.findings {
+    text += &guarded(&answer.findings, paint);
+    for note in &answer.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    let _ = writeln!(text, "{}", summary(answer));
+    text
+}
+
+/// `weir policy lint`.
+#[must_use]
+pub fn lint(findings: &[Finding], colour: bool) -> String {
+    match findings.len() {
+        0 => "nothing that is probably not meant\n".to_owned(),
+        _ => guarded(findings, painter(colour)),
+    }
+}
+
+/// Colours words, where colours are wanted.
+fn painter(colour: bool) -> impl Fn(&str, AnsiColor) -> String + Copy {
+    move |word, colour_of| {
+        if colour {
+            let style = Style::new().bold().fg_color(Some(colour_of.into()));
+            format!("{style}{word}{style:#}")
+        } else {
+            word.to_owned()
+        }
+    }
+}
+
+fn guarded(findings: &[Finding], paint: impl Fn(&str, AnsiColor) -> String) -> String {
+    let mut text = String::new();
+    for finding in findings {
         let guard = paint(finding.guard.as_str(), AnsiColor::Yellow);
         let _ = writeln!(text, "{guard}: {}", finding.message);
         let _ = writeln!(text, "  hint: {}", finding.hint);
@@ -65,10 +89,6 @@ pub fn review(answer: &Review, colour: bool) -> String {
             let _ = writeln!(text, "  apply: {}", fix.title);
         }
     }
-    for note in &answer.notes {
-        let _ = writeln!(text, "note: {note}");
-    }
-    let _ = writeln!(text, "{}", summary(answer));
     text
 }
 

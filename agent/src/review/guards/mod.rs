@@ -3,13 +3,16 @@
 mod blocks;
 mod lost;
 mod selectors;
+mod shadowed;
 
 use serde::{Deserialize, Serialize};
 
 use super::Proposal;
 use super::parties::Ground;
 use crate::explain::Fix;
-use crate::model::{ClusterPolicy, Direction, Kind, Location, ObjectName, Peer, Policy, Selector};
+use crate::model::{
+    ClusterPolicy, Direction, Kind, Location, ObjectName, Peer, Policy, Rule, Selector,
+};
 
 /// What is watched for. The names are stable: `weir check --allow NAME` passes over what one finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -29,13 +32,15 @@ pub enum Guard {
     VirtualAddress,
     /// An ipBlock of pods' addresses, which change with every pod.
     PodAddress,
+    /// A rule that decides nothing, because another one of its policy matches all that it does.
+    Shadowed,
     /// A document that could not be used, so that what it does was not reviewed.
     Refused,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Dns,
         Self::ApiServer,
         Self::Metrics,
@@ -43,6 +48,7 @@ impl Guard {
         Self::PeerMatchesNothing,
         Self::VirtualAddress,
         Self::PodAddress,
+        Self::Shadowed,
         Self::Refused,
     ];
 
@@ -57,6 +63,7 @@ impl Guard {
             Self::PeerMatchesNothing => "peer-matches-nothing",
             Self::VirtualAddress => "virtual-address",
             Self::PodAddress => "pod-address",
+            Self::Shadowed => "shadowed",
             Self::Refused => "refused",
         }
     }
@@ -74,6 +81,7 @@ impl Guard {
                 "An ipBlock names addresses of Services, which policies never see."
             }
             Self::PodAddress => "An ipBlock names addresses of pods, which change with every pod.",
+            Self::Shadowed => "A rule decides nothing that another one does not.",
             Self::Refused => "A document cannot be used and was not reviewed.",
         }
     }
@@ -118,6 +126,7 @@ pub(super) fn findings(ground: &Ground<'_>, proposal: &Proposal) -> Vec<Finding>
     let mut findings = lost::findings(ground);
     findings.extend(selectors::findings(ground, &touched));
     findings.extend(blocks::findings(ground, &touched, &proposal.pod_ranges));
+    findings.extend(shadowed::findings(&touched));
     for finding in &mut findings {
         finding.policies.sort();
         finding.policies.dedup();
@@ -147,20 +156,22 @@ impl<'a> Touched<'a> {
         }
     }
 
+    /// What its rules of a direction match, in their order.
+    fn rules(&self, direction: Direction) -> Vec<&'a Rule> {
+        match self {
+            Self::Policy(policy) => policy.rules(direction).unwrap_or_default().iter().collect(),
+            Self::Cluster(policy) => {
+                let rules = policy.rules(direction).iter();
+                rules.map(|rule| &rule.matches).collect()
+            }
+        }
+    }
+
     /// Every peer, with its rule as explanations write it.
     fn peers(&self) -> Vec<(String, &'a Peer)> {
         let mut peers = Vec::new();
         for direction in [Direction::Ingress, Direction::Egress] {
-            let rules: Vec<_> = match self {
-                Self::Policy(policy) => {
-                    policy.rules(direction).unwrap_or_default().iter().collect()
-                }
-                Self::Cluster(policy) => {
-                    let rules = policy.rules(direction).iter();
-                    rules.map(|rule| &rule.matches).collect()
-                }
-            };
-            for (index, rule) in rules.into_iter().enumerate() {
+            for (index, rule) in self.rules(direction).into_iter().enumerate() {
                 let place = format!("{}[{index}]", direction.as_str());
                 peers.extend(rule.peers.iter().map(|peer| (place.clone(), peer)));
             }

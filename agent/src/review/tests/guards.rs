@@ -276,3 +276,139 @@ fn blocks_of_services_and_pods_are_found() {
         assert_eq!(found, Vec::from_iter(guard), "{cidr}");
     }
 }
+
+#[test]
+fn rules_that_another_one_makes_needless_are_found() {
+    const BACK: &str = "{podSelector: {matchLabels: {app: back}}}";
+    const BACK_DB: &str = "{podSelector: {matchLabels: {app: back, db: a}}}";
+    const ANYWHERE: &str = "{namespaceSelector: {}}";
+    const ELSEWHERE: &str = "{namespaceSelector: {matchLabels: {team: a}}}";
+    let rule = |peer: &str, ports: &str| format!("{{from: [{peer}], ports: [{ports}]}}");
+    let block =
+        |cidr: &str, except: &str| format!("{{ipBlock: {{cidr: {cidr}, except: [{except}]}}}}");
+    for (first, second, shadowed) in [
+        (rule(BACK, ""), rule(BACK, ""), Some(1)),
+        (rule("", ""), rule(BACK, "{port: 80}"), Some(1)),
+        (rule(BACK, "{port: 80}"), rule("", ""), Some(0)),
+        (rule(BACK, "{port: 80}"), rule("", "{port: 81}"), None),
+        (
+            rule(BACK, "{port: 80, endPort: 90}"),
+            rule(BACK, "{port: 80}, {port: 90}"),
+            Some(1),
+        ),
+        (
+            rule(BACK, "{port: 80, endPort: 90}"),
+            rule(BACK, "{port: 80}, {port: 91}"),
+            None,
+        ),
+        (
+            rule(BACK, "{protocol: TCP}"),
+            rule(BACK, "{port: web}"),
+            Some(1),
+        ),
+        (
+            rule(BACK, "{protocol: UDP}"),
+            rule(BACK, "{port: 80}"),
+            None,
+        ),
+        (rule(BACK, "{port: web}"), rule(BACK, "{port: 80}"), None),
+        // Protocols without ports need a rule without ports.
+        (
+            rule(BACK, "{protocol: TCP}, {protocol: UDP}, {protocol: SCTP}"),
+            rule(BACK, ""),
+            Some(0),
+        ),
+        (rule(BACK, ""), rule(BACK_DB, ""), Some(1)),
+        (rule(BACK_DB, ""), rule(BACK, ""), Some(0)),
+        (rule("{podSelector: {}}", ""), rule(BACK, ""), Some(1)),
+        (rule(ANYWHERE, ""), rule(BACK, ""), Some(1)),
+        (rule(ELSEWHERE, ""), rule(BACK, ""), None),
+        (rule(BACK, ""), rule(ELSEWHERE, ""), None),
+        (
+            rule(&block("198.51.100.0/24", ""), ""),
+            rule(&block("198.51.100.8/29", ""), ""),
+            Some(1),
+        ),
+        (
+            rule(&block("198.51.100.0/24", "198.51.100.8/32"), ""),
+            rule(&block("198.51.100.8/29", ""), ""),
+            None,
+        ),
+        (
+            rule(&block("198.51.100.0/24", "198.51.100.8/32"), ""),
+            rule(&block("198.51.100.8/29", "198.51.100.8/32"), ""),
+            Some(1),
+        ),
+        (
+            rule(&block("198.51.100.0/24", "198.51.100.128/25"), ""),
+            rule(&block("198.51.100.8/29", ""), ""),
+            Some(1),
+        ),
+        (
+            rule(&block("198.51.100.0/25", ""), ""),
+            rule(&block("198.51.100.0/24", ""), ""),
+            Some(0),
+        ),
+        (rule(&block("0.0.0.0/0", ""), ""), rule(BACK, ""), None),
+    ] {
+        let spec = format!("podSelector: {{}}, ingress: [{first}, {second}]");
+        let review = reviewed(SHOP, &policy("a", &spec));
+        let found = review
+            .findings
+            .iter()
+            .filter(|it| it.guard == Guard::Shadowed);
+        let found: Vec<_> = found.map(|it| it.message.as_str()).collect();
+        let told = shadowed.map(|index| format!("ingress[{index}] of policy shop/a decides nothing: ingress[{}] matches all that it does", 1 - index));
+        assert_eq!(found, Vec::from_iter(told.as_deref()), "{spec}");
+    }
+}
+
+#[test]
+fn of_a_cluster_policy_only_rules_before_make_others_needless() {
+    let tiers = |first: &str, second: &str| {
+        format!(
+            "---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {{name: tiers}}
+spec:
+  tier: Admin
+  priority: 1
+  subject: {{namespaces: {{}}}}
+  ingress: [{first}, {second}]
+"
+        )
+    };
+    let all = "{action: Deny, from: [{namespaces: {}}]}";
+    let some = "{action: Accept, from: [{namespaces: {matchLabels: {kubernetes.io/metadata.name: shop}}}]}";
+    for (first, second, expected) in [(all, some, 1), (some, all, 0)] {
+        let review = reviewed(SHOP, &tiers(first, second));
+        let found = review
+            .findings
+            .iter()
+            .filter(|it| it.guard == Guard::Shadowed);
+        assert_eq!(found.count(), expected, "{first} {second}");
+    }
+}
+
+#[test]
+fn policies_that_are_there_are_linted_as_if_they_came() {
+    let read = |manifests: &str| proposal(manifests, "").cluster;
+    let slip = policy("slip", "podSelector: {matchLabels: {app: fornt}}");
+    let cut = egress("{to: [{podSelector: {matchLabels: {app: back}}}]}");
+    let fine = policy(
+        "fine",
+        "podSelector: {matchLabels: {app: back}}, ingress: [{from: [{podSelector: {matchLabels: {app: front}}}]}]",
+    );
+    for (policies, expected) in [
+        (slip, &[Guard::SelectsNothing][..]),
+        // Lookups by UDP and TCP are lost for one reason.
+        (cut, &[Guard::Dns]),
+        (fine, &[]),
+        (String::new(), &[]),
+    ] {
+        let findings = lint(read(&format!("{CLUSTER}{SHOP}{policies}")));
+        let found: Vec<_> = findings.iter().map(|it| it.guard).collect();
+        assert_eq!(found, expected, "{policies} {findings:?}");
+    }
+}
