@@ -108,7 +108,6 @@ impl Backends {
     fn bring(&mut self, id: u32, state: BackendState, steps: &mut Vec<Step>) {
         let held = self.states[id as usize];
         if self.doubtful
-            || held.fingerprint != state.fingerprint
             || held.state == BACKEND_GONE
             || state.state == BACKEND_ACTIVE && held != state
         {
@@ -232,6 +231,8 @@ impl Backends {
 
 #[cfg(test)]
 mod tests {
+    use weir_common::abi::{BACKEND_DRAINING, IN_CLUSTER_SET, IN_LOCAL_SET};
+
     use super::*;
 
     fn active(fingerprints: impl IntoIterator<Item = u32>) -> OrdMap<u32, BackendState> {
@@ -281,5 +282,94 @@ mod tests {
         // Swapped within one plan: the id that becomes free rests until the next.
         let late = backends.arrive(&active(2..=BACKENDS + 1), &mut Vec::new());
         assert_eq!(late, [BACKENDS + 1]);
+    }
+
+    fn state(fingerprint: u32, state: u16, sets: u16) -> BackendState {
+        BackendState {
+            fingerprint,
+            state,
+            sets,
+        }
+    }
+
+    /// What is written before anything leads to a backend, and after.
+    fn written(backends: &mut Backends, desired: &[BackendState]) -> [usize; 2] {
+        let desired = desired.iter().map(|it| (it.fingerprint, *it)).collect();
+        let mut before = Vec::new();
+        assert!(backends.arrive(&desired, &mut before).is_empty());
+        let mut after = Vec::new();
+        backends.leave(&desired, &mut after);
+        [before, after].map(|steps| steps.len())
+    }
+
+    #[test]
+    fn a_backend_gets_better_before_it_is_led_to_and_worse_when_it_is_not() {
+        let active = state(7, BACKEND_ACTIVE, IN_CLUSTER_SET);
+        let local = state(7, BACKEND_ACTIVE, IN_LOCAL_SET);
+        let draining = state(7, BACKEND_DRAINING, 0);
+        // Of an agent that goes on, and of one that comes after it: from the second plan on, or with the array as it was read.
+        for restarts in [false, true] {
+            let mut backends = Backends::new(2);
+            for (desired, expected) in [
+                (&[draining][..], [1, 0]),
+                (&[active], [1, 0]),
+                (&[active], [0, 0]),
+                (&[local], [1, 0]),
+                (&[draining], [0, 1]),
+                (&[], [0, 1]),
+                (&[], [0, 0]),
+                (&[draining], [1, 0]),
+            ] {
+                if restarts {
+                    let found: Vec<_> = (0..).zip(backends.states.iter().copied()).collect();
+                    backends = Backends::new(2);
+                    backends.adopt(&found);
+                }
+                let found = written(&mut backends, desired);
+                assert_eq!(found, expected, "{desired:?}, restarts: {restarts}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_what_a_failed_plan_may_have_left_everything_is_written() {
+        let mut backends = Backends::new(4);
+        let [kept, gone] = [1, 2].map(|fingerprint| state(fingerprint, BACKEND_ACTIVE, 0));
+        assert_eq!(written(&mut backends, &[kept, gone]), [2, 0]);
+        assert_eq!(written(&mut backends, &[kept]), [0, 1]);
+        backends.distrust();
+        assert_eq!(written(&mut backends, &[kept]), [1, 1]);
+        assert_eq!(written(&mut backends, &[kept]), [0, 0]);
+    }
+
+    #[test]
+    fn an_array_is_taken_over_as_far_as_it_was_used() {
+        let none = BackendState::default();
+        let gone = state(7, BACKEND_GONE, 0);
+        let alive = state(7, BACKEND_ACTIVE, 0);
+        let adopted = |found: &[BackendState]| {
+            let mut backends = Backends::new(2);
+            let found: Vec<_> = (0..).zip(found.iter().copied()).collect();
+            backends.adopt(&found);
+            backends
+        };
+        let mut backends = adopted(&[none, none, alive]);
+        let two = active([1, 2]);
+        assert_eq!(plan(&mut backends, &two), (true, false), "never used");
+
+        let mut backends = adopted(&[gone, state(8, BACKEND_GONE, 0)]);
+        assert_eq!(plan(&mut backends, &two), (true, true), "long gone");
+
+        // Two elements of one fingerprint: the one that is alive is kept, else the first.
+        for (found, id, rest) in [
+            ([gone, alive], 1, 0),
+            ([alive, gone], 0, 1),
+            ([alive, alive], 0, 1),
+        ] {
+            let mut backends = adopted(&found);
+            assert_eq!(backends.id(7), id, "{found:?}");
+            plan(&mut backends, &active([7]));
+            assert_eq!(backends.states[rest as usize], gone, "{found:?}");
+        }
     }
 }

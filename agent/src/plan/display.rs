@@ -81,6 +81,12 @@ fn parse<T: FromBytes>(
     }
 }
 
+/// IPv4 prefixes in their own notation; the mapped one would be read as IPv6.
+fn write_prefix(f: &mut fmt::Formatter<'_>, address: Address, bits: u32) -> fmt::Result {
+    let mapped = if address.is_v4() { 96 } else { 0 };
+    write!(f, "{address}/{}", bits.saturating_sub(mapped))
+}
+
 fn write_key(f: &mut fmt::Formatter<'_>, table: Table, key: &[u8]) -> fmt::Result {
     match table {
         Table::Frontend => parse(f, key, |f, key: FrontendKey| {
@@ -95,19 +101,13 @@ fn write_key(f: &mut fmt::Formatter<'_>, table: Table, key: &[u8]) -> fmt::Resul
         }),
         Table::Class => parse(f, key, |f, key: Address| write!(f, "{key}")),
         Table::Prefix => parse(f, key, |f, key: PrefixKey| {
-            // IPv4 prefixes in their own notation; the mapped one would be read as IPv6.
-            let bits = if key.address.is_v4() && key.bits >= 96 {
-                key.bits - 96
-            } else {
-                key.bits
-            };
-            write!(f, "{}/{bits}", key.address)
+            write_prefix(f, key.address, key.bits)
         }),
         Table::Source => parse(f, key, |f, key: SourceKey| {
             let [low, high] = key.scope.service.map(u64::from);
-            let bits = key.bits.saturating_sub(64);
             let service = high << 32 | low;
-            write!(f, "service {service:016x} {}/{bits}", key.scope.client)
+            write!(f, "service {service:016x} ")?;
+            write_prefix(f, key.scope.client, key.bits.saturating_sub(64))
         }),
         Table::Verdict => parse(f, key, |f, key: VerdictKey| {
             write!(f, "row {} class {}", key.row, key.class)

@@ -12,8 +12,6 @@ use crate::compile::{EndpointEntry, PolicyTables, RowEntry, RowId};
 pub(super) fn held_back(former: &PolicyTables, desired: &PolicyTables) -> PolicyTables {
     let mut tables = PolicyTables {
         endpoints: OrdMap::new(),
-        rows: former.rows.clone(),
-        rules: former.rules.clone(),
         ..former.clone()
     };
     for (key, wanted) in &desired.endpoints {

@@ -97,3 +97,40 @@ fn covers(outer: &[Range], inner: &[Range]) -> bool {
         next > u64::from(range.last)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_covered_by_one_or_by_neighbours() {
+        let ranges = |bounds: &[(u32, u32)]| -> Vec<Range> {
+            let range = |&(first, last): &(u32, u32)| Range {
+                first,
+                last,
+                ..Range::default()
+            };
+            bounds.iter().map(range).collect()
+        };
+        for (outer, inner, covered) in [
+            (&[][..], &[][..], true),
+            (&[], &[(80, 80)], false),
+            (&[(80, 90)], &[], true),
+            (&[(80, 90)], &[(80, 90)], true),
+            (&[(80, 90)], &[(79, 80)], false),
+            (&[(80, 90)], &[(90, 91)], false),
+            (&[(1, 2), (80, 90), (95, 99)], &[(81, 82), (84, 84)], true),
+            (&[(80, 84), (85, 90)], &[(80, 90)], true),
+            (&[(80, 84), (85, 90)], &[(80, 85)], true),
+            (&[(80, 82), (85, 90)], &[(80, 90)], false),
+            (&[(80, 84), (85, 90)], &[(80, 91)], false),
+            (&[(0, 9), (20, u32::MAX)], &[(30, u32::MAX)], true),
+        ] {
+            assert_eq!(
+                covers(&ranges(outer), &ranges(inner)),
+                covered,
+                "{outer:?} {inner:?}"
+            );
+        }
+    }
+}

@@ -203,9 +203,7 @@ impl Planner {
             self.backends.leave(backends, &mut steps);
             spaces.push(&mut live.services.slots.space);
         }
-        let same_policies =
-            Arc::ptr_eq(&old.policies, &desired.policies) || old.policies == desired.policies;
-        if !same_policies {
+        if !Arc::ptr_eq(&old.policies, &desired.policies) {
             let policies = Arc::make_mut(&mut live.policies);
             policies.ranges.space.begin();
             let narrows = || !self.keeps_established && narrows(&old.policies, &desired.policies);

@@ -192,12 +192,7 @@ impl Policies {
         {
             // Nothing but what has one version: devices and identities of pods.
             for key in endpoints.set {
-                let entry = &desired.endpoints[&key];
-                let rows = self.endpoints.held[&key].rows;
-                let value = Endpoint {
-                    rows,
-                    ..self.endpoint(entry)
-                };
+                let value = self.endpoint(&desired.endpoints[&key]);
                 self.endpoints.put(Table::Endpoint, key, value, steps);
             }
         } else {
@@ -471,4 +466,18 @@ where
 /// Both versions of an element: `now` in the one in force, `new` in the other.
 fn versions<T>(active: usize, now: T, new: T) -> [T; 2] {
     if active == 0 { [now, new] } else { [new, now] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_has_as_many_numbers_as_have_no_meaning_of_their_own() {
+        let mut rows = Numbers::new(RowId::OPEN, ROW_OPEN);
+        rows.last = ROW_ABSENT - 2;
+        assert!(rows.add(RowId(1)).is_ok());
+        assert_eq!(rows.of(RowId(1)), ROW_ABSENT - 1);
+        assert!(rows.add(RowId(2)).is_err());
+    }
 }

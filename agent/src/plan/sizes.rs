@@ -198,3 +198,135 @@ pub(super) fn backends_too_large(tables: &Tables) -> PlanError {
     let need = tables.services.backends.len();
     too_large(tables, Table::Backend, need, BACKENDS as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::Arc;
+
+    use weir_common::abi::EndpointKey;
+
+    use super::*;
+    use crate::compile::testing::{pod, policy, selector, serve, snapshot};
+    use crate::compile::{EndpointEntry, PolicyTables, RowId, compile};
+    use crate::model::{
+        Endpoint, Peer, Policy, PolicyPort, PortMatch, Protocol, Rule, Service, ServicePort,
+    };
+
+    /// So many addresses of pods.
+    fn endpoints(count: usize) -> Tables {
+        let pod = Arc::new(pod("a", "web", "web", "10.0.0.1"));
+        let entry = EndpointEntry {
+            pod,
+            id: 1,
+            ifindex: 0,
+            ingress: RowId::OPEN,
+            egress: RowId::OPEN,
+        };
+        let addresses = (0x0a00_0000_u32..).take(count);
+        let key = |number| EndpointKey::address(IpAddr::from(Ipv4Addr::from(number)).into());
+        let policies = PolicyTables {
+            endpoints: addresses.map(|it| (key(it), entry.clone())).collect(),
+            ..PolicyTables::default()
+        };
+        Tables {
+            policies: Arc::new(policies),
+            ..Tables::default()
+        }
+    }
+
+    #[test]
+    fn a_table_may_be_as_large_as_its_limit_and_no_larger() {
+        let limit = limit(Table::Endpoint);
+        let all = sizes(&endpoints(limit)).unwrap();
+        assert_eq!(all[&Table::Endpoint] as usize, limit);
+        let error = sizes(&endpoints(limit + 1)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "map endpoint would need 16385 entries and may have 16384; the node keeps its former state. \
+             Reduce the largest: Pod a/web (16385)"
+        );
+    }
+
+    #[test]
+    fn an_error_names_what_has_most_of_the_table() {
+        let mut objects = snapshot(
+            vec![
+                pod("a", "db", "db", "10.0.0.1"),
+                pod("a", "web", "web", "10.0.0.2"),
+            ],
+            Vec::new(),
+        );
+        for (name, ports, endpoints, ranges) in [
+            ("few", 1, 1, 1),
+            ("many", 2, 5, 3),
+            ("ports", 4, 1, 0),
+            ("none", 1, 0, 0),
+        ] {
+            let last = name.len() as u8;
+            let port = |port| ServicePort {
+                name: format!("p{port}"),
+                port,
+                ..ServicePort::default()
+            };
+            let range = |number: u8| IpAddr::from([192, 0, 2, number]).into();
+            let service = Service {
+                name: ObjectName::new("a", name),
+                cluster_ips: vec![[172, 20, 0, last].into()],
+                load_balancer_ips: vec![[198, 51, 100, last].into()],
+                source_ranges: (0..ranges).map(range).collect(),
+                ports: (1..=ports).map(port).collect(),
+                ..Service::default()
+            };
+            let endpoint = |last: u8| Endpoint::new([10, 8, 0, last].into());
+            serve(&mut objects, service, (1..=endpoints).map(endpoint));
+        }
+        for (name, app, ports) in [("wide", "db", 3), ("narrow", "web", 1)] {
+            let peer = |app| Peer::Pods {
+                namespaces: None,
+                pods: Some(selector(&[("app", app)])),
+            };
+            let number = |number| PolicyPort {
+                protocol: Protocol::Tcp,
+                port: PortMatch::Range(number, number),
+            };
+            let rule = |app| Rule {
+                peers: vec![peer(app)],
+                ports: (1..=ports).map(|it| number(2 * it)).collect(),
+            };
+            let rules = if ports == 1 {
+                vec![rule("db"), rule("web")]
+            } else {
+                vec![rule("web")]
+            };
+            let policy = Policy {
+                ingress: Some(rules),
+                ..policy("a", name, selector(&[("app", app)]))
+            };
+            objects
+                .policies
+                .insert(policy.name.clone(), Arc::new(policy));
+        }
+        let tables = compile(&objects);
+        let names = |table| {
+            let PlanError::TooLarge { largest, .. } = too_large(&tables, table, 2, 1);
+            listed(&largest)
+        };
+        // Each port has a frontend at two addresses; one of them is for all other ports, too.
+        let frontends = "Service a/ports (9), Service a/many (5), Service a/few (3)";
+        assert_eq!(names(Table::Frontend), frontends);
+        // A frontend has a set for clients inside and one for those outside.
+        let slots = "Service a/many (40), Service a/ports (16), Service a/few (4)";
+        assert_eq!(names(Table::Slot), slots);
+        assert_eq!(names(Table::Backend), slots);
+        let sources = "Service a/many (6), Service a/few (1)";
+        assert_eq!(names(Table::Source), sources);
+        assert_eq!(names(Table::Endpoint), "Pod a/db (1), Pod a/web (1)");
+        let verdicts = "NetworkPolicy a/narrow (2), NetworkPolicy a/wide (1)";
+        for table in [Table::Class, Table::Prefix, Table::Verdict] {
+            assert_eq!(names(table), verdicts);
+        }
+        let ranges = "NetworkPolicy a/wide (3), NetworkPolicy a/narrow (2)";
+        assert_eq!(names(Table::Range), ranges);
+    }
+}

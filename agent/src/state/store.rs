@@ -9,13 +9,14 @@ use crate::model::{Kind, Object, ObjectName, Snapshot};
 impl Snapshot {
     pub(super) fn insert(&mut self, object: Object) -> bool {
         match object {
+            // A Service is in one of the two: where it moves to, it is new.
             Object::Service(new) => {
-                let was_foreign = self.foreign.remove(&new.name).is_some();
-                put(&mut self.services, new.name.clone(), new) || was_foreign
+                self.foreign.remove(&new.name);
+                put(&mut self.services, new.name.clone(), new)
             }
             Object::Foreign(new) => {
-                let was_ours = self.services.remove(&new.name).is_some();
-                put(&mut self.foreign, new.name.clone(), new) || was_ours
+                self.services.remove(&new.name);
+                put(&mut self.foreign, new.name.clone(), new)
             }
             Object::EndpointSlice(new) => put(&mut self.slices, new.name.clone(), new),
             Object::Policy(new) => put(&mut self.policies, new.name.clone(), new),

@@ -219,3 +219,47 @@ impl Terms {
         self.names_differ = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes() -> Term {
+        Term::Nodes(Selector::default())
+    }
+
+    fn block() -> Term {
+        Term::of_peer(
+            &Peer::Block {
+                cidr: "10.0.0.0/8".parse().unwrap(),
+                except: Vec::new(),
+            },
+            "a",
+        )
+    }
+
+    #[test]
+    fn what_came_and_went_is_told_once_and_numbers_are_given_again() {
+        let mut terms = Terms::default();
+        let number = terms.take(nodes());
+        terms.take_name("http", Protocol::Tcp);
+        assert!(terms.differ(|term| *term == nodes()));
+        assert!(!terms.differ(|term| *term == block()));
+        assert!(terms.names_differ());
+        assert_eq!(terms.come().collect::<Vec<_>>(), [(number, &nodes())]);
+
+        terms.settle();
+        assert!(!terms.differ(|_| true) && !terms.names_differ());
+        assert_eq!(terms.come().count() + terms.gone().len(), 0);
+
+        terms.release(number);
+        terms.release_name("http", Protocol::Tcp);
+        assert!(terms.differ(|term| *term == nodes()) && terms.names_differ());
+        assert_eq!(terms.gone(), &[number].into());
+        assert_eq!(terms.get(number), &nodes(), "somebody may still ask");
+
+        terms.settle();
+        assert!(!terms.differ(|_| true) && !terms.names_differ());
+        assert_eq!(terms.take(block()), number);
+    }
+}

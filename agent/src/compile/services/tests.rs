@@ -571,6 +571,19 @@ fn the_strongest_claim_to_an_address_counts() {
     let remote = slice("s1", "http", 8080, vec![endpoint("10.0.0.2", "ready")]);
     let frontend = &compile(both, vec![remote]).frontends[&key("172.20.1.9", 80)];
     assert_eq!(frontend.flags & DROP_INTERNAL, DROP_INTERNAL);
+
+    // The first port's node port is the number of the second, which is met at the node's address, too.
+    let mut ports = web(VIP);
+    ports.external_ips = vec![ip("10.9.0.1")];
+    ports.ports[0].node_port = Some(30080);
+    ports.ports.push(ServicePort {
+        name: "second".to_owned(),
+        port: 30080,
+        ..ports.ports[0].clone()
+    });
+    let tables = services(&on_node(vec![ports], vec![]));
+    let frontend = &tables.frontends[&key("10.9.0.1", 30080)];
+    assert_eq!((&*frontend.port_name, frontend.flags), ("second", 0));
 }
 
 #[test]

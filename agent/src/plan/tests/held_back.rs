@@ -1,11 +1,19 @@
 //! Policies that do not fit.
 
+use std::sync::Arc;
+
+use weir_common::abi::EndpointKey;
+
 use super::super::Planner;
+use super::super::held_back::held_back;
 use super::planning::{allow, serve};
 use super::watch::Watch;
-use crate::compile::testing::{pod, policy, port, selector, snapshot};
-use crate::compile::{Tables, compile, judge};
-use crate::model::{Direction, Pod, Policy, PortMatch, Protocol, Rule};
+use crate::compile::testing::{ip, pod, policy, port, selector, snapshot};
+use crate::compile::{EndpointEntry, PolicyTables, Tables, compile, judge, policies};
+use crate::model::{
+    Action, ClusterPolicy, ClusterRule, Direction, ObjectName, Pod, Policy, PortMatch, Protocol,
+    Rule, Selector, Tier,
+};
 
 /// For pods of one app, so many ports that no row can hold them.
 fn too_much(app: &str) -> Policy {
@@ -79,6 +87,50 @@ fn pods_that_come_while_policies_do_not_fit_are_isolated() {
     let fits = compile(&snapshot(more_pods(), vec![allow("p", "web", 80)]));
     let plan = planner.plan(&fits).unwrap();
     watch.execute(&plan, &held, &fits).unwrap();
+}
+
+#[test]
+fn while_policies_do_not_fit_pods_that_are_gone_are_gone_and_known_ones_keep_both_directions() {
+    let both = |app: &str| Policy {
+        egress: Some(vec![]),
+        ..allow("p", app, 80)
+    };
+    let former = policies(&snapshot(pods(), vec![both("web")]));
+    let deny = ClusterRule {
+        name: String::new(),
+        action: Action::Deny,
+        matches: Rule::default(),
+    };
+    let tier = ClusterPolicy {
+        name: ObjectName::cluster("deny"),
+        uid: String::new(),
+        tier: Tier::Admin,
+        priority: 1,
+        namespaces: Selector::default(),
+        pods: selector(&[("app", "more")]),
+        ingress: vec![deny],
+        egress: vec![],
+    };
+    let stay = pods().into_iter().filter(|pod| pod.name.name == "web");
+    let come = pod("a", "more", "more", "10.0.0.3");
+    let mut objects = snapshot(stay.chain([come]).collect(), vec![]);
+    objects
+        .cluster_policies
+        .insert(tier.name.name.clone(), Arc::new(tier));
+    let desired = policies(&objects);
+    let held = held_back(&former, &desired);
+    let entry = |tables: &PolicyTables, address: &str| {
+        let key = EndpointKey::address(ip(address).into());
+        tables.endpoints.get(&key).cloned()
+    };
+    assert_eq!(entry(&held, "10.0.0.1"), None);
+    let (known, now) = (entry(&former, "10.0.0.2"), entry(&held, "10.0.0.2"));
+    let rows = |entry: Option<EndpointEntry>| entry.map(|it| (it.ingress, it.egress));
+    assert_eq!(rows(now), rows(known));
+    let wanted = entry(&desired, "10.0.0.3").unwrap().ingress;
+    assert!(!desired.rows[&wanted].denials.is_empty());
+    let closed = &held.rows[&entry(&held, "10.0.0.3").unwrap().ingress];
+    assert!(closed.verdicts.is_empty() && closed.denials.is_empty());
 }
 
 #[test]

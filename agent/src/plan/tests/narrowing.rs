@@ -9,7 +9,7 @@ use super::super::{Planner, Step};
 use super::planning::allow;
 use crate::compile::testing::{PEERS, PORTS, ip, pod, snapshot, snapshots};
 use crate::compile::{PolicyTables, compile, judge, policies};
-use crate::model::{Direction, Pod, Policy};
+use crate::model::{Direction, Peer, Pod, Policy};
 
 fn pods() -> Vec<Pod> {
     vec![
@@ -20,6 +20,18 @@ fn pods() -> Vec<Pod> {
 
 fn tables(pods: Vec<Pod>, rules: Vec<Policy>) -> PolicyTables {
     policies(&snapshot(pods, rules))
+}
+
+/// [`allow`] from all pods of the namespace.
+fn allow_all(name: &str) -> Policy {
+    let mut policy = allow(name, "", 80);
+    for rule in policy.ingress.iter_mut().flatten() {
+        rule.peers = vec![Peer::Pods {
+            namespaces: None,
+            pods: None,
+        }];
+    }
+    policy
 }
 
 #[test]
@@ -40,6 +52,12 @@ fn additions_take_nothing_away_and_removals_do() {
         (
             "one rule less",
             tables(pods(), vec![allow("p", "web", 80), allow("q", "db", 80)]),
+            small.clone(),
+        ),
+        // All classes are others then, since they are named by what is asked of a peer.
+        (
+            "a narrower selector",
+            tables(pods(), vec![allow_all("p")]),
             small.clone(),
         ),
         (

@@ -6,9 +6,9 @@ use super::super::sizes::RANGES_PER_VERDICT;
 use super::super::{MemoryMaps, Plan, PlanError, Planner, Step, Table, entries};
 use super::planning::allow;
 use super::watch::fresh;
-use crate::compile::testing::{ip, pod, policy, port, selector, snapshot};
+use crate::compile::testing::{edit, ip, pod, policy, port, selector, snapshot};
 use crate::compile::{Tables, compile};
-use crate::model::{Peer, Pod, Policy, PortMatch, Protocol, Rule, Selector};
+use crate::model::{Peer, Pod, Policy, PortMatch, Protocol, Rule, Selector, Snapshot};
 
 fn pods() -> Vec<Pod> {
     vec![
@@ -72,6 +72,49 @@ fn what_does_not_fit_is_refused_by_name_and_leaves_the_former_in_force() {
     ]);
     maps.execute(&planner.plan(&new).unwrap()).unwrap();
     assert_eq!(maps.canonical(), fresh(&new).canonical());
+}
+
+#[test]
+fn a_row_may_have_as_many_ranges_as_programs_search() {
+    let one_more = every_other_port("many", &[Protocol::Tcp, Protocol::Udp]);
+    let without = |place: usize| {
+        let mut policy = one_more.clone();
+        for rule in policy.ingress.iter_mut().flatten() {
+            rule.ports.remove(place);
+        }
+        tables(vec![policy])
+    };
+    let mut planner = Planner::new();
+    for (place, whole) in [(0, true), (1, false)] {
+        let desired = without(place);
+        assert_eq!(entries(&desired)[&Table::Range], RANGES_PER_VERDICT);
+        let plan = planner.plan(&desired).unwrap();
+        assert_eq!(plan.is_whole(), whole);
+    }
+    // There is room for it; what is too much is the one row's.
+    let one_more = tables(vec![one_more]);
+    let error = planner.plan(&one_more).map(|_| ()).unwrap_err();
+    let PlanError::TooLarge { table, need, .. } = error;
+    assert_eq!((table, need), (Table::Range, RANGES_PER_VERDICT + 1));
+}
+
+#[test]
+fn a_pod_that_comes_again_with_its_address_costs_one_element_and_no_flip() {
+    let mut objects = snapshot(pods(), vec![allow("p", "web", 80)]);
+    let mut planner = Planner::new();
+    planner.set_version(5);
+    planner.plan(&compile(&objects)).unwrap();
+    let mut step = |objects: &Snapshot| planner.plan(&compile(objects)).unwrap().to_string();
+    edit(&mut objects.pods, |pod: &mut Pod| {
+        if pod.name.name == "db" {
+            pod.uid = "another".to_owned();
+        }
+    });
+    let again = step(&objects);
+    assert!(again.starts_with("write endpoint 10.0.0.1 = "), "{again}");
+    assert_eq!(again.lines().count(), 1, "{again}");
+    objects.policies.clear();
+    assert!(step(&objects).contains("control version = 6\n"));
 }
 
 #[test]

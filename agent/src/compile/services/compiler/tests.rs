@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use weir_common::abi::{BACKEND_ACTIVE, BACKEND_DRAINING};
+use proptest::sample::subsequence;
+use weir_common::abi::{BACKEND_ACTIVE, BACKEND_DRAINING, IN_CLUSTER_SET};
 
 use super::*;
 use crate::compile::services;
 use crate::compile::testing::{NODE, edit, ip, serve, snapshots};
 use crate::model::{Endpoint, Node, Protocol, ServicePort, fingerprint, service_port_id};
 
-/// All Services claim one external address, which ranges guard, and a port on the node; addresses are reserved for Services.
+/// All Services claim one external address, which ranges guard, and a port on the node.
 fn contended(mut snapshot: Snapshot) -> Snapshot {
     edit(&mut snapshot.services, |service| {
         service.external_ips = vec![ip("192.0.2.1")];
@@ -19,20 +20,6 @@ fn contended(mut snapshot: Snapshot) -> Snapshot {
         service.source_ranges = vec!["198.51.100.0/24".parse().unwrap()];
         service.ports[0].node_port = Some(30080);
     });
-    let reserved = ServiceCidr {
-        name: "kubernetes".to_owned(),
-        cidrs: vec!["172.20.0.0/16".parse().unwrap()],
-    };
-    let foreign = ForeignService {
-        name: ObjectName::new("a", "foreign"),
-        cluster_ips: vec![ip("172.20.9.9")],
-    };
-    snapshot
-        .service_cidrs
-        .insert(reserved.name.clone(), Arc::new(reserved));
-    snapshot
-        .foreign
-        .insert(foreign.name.clone(), Arc::new(foreign));
     edit(&mut snapshot.nodes, |node: &mut Node| {
         node.primary = vec![ip("10.9.0.1")];
         node.addresses = vec![ip("10.9.0.1")];
@@ -40,14 +27,46 @@ fn contended(mut snapshot: Snapshot) -> Snapshot {
     snapshot
 }
 
+/// Addresses are reserved for Services, but for those of another proxy's Service.
+fn reserved(mut snapshot: Snapshot, ranges: &[&str], foreign: &[&str]) -> Snapshot {
+    for range in ranges {
+        let reserved = ServiceCidr {
+            name: (*range).to_owned(),
+            cidrs: vec![range.parse().unwrap()],
+        };
+        snapshot
+            .service_cidrs
+            .insert(reserved.name.clone(), Arc::new(reserved));
+    }
+    for address in foreign {
+        let foreign = ForeignService {
+            name: ObjectName::new("a", *address),
+            cluster_ips: vec![ip(address)],
+        };
+        snapshot
+            .foreign
+            .insert(foreign.name.clone(), Arc::new(foreign));
+    }
+    snapshot
+}
+
 proptest! {
     #[test]
     fn what_was_compiled_before_makes_no_difference(
-        snapshots in vec((snapshots(), any::<bool>()), 1..6)
+        snapshots in vec(
+            (
+                snapshots(),
+                any::<bool>(),
+                subsequence(vec!["172.20.0.0/16", "172.20.9.0/24", "fd20::/112"], 0..=3),
+                subsequence(vec!["172.20.9.9", "fd20::9"], 0..=2),
+            ),
+            1..6,
+        )
     ) {
         let mut compiler = ServiceCompiler::default();
-        for (snapshot, contend) in snapshots {
+        for (snapshot, contend, ranges, foreign) in snapshots {
             let snapshot = if contend { contended(snapshot) } else { snapshot };
+            let snapshot = reserved(snapshot, &ranges, &foreign);
             prop_assert_eq!(compiler.compile(&snapshot), &services(&snapshot));
         }
     }
@@ -104,11 +123,21 @@ fn of_two_backends_with_one_fingerprint_the_active_one_counts() {
     let mut snapshot = Snapshot::default();
     let state = |compiler: &mut ServiceCompiler, snapshot: &Snapshot| {
         let tables = compiler.compile(snapshot);
-        tables.backends.get(&common).map(|held| held.state)
+        let held = tables.backends.get(&common);
+        held.map(|held| (held.state, held.sets))
     };
-    add(&mut snapshot, "one", 1, *one, true);
-    add(&mut snapshot, "other", 2, other, false);
-    assert_eq!(state(&mut compiler, &snapshot), Some(BACKEND_ACTIVE));
+    const ACTIVE: (u16, u16) = (BACKEND_ACTIVE, IN_CLUSTER_SET);
+    const DRAINING: (u16, u16) = (BACKEND_DRAINING, 0);
+    for (ones, others, both) in [
+        (false, false, DRAINING),
+        (false, true, ACTIVE),
+        (true, true, ACTIVE),
+        (true, false, ACTIVE),
+    ] {
+        add(&mut snapshot, "one", 1, *one, ones);
+        add(&mut snapshot, "other", 2, other, others);
+        assert_eq!(state(&mut compiler, &snapshot), Some(both));
+    }
     let one = ObjectName::new("a", "one");
     let left = compiler.backends_without(&one, &[one.clone()].into());
     let left: Vec<_> = left
@@ -117,7 +146,7 @@ fn of_two_backends_with_one_fingerprint_the_active_one_counts() {
         .collect();
     assert_eq!(left, [(common, Some(BACKEND_DRAINING))]);
     snapshot.services.remove(&ObjectName::new("a", "one"));
-    assert_eq!(state(&mut compiler, &snapshot), Some(BACKEND_DRAINING));
+    assert_eq!(state(&mut compiler, &snapshot), Some(DRAINING));
     snapshot.services.remove(&ObjectName::new("a", "other"));
     assert_eq!(state(&mut compiler, &snapshot), None);
 }
