@@ -203,3 +203,86 @@ fn ports(snapshot: &Snapshot) -> BTreeSet<(Protocol, u16)> {
     each.flat_map(|(protocol, ports)| ports.into_iter().map(move |port| (protocol, port)))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::policies;
+    use crate::compile::testing::{ip, pod, policy, port, snapshot};
+    use crate::model::{Node, Policy, Selector};
+
+    /// A pod that lets in one port from a block but for a smaller one.
+    fn one(first: u16, last: u16) -> Snapshot {
+        let block = Peer::Block {
+            cidr: "10.1.0.0/16".parse().unwrap(),
+            except: vec!["10.1.2.0/24".parse().unwrap()],
+        };
+        let policy = Policy {
+            ingress: Some(vec![Rule {
+                peers: vec![block],
+                ports: vec![port(Protocol::Tcp, PortMatch::Range(first, last))],
+            }]),
+            ..policy("a", "p", Selector::default())
+        };
+        let mut snapshot = snapshot(vec![pod("a", "db", "db", "10.0.0.1")], vec![policy]);
+        let node = Node {
+            addresses: vec![ip("10.9.0.1")],
+            ..Node::default()
+        };
+        snapshot.nodes.insert("there".to_owned(), node.into());
+        snapshot
+    }
+
+    #[test]
+    fn a_question_is_asked_of_each_piece() {
+        let snapshot = one(80, 81);
+        let texts = |peers: BTreeSet<IpAddr>| {
+            let peers = peers.into_iter().map(|it| it.to_string());
+            peers.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            texts(peers(&snapshot)),
+            "10.0.0.1 10.1.0.0 10.1.2.0 10.1.3.0 10.2.0.0 10.9.0.1 192.0.2.200 2001:db8::c8"
+        );
+        let [tcp, udp, sctp] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        assert_eq!(
+            ports(&snapshot),
+            [(tcp, 1), (tcp, 80), (tcp, 82), (udp, 1), (sctp, 1)].into()
+        );
+        let judged = judge_atoms(&snapshot, &policies(&snapshot), usize::MAX);
+        // One pod, seven peers of its family, five ports, two directions; the pod itself is not asked about.
+        let (asked, atoms) = (6 * 5 * 2, 7 * 5 * 2);
+        assert_eq!((judged.asked, judged.atoms), (asked, atoms));
+        assert_eq!(judged.disagreements, [""; 0]);
+        // Fewer, evenly spread.
+        let few = judge_atoms(&snapshot, &policies(&snapshot), 20);
+        assert_eq!((few.asked, few.atoms), (15, atoms));
+    }
+
+    #[test]
+    fn tables_that_say_something_else_are_told() {
+        let judged = judge_atoms(&one(80, 81), &policies(&one(80, 80)), usize::MAX);
+        assert_eq!(judged.disagreements, [""; 0], "port 81 is asked as port 80");
+        let judged = judge_atoms(&one(80, 81), &policies(&one(81, 81)), usize::MAX);
+        let told: Vec<_> = judged
+            .disagreements
+            .iter()
+            .map(|it| it.split(": policies say").next().unwrap())
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "pod a/db, ingress with 10.1.0.0, TCP port 80",
+                "pod a/db, ingress with 10.1.3.0, TCP port 80",
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_is_behind_the_last_address() {
+        assert_eq!(behind(ip("10.0.0.255")), Some(ip("10.0.1.0")));
+        assert_eq!(behind(ip("255.255.255.255")), None);
+        assert_eq!(behind(ip("fd00::ffff")), Some(ip("fd00::1:0")));
+        assert_eq!(behind(IpAddr::from([0xff; 16])), None);
+    }
+}

@@ -40,3 +40,6 @@ pub use snapshot::Snapshot;
 pub use socket_lb::SocketLb;
 pub use workload::{ContainerPort, Namespace, Node, Pod, workload_kind};
 pub use xdp::XdpMode;
+
+#[cfg(test)]
+mod tests;

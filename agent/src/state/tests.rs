@@ -503,3 +503,37 @@ fn a_sandbox_has_its_device_and_ends_with_what_takes_its_place() {
     next.succeed(&state);
     assert_eq!(next.snapshot(), state.snapshot());
 }
+
+#[test]
+fn an_address_that_was_announced_is_nobody_elses() {
+    use crate::model::{Attachment, Sandbox};
+
+    let mut state = State::new("node-a");
+    state.announce(Sandbox {
+        attachment: Attachment {
+            container: "c".to_owned(),
+            interface: "eth0".to_owned(),
+        },
+        network: "pods".to_owned(),
+        pod: ObjectName::new("n", "announced"),
+        uid: String::new(),
+        addresses: vec![[10, 0, 0, 1].into()],
+        device: None,
+    });
+    // The API has not told its address yet, and still tells it of another.
+    let announced = Pod {
+        ips: Vec::new(),
+        ..pod("announced", 1)
+    };
+    let pods = [announced, pod("other", 2)].map(Object::Pod);
+    state.apply(Event::Replaced(Kind::Pod, pods.into()));
+    let owners = state.owners().all().values();
+    let owners: Vec<_> = owners.map(|pod| pod.name.name.as_str()).collect();
+    assert_eq!(owners, ["announced"]);
+    assert_eq!(
+        messages(&state),
+        [
+            "Pod n/other: address 10.0.0.1 is also that of pod n/announced, which is newer and gets it; delete one of the two"
+        ]
+    );
+}

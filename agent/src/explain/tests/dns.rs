@@ -132,3 +132,71 @@ fn other_denials_point_at_blocked_lookups() {
     assert_eq!(answer.verdict, Verdict::Denied);
     assert!(answer.notes.is_empty(), "{:?}", answer.notes);
 }
+
+/// Names of the policies that are printed.
+fn names(cluster: &Cluster, source: &str, destination: &str) -> Vec<String> {
+    let fixes = cluster.ask(source, destination).fixes.into_iter();
+    fixes
+        .filter_map(|fix| {
+            Some(
+                fix.yaml
+                    .lines()
+                    .find(|it| it.contains(" name:"))?
+                    .trim()
+                    .to_owned(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn what_is_no_lookup_is_not_taken_for_one() {
+    let closed = shop()
+        .rule("shop/deny", DENY)
+        // Port 53 over TCP alone, and UDP at another port: neither is DNS.
+        .service("web/tcp", "10.96.1.1", "app=frontend", "a=53", "7000")
+        .slice("web/tcp", true, &["web/frontend"], "a=7000")
+        .service("web/udp", "10.96.1.2", "app=frontend", "a=54/UDP", "7001")
+        .slice("web/udp", true, &["web/frontend"], "a=7001/UDP");
+    for (destination, name) in [
+        ("kube-system/dns:5353/UDP", "name: allow-dns"),
+        ("10.96.0.53:53/UDP", "name: allow-dns"),
+        ("web/frontend:7000", "name: allow-to-frontend-7000"),
+        ("web/frontend:7001/UDP", "name: allow-to-frontend-7001"),
+        // The port of DNS pods, on a pod that is none.
+        ("web/frontend:5353/UDP", "name: allow-to-frontend-5353"),
+        ("web/frontend:53/SCTP", "name: allow-to-frontend-53"),
+    ] {
+        assert_eq!(names(&closed, "shop/backend-1", destination), [name]);
+    }
+}
+
+#[test]
+fn the_clusters_dns_is_known_by_its_label_or_its_namespace() {
+    let closed = shop().rule("shop/deny", DENY);
+    for (namespace, selector, ports, known) in [
+        ("kube-system", "k8s-app=kube-dns", "53/UDP", true),
+        ("kube-system", "k8s-app=coredns", "53/UDP", true),
+        ("openshift-dns", "dns=default", "53/UDP", true),
+        ("dns", "k8s-app=kube-dns", "53/UDP", true),
+        ("dns", "k8s-app=coredns", "53/UDP", false),
+        ("kube-system", "k8s-app=kube-dns", "53/TCP", false),
+        ("kube-system", "k8s-app=kube-dns", "54/UDP", false),
+    ] {
+        let mut cluster = closed.clone();
+        cluster.0.services.clear();
+        cluster.0.slices.clear();
+        let dns = format!("{namespace}/dns");
+        let number = ports.replace("53", "5353").replace("54", "5353");
+        let cluster = cluster
+            .service(&dns, "10.96.0.99", selector, ports, "5353")
+            .slice(&dns, true, &["kube-system/dns"], &number);
+        let notes = cluster.ask("shop/backend-1", "shop/database").notes;
+        let told = format!("weir explain shop/backend-1 {namespace}/svc/dns:53/UDP");
+        let found = notes.iter().any(|note| match note {
+            Note::Warning(text) => text.ends_with(&told),
+            Note::Hint(_) => false,
+        });
+        assert_eq!(found, known, "{dns} {selector} {ports}: {notes:?}");
+    }
+}

@@ -256,6 +256,12 @@ fn node_ports_are_where_the_operator_wants_them() {
         let found = answer(&cluster, source, "192.168.0.1:30080");
         assert_eq!(found, (0, missed.to_owned()), "{source}");
     }
+    // Of another protocol it is no Service's.
+    let other = answer(&cluster, OUTSIDE, "192.168.0.1:30080/UDP");
+    assert_eq!(other, (0, String::new()));
+    cluster.0.node_ports = vec!["192.0.2.0/24".parse::<NodePorts>().unwrap()];
+    let nowhere = missed.replace("10.9.9.1:30080", "no address");
+    assert_eq!(answer(&cluster, OUTSIDE, "192.168.0.1:30080"), (0, nowhere));
     // Loopback addresses, on request: for the node's own processes.
     cluster.0.node_ports = vec!["127.0.0.0/8".parse::<NodePorts>().unwrap()];
     cluster.0.devices.addresses = ["127.0.0.1".parse().unwrap()].into();

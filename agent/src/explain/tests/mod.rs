@@ -1,5 +1,6 @@
 mod cluster;
 mod dns;
+mod fixes;
 mod frontends;
 mod policy;
 mod programs;
@@ -7,3 +8,4 @@ mod question;
 mod service;
 mod tables;
 mod tiers;
+mod wording;

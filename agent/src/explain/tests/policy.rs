@@ -129,6 +129,11 @@ fn near_misses_name_what_is_missing() {
             "{ports: [{port: 5432, protocol: UDP}]}",
             "it is UDP there, the connection is TCP",
         ),
+        // The protocol is rather meant than the number.
+        (
+            "{ports: [{port: 5432, protocol: UDP}, {port: 9999}]}",
+            "port 5432 is not 9999",
+        ),
         (
             "{ports: [{port: web}]}",
             "pod shop/database has no port named \"web\"",
@@ -146,6 +151,27 @@ fn near_misses_name_what_is_missing() {
             "{spec}"
         );
     }
+}
+
+#[test]
+fn near_misses_of_peers_that_are_near() {
+    let from = |spec: &str| {
+        let from = format!("{{from: [{spec}]}}");
+        let policy = format!("{{podSelector: {{}}, policyTypes: [Ingress], ingress: [{from}]}}");
+        shop().rule("shop/p", &policy)
+    };
+    // In the policy's own namespace.
+    let cluster = from("{podSelector: {matchLabels: {app: frontend}}}");
+    assert_eq!(
+        miss(&cluster, "shop/backend-1", "shop/database"),
+        "label app=backend on pod shop/backend-1 does not match app=frontend"
+    );
+    // A node.
+    let cluster = from("{namespaceSelector: {}}");
+    assert_eq!(
+        miss(&cluster, "192.168.0.1", "shop/database"),
+        "192.168.0.1 is a node's address: no selector names it, only an ipBlock"
+    );
 }
 
 #[test]

@@ -73,6 +73,13 @@ fn slips_are_named() {
         ("a/b", "a/b:0", Port(owned("0"))),
         ("a/b", "a/b:65536", Port(owned("65536"))),
         ("a/b", "a/b:", Port(String::new())),
+        ("a/b", "a/b:Http", Port(owned("Http"))),
+        ("a/b", "a/b:http_alt", Port(owned("http_alt"))),
+        (
+            "a/b",
+            &format!("a/b:{}", "x".repeat(64)),
+            Port("x".repeat(64)),
+        ),
         ("a/b", "a/b:80/ICMP", Protocol(owned("ICMP"))),
         ("a/b:80", "a/b", SourcePort(owned("a/b:80"))),
     ] {
@@ -193,6 +200,12 @@ fn questions_without_an_answer_say_what_to_ask() {
 }
 
 #[test]
+fn pods_of_other_namespaces_are_not_meant() {
+    let error = shop().fail("web/back", "shop/database");
+    assert_eq!(error, "no pod web/back is known here");
+}
+
+#[test]
 fn ports_that_can_be_told_need_not_be_given() {
     let cluster = shop();
     let port = |destination: &str| {
@@ -207,6 +220,41 @@ fn ports_that_can_be_told_need_not_be_given() {
     assert_eq!(port("kube-system/dns/UDP"), (5353, Protocol::Udp));
     assert_eq!(port("kube-system/svc/kube-dns:53"), (53, Protocol::Tcp));
     assert_eq!(port("kube-system/svc/kube-dns:dns"), (53, Protocol::Udp));
+    // Of several the one of the usual protocol, where there is but one, whatever else there is.
+    let cluster = cluster
+        .pod("shop/both", "n1", "10.1.0.30", "", "a=53 b=53/UDP")
+        .pod("shop/udp", "n1", "10.1.0.31", "", "a=5000/UDP")
+        .service("shop/both", "10.96.0.3", "", "a=53 b=54/UDP", "53")
+        .pod("shop/two", "n1", "10.1.0.32", "", "80 81 82/UDP");
+    let port = |destination: &str| {
+        let answer = cluster.ask("web/frontend", destination);
+        (answer.port, answer.protocol)
+    };
+    assert_eq!(port("shop/both"), (53, Protocol::Tcp));
+    assert_eq!(port("shop/both/UDP"), (53, Protocol::Udp));
+    assert_eq!(port("shop/udp"), (5000, Protocol::Udp));
+    assert_eq!(port("shop/svc/both"), (53, Protocol::Tcp));
+    assert_eq!(port("shop/two/UDP"), (82, Protocol::Udp));
+    let error = cluster.fail("web/frontend", "shop/two");
+    assert!(
+        error.ends_with("; there is 80/TCP, 81/TCP, 82/UDP"),
+        "{error}"
+    );
+}
+
+#[test]
+fn ten_ports_are_listed_and_the_rest_is_counted() {
+    let ports = |count: u16| (1..=count).map(|port| port.to_string()).collect::<Vec<_>>();
+    for (count, end) in [
+        (9, "8/TCP, 9/TCP"),
+        (10, "9/TCP, 10/TCP"),
+        (11, "9/TCP, 10/TCP, and 1 more"),
+        (13, "9/TCP, 10/TCP, and 3 more"),
+    ] {
+        let cluster = shop().pod("shop/many", "n1", "10.1.0.30", "", &ports(count).join(" "));
+        let error = cluster.fail("web/frontend", "shop/many");
+        assert!(error.ends_with(end), "{error}");
+    }
 }
 
 #[test]

@@ -79,6 +79,28 @@ fn a_service_without_endpoints_says_why() {
         "its selector app=bakend matches no pod in namespace shop; nearest is pod shop/backend-1: app=backend instead of app=bakend"
     );
 
+    // Pods of other namespaces are no nearer.
+    let elsewhere = wrong_label.clone().edit_service("shop/backend", |service| {
+        service
+            .selector
+            .insert("app".to_owned(), "frontend".to_owned());
+    });
+    assert_eq!(
+        problem(&elsewhere),
+        "its selector app=frontend matches no pod in namespace shop; nearest is pod shop/backend-1: app=backend instead of app=frontend"
+    );
+
+    let one = shop().edit_slices(|slice| {
+        slice.endpoints.truncate(1);
+        for endpoint in &mut slice.endpoints {
+            endpoint.ready = false;
+        }
+    });
+    assert_eq!(
+        problem(&one),
+        "1 endpoint, none takes connections: shop/backend-1 not ready"
+    );
+
     let unready = shop().edit_slices(|slice| {
         for endpoint in &mut slice.endpoints {
             endpoint.ready = false;
@@ -308,4 +330,130 @@ fn an_address_listed_twice_counts_once_and_as_ready() {
         );
     let answer = cluster.ask("web/frontend", "10.96.0.10:80");
     assert_eq!(answer.flows.len(), 1);
+}
+
+#[test]
+fn a_port_that_a_pod_does_not_declare_is_told() {
+    let cluster = shop()
+        .pod("shop/both", "n1", "10.1.0.30", "", "80 dns=53/UDP")
+        .pod("shop/udp", "n1", "10.1.0.31", "", "dns=53/UDP");
+    let hints = |to: &str| -> Vec<String> {
+        let notes = cluster.ask("web/frontend", to).notes.into_iter();
+        notes
+            .map(|note| match note {
+                Note::Hint(text) | Note::Warning(text) => text,
+            })
+            .collect()
+    };
+    for (to, hint) in [
+        (
+            "shop/database:81",
+            "pod shop/database does not declare port 81/TCP: pod shop/database declares 5432/TCP (sql)",
+        ),
+        // Of the protocol asked about, else of the others.
+        (
+            "shop/both:53",
+            "pod shop/both does not declare port 53/TCP: pod shop/both declares 80/TCP",
+        ),
+        (
+            "shop/both:80/UDP",
+            "pod shop/both does not declare port 80/UDP: pod shop/both declares 53/UDP (dns)",
+        ),
+        (
+            "shop/udp:53",
+            "pod shop/udp does not declare port 53/TCP: pod shop/udp declares 53/UDP (dns)",
+        ),
+    ] {
+        assert_eq!(hints(to), [hint]);
+    }
+    // Who declares nothing may listen on anything.
+    for to in ["shop/database:5432", "shop/udp:53/UDP", "web/frontend:1"] {
+        assert_eq!(hints(to), [""; 0], "{to}");
+    }
+}
+
+#[test]
+fn a_block_around_a_virtual_address_is_told_in_its_family() {
+    let rule = "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.96.0.0/16}}, {ipBlock: {cidr: \"::/0\"}}]}]}";
+    let answer = shop()
+        .rule("web/out", rule)
+        .ask("web/frontend", "shop/svc/backend");
+    let warning = "ipBlock 10.96.0.0/16 of policy web/out covers the virtual address 10.96.0.10 of Service shop/backend, which allows nothing: policies see the endpoint behind it";
+    assert_eq!(answer.notes, [Note::Warning(warning.to_owned())]);
+}
+
+#[test]
+fn of_endpoints_at_one_place_the_running_one_on_the_clients_node_is_told_first() {
+    // backend-1 of node 1 twice more, at its address and port.
+    let cluster = shop().edit_slices(|slice| {
+        let mut terminating = slice.endpoints[0].clone();
+        terminating.terminating = true;
+        terminating.ready = false;
+        let mut unready = slice.endpoints[0].clone();
+        unready.ready = false;
+        unready.serving = false;
+        let mut elsewhere = slice.endpoints[0].clone();
+        elsewhere.node = Some("n2".to_owned());
+        if slice.service.name == "backend" {
+            slice
+                .endpoints
+                .splice(0..0, [terminating, unready, elsewhere]);
+        }
+    });
+    let answer = cluster.ask("web/frontend", "10.96.0.10:80");
+    let told: Vec<_> = answer.translations[0]
+        .endpoints
+        .iter()
+        .map(|it| {
+            let left_out = it.excluded.is_some();
+            (it.terminating, it.ready, it.node.as_deref(), left_out)
+        })
+        .collect();
+    let (n1, n2) = (Some("n1"), Some("n2"));
+    assert_eq!(
+        told,
+        [
+            (false, true, n1, false),
+            (false, true, n2, true),
+            (false, false, n1, true),
+            (true, false, n1, true),
+            (false, true, n2, false),
+        ]
+    );
+}
+
+#[test]
+fn what_keeps_an_endpoint_out_is_told() {
+    let cluster = shop()
+        .edit_service("shop/backend", |service| {
+            service.internal_traffic_policy = TrafficPolicy::Local;
+        })
+        .edit_slices(|slice| {
+            let mut terminating = slice.endpoints[0].clone();
+            if slice.service.name != "backend" || terminating.address.is_ipv6() {
+                return;
+            }
+            terminating.address = "10.1.0.77".parse().unwrap();
+            terminating.terminating = true;
+            terminating.ready = false;
+            let mut unready = terminating.clone();
+            unready.address = "10.1.0.78".parse().unwrap();
+            unready.terminating = false;
+            slice.endpoints.extend([terminating, unready]);
+        });
+    let answer = cluster.ask("web/frontend", "10.96.0.10:80");
+    let told: Vec<_> = answer.translations[0]
+        .endpoints
+        .iter()
+        .map(|it| format!("{} {}", it.address, it.excluded.as_deref().unwrap_or("in")))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "10.1.0.3 in",
+            "10.1.0.77 terminating",
+            "10.1.0.78 not ready",
+            "10.2.0.3 not on node n1 (internalTrafficPolicy Local)",
+        ]
+    );
 }
