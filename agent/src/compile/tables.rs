@@ -29,8 +29,6 @@ pub struct ServiceTables {
     pub sources: OrdMap<SourceKey, ObjectName>,
     /// State of every backend by fingerprint, active or draining; one that is not here is gone.
     pub backends: OrdMap<u32, BackendState>,
-    /// Backends of all frontends' sets together. Sets that are equal share their slots, so that fewer may be needed, never more.
-    pub slots: usize,
 }
 
 /// One frontend.

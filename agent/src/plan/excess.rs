@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use imbl::OrdMap;
 
-use super::sizes::{limit, slots};
+use super::sizes::limit;
 use super::step::Table;
-use crate::compile::{FrontendEntry, ServiceCompiler, ServiceTables};
+use crate::compile::{ServiceCompiler, ServiceTables};
 use crate::model::ObjectName;
 
 /// A Service that is left out.
@@ -44,12 +44,11 @@ pub fn refuse_excess(services: &mut ServiceTables, compiler: &ServiceCompiler) -
     refused
 }
 
+/// There are always slots enough: a Service port's frontends share two sets of its backends, and equal sets share their slots.
 fn fits(services: &ServiceTables) -> bool {
     services.frontends.len() <= limit(Table::Frontend)
         && services.backends.len() <= limit(Table::Backend)
         && services.sources.len() <= limit(Table::Source)
-        // Only counted where it may matter: equal sets share their slots.
-        && (services.slots <= limit(Table::Slot) || slots(services) <= limit(Table::Slot))
 }
 
 /// All Services as if they were refused, the largest first; of several of one size the one whose name comes last.
@@ -74,8 +73,6 @@ fn by_size(services: &ServiceTables, compiler: &ServiceCompiler) -> Vec<Refused>
 fn remove(services: &mut ServiceTables, name: &ObjectName) {
     keep(&mut services.frontends, |_, entry| entry.origin != *name);
     keep(&mut services.sources, |_, service| service != name);
-    let backends = |entry: &FrontendEntry| entry.internal.len() + entry.external.len();
-    services.slots = services.frontends.values().map(backends).sum();
 }
 
 fn keep<K: Ord + Clone, V: Clone>(
@@ -145,6 +142,11 @@ mod tests {
             entries: 1 + ports as usize + 2 * led_to + backends,
         };
         assert_eq!(refused, [giant]);
+    }
+
+    #[test]
+    fn there_are_slots_for_two_sets_of_all_backends() {
+        assert!(limit(Table::Slot) >= 2 * limit(Table::Backend));
     }
 
     #[test]

@@ -98,7 +98,7 @@ pub fn entries(tables: &Tables) -> BTreeMap<Table, usize> {
 }
 
 /// Slots that the sets of all frontends need.
-pub(super) fn slots(services: &ServiceTables) -> usize {
+fn slots(services: &ServiceTables) -> usize {
     let sets: BTreeSet<_> = services
         .frontends
         .values()

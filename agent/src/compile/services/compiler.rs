@@ -11,7 +11,7 @@ use super::choice::Site;
 use super::cidrs;
 use super::frontends::{Claim, Home};
 use super::part::Part;
-use crate::compile::{FrontendEntry, ServiceTables};
+use crate::compile::ServiceTables;
 use crate::model::{EndpointSlice, ForeignService, ObjectName, Service, ServiceCidr, Snapshot};
 
 /// Compiles Services, and of a later snapshot only what is different: the cost of a change is that of the Services that it is
@@ -247,9 +247,6 @@ impl ServiceCompiler {
         if old == new {
             return;
         }
-        let size = |entry: &FrontendEntry| entry.internal.len() + entry.external.len();
-        self.tables.slots += new.map_or(0, size);
-        self.tables.slots -= old.map_or(0, size);
         let owners = [old, new].into_iter().flatten();
         restated.extend(owners.map(|entry| entry.origin.clone()));
         match new {

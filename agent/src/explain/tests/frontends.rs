@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::compile::{Claim, Clients};
 use crate::explain::{Explanation, Note, Verdict, services};
-use crate::model::{ForeignService, NodePorts, Protocol, ServiceCidr, TrafficPolicy};
+use crate::model::{ForeignService, NodePorts, Protocol, ServiceCidr, ServicePort, TrafficPolicy};
 
 use super::cluster::{Cluster, name, shop};
 
@@ -243,7 +243,17 @@ fn other_ports_are_not_the_services() {
 
 #[test]
 fn node_ports_are_where_the_operator_wants_them() {
-    let mut cluster = open().node("n1", "192.168.0.1 10.9.9.1");
+    let mut cluster =
+        open()
+            .node("n1", "192.168.0.1 10.9.9.1")
+            .edit_service("shop/backend", |service| {
+                service.ports.push(ServicePort {
+                    name: "other".to_owned(),
+                    port: 81,
+                    node_port: Some(30081),
+                    ..service.ports[0].clone()
+                });
+            });
     let answer = |cluster: &Cluster, source: &str, to: &str| {
         let answer = cluster.ask(source, to);
         (answer.translations.len(), warnings(&answer).join(" "))

@@ -1,5 +1,6 @@
 //! What Services make of a connection.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::explain::{Note, Verdict};
@@ -88,6 +89,18 @@ fn a_service_without_endpoints_says_why() {
     assert_eq!(
         problem(&elsewhere),
         "its selector app=frontend matches no pod in namespace shop; nearest is pod shop/backend-1: app=backend instead of app=frontend"
+    );
+
+    let single = ["shop/backend-1", "shop/backend-2"]
+        .into_iter()
+        .fold(shop(), |cluster, pod| {
+            cluster.edit_pod(pod, |pod| pod.ips.retain(IpAddr::is_ipv4))
+        })
+        .edit_slices(|slice| slice.endpoints.retain(|it| it.address.is_ipv4()));
+    let answer = single.ask("web/frontend", "[fd96::10]:80");
+    assert_eq!(
+        answer.translations[0].problem.as_deref(),
+        Some("none of the 2 pods that its selector app=backend matches has an IPv6 address")
     );
 
     let one = shop().edit_slices(|slice| {
@@ -384,7 +397,7 @@ fn a_block_around_a_virtual_address_is_told_in_its_family() {
 
 #[test]
 fn of_endpoints_at_one_place_the_running_one_on_the_clients_node_is_told_first() {
-    // backend-1 of node 1 twice more, at its address and port.
+    // backend-1 of node 1 four times more, at its address and port.
     let cluster = shop().edit_slices(|slice| {
         let mut terminating = slice.endpoints[0].clone();
         terminating.terminating = true;
@@ -392,12 +405,14 @@ fn of_endpoints_at_one_place_the_running_one_on_the_clients_node_is_told_first()
         let mut unready = slice.endpoints[0].clone();
         unready.ready = false;
         unready.serving = false;
+        let mut serving = slice.endpoints[0].clone();
+        serving.ready = false;
         let mut elsewhere = slice.endpoints[0].clone();
         elsewhere.node = Some("n2".to_owned());
         if slice.service.name == "backend" {
             slice
                 .endpoints
-                .splice(0..0, [terminating, unready, elsewhere]);
+                .splice(0..0, [terminating, unready, serving, elsewhere]);
         }
     });
     let answer = cluster.ask("web/frontend", "10.96.0.10:80");
@@ -406,18 +421,20 @@ fn of_endpoints_at_one_place_the_running_one_on_the_clients_node_is_told_first()
         .iter()
         .map(|it| {
             let left_out = it.excluded.is_some();
-            (it.terminating, it.ready, it.node.as_deref(), left_out)
+            let state = (it.terminating, it.ready, it.serving);
+            (state, it.node.as_deref(), left_out)
         })
         .collect();
     let (n1, n2) = (Some("n1"), Some("n2"));
     assert_eq!(
         told,
         [
-            (false, true, n1, false),
-            (false, true, n2, true),
-            (false, false, n1, true),
-            (true, false, n1, true),
-            (false, true, n2, false),
+            ((false, true, true), n1, false),
+            ((false, true, true), n2, true),
+            ((false, false, true), n1, true),
+            ((false, false, false), n1, true),
+            ((true, false, true), n1, true),
+            ((false, true, true), n2, false),
         ]
     );
 }

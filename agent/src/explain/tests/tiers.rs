@@ -177,6 +177,39 @@ fn nodes_are_peers_by_label() {
 }
 
 #[test]
+fn a_denial_tells_which_nodes_would_have_been_accepted() {
+    let rules = [(Action::Accept, "", 0), (Action::Deny, "", 0)];
+    let mut cluster = tier(shop(), "above", Tier::Admin, 1, &rules)
+        .node("n2b", "192.168.0.2")
+        .node("n3", "192.168.0.3");
+    let policies = &mut cluster.0.cluster_policies;
+    let policy = Arc::make_mut(policies.get_mut("above").expect("the policy"));
+    policy.egress[0].matches.peers = vec![Peer::Nodes(selector("role=db,zone=a"))];
+    policy.egress[1].matches.peers.clear();
+    for (node, has) in [("n2", "role=web"), ("n2b", "role=web,zone=a")] {
+        let node = cluster.0.nodes.get_mut(node).expect("a node");
+        Arc::make_mut(node).labels = labels(has);
+    }
+    let misses = |to: &str| {
+        let answer = cluster.ask("shop/backend-1", to);
+        answer.flows[0].egress.nearest[0].misses.join("; ")
+    };
+    assert_eq!(
+        misses("192.168.0.3:80"),
+        "label role=db is missing on node n3; label zone=a is missing on node n3"
+    );
+    // Of two nodes that show the address, the nearer one.
+    assert_eq!(
+        misses("192.168.0.2:80"),
+        "label role=web on node n2b does not match role=db"
+    );
+    assert_eq!(
+        misses("203.0.113.7:80"),
+        "no node shows the address 203.0.113.7"
+    );
+}
+
+#[test]
 fn lookups_that_a_rule_denies_are_told() {
     let rules = [(Action::Accept, "team=web", 0), (Action::Deny, "", 0)];
     let answer =

@@ -5,8 +5,10 @@ use weir_common::abi::{BACKEND_ACTIVE, BackendState};
 use zerocopy::IntoBytes;
 
 use super::super::{MemoryMaps, Planner, Table};
+use super::planning::{allow, serve};
 use super::watch::histories;
-use crate::compile::Tables;
+use crate::compile::testing::{pod, snapshot};
+use crate::compile::{Tables, compile};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
@@ -54,6 +56,36 @@ proptest! {
         }
         planner.invalidate();
         prop_assert!(planner.differences(Table::Frontend, &maps.dump(Table::Frontend)).is_empty());
+    }
+}
+
+#[test]
+fn what_frontends_and_verdicts_lead_to_is_looked_at() {
+    let pods = vec![pod("a", "db", "db", "10.0.0.1")];
+    let mut objects = snapshot(pods, vec![allow("p", "db", 80)]);
+    serve(&mut objects, 1, 1..3);
+    let mut planner = Planner::new();
+    let mut maps = MemoryMaps::new();
+    let plan = planner.plan(&compile(&objects)).unwrap();
+    maps.execute(&plan).unwrap();
+    let elements = Table::all().map(|table| (table.name(), maps.dump(table).len()));
+    assert_eq!(
+        elements.collect::<Vec<_>>(),
+        [
+            ("frontend", 2),
+            ("slot", 2),
+            ("source", 0),
+            ("endpoint", 1),
+            ("class", 1),
+            ("prefix", 0),
+            ("verdict", 1),
+            ("range", 1),
+            ("backend", 2),
+        ]
+    );
+    for table in [Table::Slot, Table::Range] {
+        let missing = planner.differences(table, &[].into());
+        assert_eq!(missing.len(), maps.dump(table).len(), "{table:?}");
     }
 }
 
