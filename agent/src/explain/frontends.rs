@@ -41,7 +41,7 @@ pub(super) fn missed(world: &World<'_>, explanation: &Explanation, flow: &Flow) 
         .of(node, service)
         .into_iter()
         .filter(|(exposed, _)| exposed.claim == Claim::NodePort && exposed.number == port)
-        .map(|(exposed, _)| SocketAddr::new(exposed.address, port).to_string())
+        .map(|(exposed, _)| SocketAddr::new(exposed.address, exposed.number).to_string())
         .collect();
     let served = match &served[..] {
         [] => "no address".to_owned(),

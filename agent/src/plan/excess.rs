@@ -90,8 +90,10 @@ fn keep<K: Ord + Clone, V: Clone>(
 mod tests {
     use std::net::Ipv4Addr;
 
+    use ipnetwork::IpNetwork;
+
     use super::*;
-    use crate::compile::testing::serve;
+    use crate::compile::testing::{edit, serve};
     use crate::model::{Endpoint, Service, ServicePort, Snapshot};
 
     fn add(snapshot: &mut Snapshot, name: &str, ports: u16, endpoints: u32, ready: bool) {
@@ -157,6 +159,36 @@ mod tests {
     #[test]
     fn what_nothing_leads_to_makes_a_service_large_too() {
         refuses(false);
+    }
+
+    #[test]
+    fn ranges_of_clients_count_and_go_with_their_service() {
+        let mut snapshot = Snapshot::default();
+        for name in ["web", "ranged"] {
+            add(&mut snapshot, name, 1, 1, true);
+        }
+        edit(&mut snapshot.services, |service: &mut Service| {
+            if service.name.name == "ranged" {
+                service.load_balancer_ips = vec![[192, 0, 2, 1].into()];
+                let range = |third| IpNetwork::new([10, 1, third, 0].into(), 24).unwrap();
+                service.source_ranges = (0..3).map(range).collect();
+            }
+        });
+        let mut compiler = ServiceCompiler::default();
+        let services = compiler.compile(&snapshot).clone();
+        let sizes = by_size(&services, &compiler).into_iter();
+        let sizes: Vec<_> = sizes.map(|it| (it.service.name, it.entries)).collect();
+        // A backend; its port with a set for each side, at one address or two; all other ports; and the ranges.
+        let expected = [("ranged", 1 + 2 * 3 + 1 + 3), ("web", 1 + 3 + 1)];
+        assert_eq!(
+            sizes,
+            expected.map(|(name, entries)| (name.to_owned(), entries))
+        );
+        for (name, left) in [("ranged", 0), ("web", 3)] {
+            let mut services = services.clone();
+            remove(&mut services, &ObjectName::new("shop", name));
+            assert_eq!(services.sources.len(), left, "without {name}");
+        }
     }
 
     #[test]
