@@ -338,6 +338,35 @@ fn egress_port_names_are_the_peers() {
 }
 
 #[test]
+fn a_port_name_is_no_other_name_and_of_no_other_protocol() {
+    let [tcp, udp] = [Protocol::Tcp, Protocol::Udp];
+    let name = |protocol, name: &str| port(protocol, PortMatch::Named(name.to_owned()));
+    let mut pods = three();
+    pods[1].ports = vec![
+        container("http", tcp, 80),
+        container("http", udp, 81),
+        container("dns", tcp, 54),
+        container("dns", udp, 53),
+    ];
+    // The other names are asked about, too, but for somebody else.
+    let others = vec![name(udp, "http"), name(tcp, "dns"), name(udp, "dns")];
+    let rules = vec![
+        rule(vec![], vec![name(tcp, "http")]),
+        rule(vec![block("192.0.2.0/24", &[])], others),
+    ];
+    let tables = policies(&snapshot(pods, vec![egress("p", rules)]));
+    for (protocol, port, open) in [
+        (6, 80, true),
+        (17, 81, false),
+        (6, 54, false),
+        (17, 53, false),
+    ] {
+        let passes = passes(&tables, Direction::Egress, "10.0.0.2", protocol, port);
+        assert_eq!(passes, open, "{protocol} {port}");
+    }
+}
+
+#[test]
 fn the_first_rule_by_policy_and_position_gets_the_attribution() {
     let tables = policies(&snapshot(
         three(),
