@@ -167,6 +167,9 @@ fn empty(_ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn act(skb: Skb, outcome: Outcome) -> i32 {
+    if maps::dry_run() {
+        skb.set_mark(outcome.reason().into());
+    }
     match outcome.verdict() {
         // Other programs on the hook have their say.
         Verdict::Pass => TC_ACT_UNSPEC,

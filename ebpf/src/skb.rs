@@ -56,6 +56,13 @@ impl Skb {
         }
     }
 
+    /// Marks the packet: so a dry run tells why it answers as it does.
+    #[inline(always)]
+    pub(crate) fn set_mark(self, mark: u32) {
+        // SAFETY: the kernel gave us this context; the verifier allows programs of this kind to write this field.
+        unsafe { (*self.raw()).mark = mark };
+    }
+
     /// Sends the packet out of the device that it came in by.
     #[inline(always)]
     pub(crate) fn send_back(self) -> i32 {

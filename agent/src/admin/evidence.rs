@@ -1,16 +1,21 @@
 //! What a node holds about the connections of an explanation, and what it has seen of them: where the objects say one thing and the
 //! node does another, this is how it comes out.
 
+mod answer;
+mod packet;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use serde::{Deserialize, Serialize};
 use weir_common::abi::{
-    BACKEND_ACTIVE, EndpointKey, Flow as Tracked, FlowKey, FrontendKey, ROW_OPEN, RULE_NOT_ISOLATED,
+    BACKEND_ACTIVE, EndpointKey, Flow as Tracked, FlowKey, FrontendKey, Hook, ROW_OPEN,
+    RULE_NOT_ISOLATED,
 };
+
+pub use answer::{Evidence, Held, HeldFrontend, HeldVerdict};
+pub use packet::{DryRun, FirstPacket, Tried};
 
 use super::lists::{FlowRow, flow_rows};
 use crate::compile::Clients;
@@ -22,110 +27,14 @@ use crate::plan::MemoryMaps;
 /// Drops that are told of one by one, the newest; all that are kept are counted.
 const NEWEST: usize = 3;
 
-/// Answer of `/v1/evidence`: of one node, about its own pods and its own translation of Services.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Evidence {
-    /// The node.
-    pub node: String,
-    /// Generation of the maps that its programs read.
-    pub generation: u64,
-    /// What the maps say about each pod of the node that policies judge.
-    pub verdicts: Vec<HeldVerdict>,
-    /// Where the maps lead what is addressed to a Service.
-    pub frontends: Vec<HeldFrontend>,
-    /// How many records are kept of packets of these connections that were dropped or answered with a refusal.
-    pub drops: usize,
-    /// The last of them, newest first.
-    pub last_drops: Vec<Record>,
-    /// Connections that are tracked.
-    pub connections: usize,
-    /// Their packets, from who opened them and back.
-    pub packets: [u64; 2],
-}
+/// The device that a packet seems to have come in by, where the real one is not known: only the node's own packets have none.
+const SOME_DEVICE: u32 = 1;
 
-impl Evidence {
-    /// Whether the maps say what the objects say.
-    #[must_use]
-    pub fn agrees(&self) -> bool {
-        let verdicts = self.verdicts.iter().all(HeldVerdict::agrees);
-        verdicts && self.frontends.iter().all(HeldFrontend::agrees)
-    }
-}
-
-/// What the maps say about a new connection at one of its ends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HeldVerdict {
-    /// The pod that is judged.
-    pub pod: ObjectName,
-    /// Seen from the pod.
-    pub direction: Direction,
-    /// The other end.
-    pub peer: IpAddr,
-    /// Port that is connected to.
-    pub port: u16,
-    /// Whether the objects let it pass.
-    pub intended: bool,
-    /// What the maps say.
-    pub held: Held,
-}
-
-impl HeldVerdict {
-    /// Whether the maps say what the objects say.
-    #[must_use]
-    pub const fn agrees(&self) -> bool {
-        match self.held {
-            Held::Unknown => false,
-            Held::Open | Held::Allowed(_) => self.intended,
-            Held::Denied => !self.intended,
-        }
-    }
-}
-
-/// A verdict of the maps.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "verdict", content = "by", rename_all = "kebab-case")]
-pub enum Held {
-    /// They do not have the pod: its traffic is not judged.
-    Unknown,
-    /// No policy decides.
-    Open,
-    /// A rule allows it: its policy and its position there; `None` for a rule that the objects do not have.
-    Allowed(Option<(ObjectName, usize)>),
-    /// It is denied.
-    Denied,
-}
-
-/// Where the maps lead a connection to an address of a Service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HeldFrontend {
-    /// The Service.
-    pub service: ObjectName,
-    /// Its address and port.
-    pub frontend: SocketAddr,
-    /// Protocol.
-    pub protocol: Protocol,
-    /// Backends that follow from the objects.
-    pub intended: BTreeSet<SocketAddr>,
-    /// Those that the maps have for new connections; `None` where they do not have the frontend.
-    pub held: Option<BTreeSet<SocketAddr>>,
-}
-
-impl HeldFrontend {
-    /// Whether the maps say what the objects say.
-    #[must_use]
-    pub fn agrees(&self) -> bool {
-        match &self.held {
-            Some(held) => *held == self.intended,
-            None => self.intended.is_empty(),
-        }
-    }
-}
+/// Has the programs judge a packet, and leave no trace; `None` where they cannot.
+pub(super) type Try<'n> = &'n dyn Fn(&FirstPacket) -> Option<DryRun>;
 
 /// What a node has to say.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Node<'n> {
     /// Its objects.
     pub(super) snapshot: &'n Snapshot,
@@ -137,6 +46,8 @@ pub(super) struct Node<'n> {
     pub(super) records: &'n [Record],
     /// Connections that it tracks.
     pub(super) tracked: &'n [(FlowKey, Tracked)],
+    /// Its programs.
+    pub(super) programs: Try<'n>,
 }
 
 impl Node<'_> {
@@ -160,13 +71,14 @@ impl Node<'_> {
             })
             .collect();
         let of_side = |side: fn(&FlowRow) -> u64| connections.iter().map(side).sum();
+        let from = packet::free_port(self.tracked);
         Evidence {
             node: self.snapshot.node_name.clone(),
             generation: self.generation,
             verdicts: flows
-                .flat_map(|flow| self.verdicts(flow, protocol))
+                .flat_map(|flow| self.verdicts(flow, protocol, from))
                 .collect(),
-            frontends: self.frontends(&explanation.translations),
+            frontends: self.frontends(explanation, from),
             drops: drops.clone().count(),
             last_drops: drops.take(NEWEST).cloned().collect(),
             connections: connections.len(),
@@ -174,8 +86,13 @@ impl Node<'_> {
         }
     }
 
-    /// Both ends of a connection, as far as they are pods of this node that policies judge.
-    fn verdicts(&self, flow: &Flow, protocol: Protocol) -> impl Iterator<Item = HeldVerdict> {
+    /// Both ends of a connection, as far as they are pods of this node that policies judge. Packets are tried from port `from`.
+    fn verdicts(
+        &self,
+        flow: &Flow,
+        protocol: Protocol,
+        from: Option<u16>,
+    ) -> impl Iterator<Item = HeldVerdict> {
         let (egress_peer, egress_port) = flow.egress_peer();
         let egress = (&flow.source, &flow.egress, egress_peer, egress_port);
         let ingress_peer = flow.ingress_peer();
@@ -192,8 +109,54 @@ impl Node<'_> {
                 port,
                 intended: side.outcome.passes(),
                 held: self.held(place.address, side, peer.address, protocol, port),
+                tried: from.and_then(|from| {
+                    let (pod, peer) = (place.address, peer.address);
+                    match side.direction {
+                        Direction::Egress => self.leave(pod, from, (peer, port), protocol),
+                        Direction::Ingress => self.enter((peer, from), (pod, port), protocol),
+                    }
+                }),
             })
         })
+    }
+
+    /// Has a first packet leave a pod of this node.
+    fn leave(
+        &self,
+        pod: IpAddr,
+        from: u16,
+        to: (IpAddr, u16),
+        protocol: Protocol,
+    ) -> Option<Tried> {
+        let ifindex = self.device(pod)?;
+        self.attempt(&FirstPacket {
+            hook: Hook::FromPod,
+            ifindex,
+            ingress_ifindex: ifindex,
+            frame: packet::frame((pod, from).into(), to.into(), protocol)?,
+        })
+    }
+
+    /// Has a first packet, which comes from somewhere else, enter a pod of this node.
+    fn enter(&self, from: (IpAddr, u16), to: (IpAddr, u16), protocol: Protocol) -> Option<Tried> {
+        let uplink = self.snapshot.devices.nets.keys().next().copied();
+        let came_by = self.device(from.0).or(uplink);
+        self.attempt(&FirstPacket {
+            hook: Hook::ToPod,
+            ifindex: self.device(to.0)?,
+            ingress_ifindex: came_by.unwrap_or(SOME_DEVICE),
+            frame: packet::frame(from.into(), to.into(), protocol)?,
+        })
+    }
+
+    fn attempt(&self, packet: &FirstPacket) -> Option<Tried> {
+        (self.programs)(packet).as_ref().map(Tried::of)
+    }
+
+    /// The device that leads to a pod of this node.
+    fn device(&self, address: IpAddr) -> Option<u32> {
+        let device = self.snapshot.devices.devices.get(&address);
+        device.map(|device| device.ifindex)
     }
 
     fn held(&self, pod: IpAddr, side: &Side, peer: IpAddr, protocol: Protocol, port: u16) -> Held {
@@ -231,10 +194,9 @@ impl Node<'_> {
     }
 
     /// What Services' frontends lead to, of those that this node translates.
-    fn frontends(&self, translations: &[Translation]) -> Vec<HeldFrontend> {
-        let own = translations
-            .iter()
-            .filter(|translation| translation.node == self.snapshot.node_name);
+    fn frontends(&self, explanation: &Explanation, from: Option<u16>) -> Vec<HeldFrontend> {
+        let translations = explanation.translations.iter();
+        let own = translations.filter(|it| it.node == self.snapshot.node_name);
         own.map(|translation| {
             let endpoints = translation.endpoints.iter();
             let usable = endpoints.filter(|endpoint| endpoint.excluded.is_none());
@@ -246,9 +208,28 @@ impl Node<'_> {
                     .filter_map(|it| Some(SocketAddr::new(it.address, it.port?)))
                     .collect(),
                 held: self.backends(translation),
+                tried: from.and_then(|from| self.translated(explanation, translation, from)),
             }
         })
         .collect()
+    }
+
+    /// Has a first packet to a Service leave one of the source's pods, if one is on this node.
+    fn translated(
+        &self,
+        explanation: &Explanation,
+        translation: &Translation,
+        from: u16,
+    ) -> Option<Tried> {
+        if translation.clients == Some(Clients::Outside) {
+            return None;
+        }
+        let sources = explanation.flows.iter().map(|flow| &flow.source);
+        let pod = sources
+            .filter(|place| place.address.is_ipv4() == translation.address.is_ipv4())
+            .find(|place| place.node.as_ref() == Some(&self.snapshot.node_name))?;
+        let to = (translation.address, translation.port);
+        self.leave(pod.address, from, to, translation.protocol)
     }
 
     /// Backends that new connections get.

@@ -10,6 +10,8 @@ mod follow;
 mod lists;
 mod server;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
@@ -19,7 +21,7 @@ pub use answer::{
 };
 pub use client::{Client, ClientError, follow, get};
 pub use dump::{Element, MapDump, RawMaps, canonical, raw};
-pub use evidence::{Evidence, Held, HeldFrontend, HeldVerdict};
+pub use evidence::{DryRun, Evidence, FirstPacket, Held, HeldFrontend, HeldVerdict, Tried};
 pub use follow::Followed;
 pub use lists::{FlowRow, PodRow, PolicyRow, flow_rows, pods, policies};
 pub use server::{ServeError, bind, serve};
@@ -55,6 +57,10 @@ pub trait Provider: Send + Sync + 'static {
     /// # Errors
     /// What could not be compared, in words.
     fn audit(&self) -> Result<Audit, String>;
+
+    /// Has the programs judge a packet of a pod of this node, and leave no trace; `None` where the kernel does not run them over it, as when
+    /// its device has gone meanwhile.
+    fn dry_run(&self, packet: &FirstPacket) -> Option<DryRun>;
 
     /// The newest flow records, oldest first.
     fn records(&self) -> Vec<Record>;

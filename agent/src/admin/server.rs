@@ -240,6 +240,7 @@ fn evidence_query(provider: &dyn Provider, query: &RawQuery) -> Result<Evidence,
         maps: &MemoryMaps::read_back(maps.version, maps.tables),
         records: &provider.records(),
         tracked: &provider.flows().map_err(internal)?,
+        programs: &|packet| provider.dry_run(packet),
     };
     Ok(node.evidence(&explanation, sources))
 }

@@ -14,8 +14,8 @@ use weir_common::abi::{
 use zerocopy::IntoBytes;
 
 use super::{
-    Audit, Client, ClientError, Evidence, Followed, MapDump, PodRow, Provider, RawMaps, ServeError,
-    Status, canonical, flow_rows, raw, serve,
+    Audit, Client, ClientError, DryRun, Evidence, FirstPacket, Followed, MapDump, PodRow, Provider,
+    RawMaps, ServeError, Status, canonical, flow_rows, raw, serve,
 };
 use crate::explain::{Explanation, Verdict};
 use crate::flows::tests::{event, record};
@@ -50,6 +50,10 @@ impl Provider for Fixed {
 
     fn audit(&self) -> Result<Audit, String> {
         Err("nothing was written yet".to_owned())
+    }
+
+    fn dry_run(&self, _: &FirstPacket) -> Option<DryRun> {
+        None
     }
 
     fn records(&self) -> Vec<Record> {

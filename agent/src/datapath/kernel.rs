@@ -100,6 +100,8 @@ pub struct RunOutput {
     pub packet: Vec<u8>,
     /// Nanoseconds that the program ran.
     pub nanoseconds: u32,
+    /// Why, of a dry run.
+    pub reason: Option<Reason>,
 }
 
 impl KernelDatapath {
@@ -651,6 +653,7 @@ impl From<TestRunOutput> for RunOutput {
             action: output.result,
             packet: output.packet,
             nanoseconds: output.nanoseconds,
+            reason: u8::try_from(output.mark).ok().and_then(Reason::from_u8),
         }
     }
 }

@@ -14,11 +14,11 @@ use super::process;
 use super::shared::{Published, Shared};
 use super::xdp;
 use crate::admin::{
-    Audit, Device, FeatureState, MapFill, Pods, Provider, RawMaps, Rejection, Sockets, Status,
-    Watch,
+    Audit, Device, DryRun, FeatureState, FirstPacket, MapFill, Pods, Provider, RawMaps, Rejection,
+    Sockets, Status, Watch,
 };
 use crate::compile::{self, WithoutLocal};
-use crate::datapath::{self, KernelDatapath, XdpState};
+use crate::datapath::{self, KernelDatapath, TestRun, XdpState};
 use crate::flows::Record;
 use crate::metrics::{Fill, Sample};
 use crate::model::{AddressOwners, Kind, Snapshot, SocketLb};
@@ -113,6 +113,18 @@ impl Provider for Shared {
 
     fn audit(&self) -> Result<Audit, String> {
         drift::audit(self)
+    }
+
+    fn dry_run(&self, packet: &FirstPacket) -> Option<DryRun> {
+        let run = TestRun::new(&packet.frame, packet.ifindex, packet.ingress_ifindex);
+        let output = self.datapath().dry_run(packet.hook, &run);
+        let output = output
+            .inspect_err(|error| tracing::warn!("a packet is not tried: {error}"))
+            .ok()?;
+        Some(DryRun {
+            reason: output.reason?,
+            frame: output.packet,
+        })
     }
 
     fn records(&self) -> Vec<Record> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::sync::broadcast;
-use weir::admin::{Audit, Provider, RawMaps, Status, serve};
+use weir::admin::{Audit, DryRun, FirstPacket, Provider, RawMaps, Status, serve};
 use weir::flows::Record;
 use weir::model::Snapshot;
 use weir_common::abi::{Flow, FlowKey};
@@ -44,6 +44,10 @@ impl Provider for Fixed {
 
     fn audit(&self) -> Result<Audit, String> {
         Ok(Audit::default())
+    }
+
+    fn dry_run(&self, _: &FirstPacket) -> Option<DryRun> {
+        None
     }
 
     fn records(&self) -> Vec<Record> {

@@ -3,6 +3,7 @@
 use aya::maps::{MapData, RingBuf};
 use weir::datapath::{KernelDatapath, TestRun};
 use weir_common::abi::{Event, FlowKey, Hook, Verdict};
+use weir_common::reason::Reason;
 use zerocopy::FromBytes;
 
 use crate::simulator::{Simulator, Step};
@@ -103,6 +104,9 @@ impl Hooks for Loaded<'_> {
         }
         let event = self.events.next().ok_or("no event")?;
         let event = Event::read_from_bytes(&event).map_err(|error| error.to_string())?;
+        if dry.reason != Reason::from_u8(event.reason) {
+            return Err(format!("dry run {:?}, event {event:?}", dry.reason));
+        }
         Ok(Answer {
             dropped: live.action == TC_ACT_SHOT,
             rule: event.rule,

@@ -211,12 +211,15 @@ fn an_explanation_tells_what_the_node_holds_and_has_seen() -> Result<()> {
         fixture.ensure_silence("other", Tcp, fixture.server("near"))?;
 
         let (code, text) = explained(&fixture, "default/client")?;
-        let tells = ["node1: its maps say the same (", " tracked, "];
+        let tells = [
+            "node1: its maps say the same (4 verdicts), and its programs do it (4 packets tried)",
+            " tracked, ",
+        ];
         let tells_all = tells.iter().all(|words| text.contains(words));
         ensure!(code == Some(0) && tells_all, "{text}");
         let (code, text) = explained(&fixture, "default/other")?;
         let tells = [
-            "node1: its maps say the same (",
+            "node1: its maps say the same (4 verdicts), and its programs do it (4 packets tried)",
             " not let through, the last:",
             " dropped ingress TCP default/other:",
             " policy_denied default/near",
@@ -231,7 +234,7 @@ fn an_explanation_tells_what_the_node_holds_and_has_seen() -> Result<()> {
         empty_map(&fixture, "endpoint")?;
         let (code, text) = explained(&fixture, "default/client")?;
         let tells = [
-            "Warning: the maps of node node1 say otherwise",
+            "Warning: node node1 has it otherwise",
             "default/near ingress from ",
             ": not in the maps, so not judged; the objects allow it",
         ];

@@ -74,10 +74,7 @@ pub fn explanation(explained: &Explained, colour: bool) -> String {
     }
     let stray = explained.nodes.iter().filter(|node| !node.agrees());
     for node in stray.map(|evidence| &evidence.node) {
-        let _ = writeln!(
-            text,
-            "Warning: the maps of node {node} say otherwise, see below"
-        );
+        let _ = writeln!(text, "Warning: node {node} has it otherwise, see below");
     }
     for translation in &answer.translations {
         text.push('\n');

@@ -3,18 +3,16 @@
 use std::sync::Arc;
 
 use super::{Explained, explanation, flows, json, pods, policies, services, status};
+use crate::admin::testing::cluster;
 use crate::admin::{
     self, Device, Evidence, FeatureState, FlowRow, Held, HeldFrontend, HeldVerdict, MapFill, Pods,
-    Rejection, Sockets, Status, Watch,
+    Rejection, Sockets, Status, Tried, Watch,
 };
 use crate::explain::{Question, explain, services as translations};
 use crate::flows::tests::{event, record};
 use crate::model::{
-    Attachment, DeviceFacts, Direction, ObjectName, PodDevice, Policy, Protocol, Sandbox, Snapshot,
-    SocketLb,
+    Attachment, Direction, ObjectName, Policy, Protocol, Sandbox, Snapshot, SocketLb,
 };
-use crate::source::manifests;
-use crate::state::State;
 
 /// A shop with an open Service, a mistaken one, default-deny and a rule with the wrong port.
 const SHOP: &str = r#"
@@ -97,23 +95,7 @@ fn shop() -> Snapshot {
 }
 
 fn load(manifests: &str) -> Snapshot {
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("shop.yaml"), manifests).unwrap();
-    let loaded = manifests::load(directory.path()).unwrap();
-    assert_eq!(loaded.rejections, [""; 0]);
-    let mut state = State::new("n1");
-    for event in loaded.events {
-        state.apply(event);
-    }
-    let device = PodDevice {
-        ifindex: 7,
-        name: "veth7".to_owned(),
-    };
-    state.set_devices(DeviceFacts {
-        devices: [("10.0.0.2".parse().unwrap(), device)].into(),
-        ..DeviceFacts::default()
-    });
-    state.snapshot().clone()
+    cluster("n1", manifests, &[("10.0.0.2", 7)])
 }
 
 fn ask(snapshot: &Snapshot, source: &str, destination: &str) -> Explained {
@@ -143,6 +125,14 @@ fn what_nodes_hold_and_have_seen() {
         port: 8080,
         intended,
         held,
+        tried: None,
+    };
+    let tried = |passed, reason: &str, to: Option<&str>| {
+        Some(Tried {
+            passed,
+            reason: reason.to_owned(),
+            to: to.map(|to| to.parse().unwrap()),
+        })
     };
     let frontend = |held: Option<&[&str]>| HeldFrontend {
         service: name("back"),
@@ -150,11 +140,15 @@ fn what_nodes_hold_and_have_seen() {
         protocol: Protocol::Tcp,
         intended: ["10.0.0.2:8080".parse().unwrap()].into(),
         held: held.map(|held| held.iter().map(|it| it.parse().unwrap()).collect()),
+        tried: None,
     };
     let both = ["10.0.0.2:8080", "10.0.0.3:8080"];
     let right = Evidence {
         node: "n1".to_owned(),
-        verdicts: vec![verdict(Direction::Egress, Held::Open, true)],
+        verdicts: vec![HeldVerdict {
+            tried: tried(true, "not_isolated", Some("10.0.0.1:8080")),
+            ..verdict(Direction::Egress, Held::Open, true)
+        }],
         frontends: vec![frontend(Some(&both[..1])), frontend(Some(&both[..1]))],
         connections: 2,
         packets: [14, 0],
@@ -177,13 +171,41 @@ fn what_nodes_hold_and_have_seen() {
         last_drops: vec![record(&event())],
         ..Evidence::default()
     };
-    let idle = Evidence {
+    let (front, back) = (Some("10.96.0.1:80"), Some("10.0.0.2:8080"));
+    let tries = [
+        (Held::Open, true, tried(true, "not_isolated", back)),
+        (Held::Open, true, tried(false, "spoofed_source", None)),
+        (Held::Denied, false, tried(true, "established", back)),
+        (Held::Denied, false, tried(true, "not_ip", None)),
+    ];
+    let odd = Evidence {
         node: "n3".to_owned(),
+        verdicts: tries
+            .map(|(held, intended, tried)| HeldVerdict {
+                tried,
+                ..verdict(Direction::Egress, held, intended)
+            })
+            .to_vec(),
+        frontends: [
+            tried(true, "policy_allowed", back),
+            tried(true, "not_local", front),
+            tried(false, "no_endpoint", None),
+            tried(false, "policy_denied", None),
+        ]
+        .map(|tried| HeldFrontend {
+            tried,
+            ..frontend(Some(&both[..1]))
+        })
+        .to_vec(),
+        ..Evidence::default()
+    };
+    let idle = Evidence {
+        node: "n4".to_owned(),
         ..Evidence::default()
     };
     let mut answer = ask(&shop(), "shop/front", "shop/svc/back");
-    answer.nodes = vec![right, wrong, idle];
-    answer.unanswered = vec!["n4: no agent answers".to_owned()];
+    answer.nodes = vec![right, wrong, odd, idle];
+    answer.unanswered = vec!["n5: no agent answers".to_owned()];
     insta::assert_snapshot!(explanation(&answer, false));
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -302,6 +303,9 @@ struct SkBuff {
     rest: [u32; 29],
 }
 
+/// More than any kernel's `struct __sk_buff`, of which none less than all may be asked for.
+const LEFT: usize = 512;
+
 /// A packet for [`test_run`].
 #[derive(Clone, Copy, Debug)]
 pub struct TestRun<'a> {
@@ -343,6 +347,8 @@ pub(crate) struct TestRunOutput {
     pub(crate) packet: Vec<u8>,
     /// Nanoseconds that the program ran.
     pub(crate) nanoseconds: u32,
+    /// Mark that the program left on the packet; 0 at XDP, where packets have none.
+    pub(crate) mark: u32,
 }
 
 /// `struct xdp_md`.
@@ -365,7 +371,11 @@ pub(crate) fn test_run(program: BorrowedFd<'_>, run: TestRun<'_>) -> io::Result<
         cb: [run.clock, run.random, 0, 0, 0],
         ..SkBuff::default()
     };
-    run_once(program, run.packet, run.repeat, &context)
+    let mut left = [0; LEFT];
+    let mut output = run_once(program, run.packet, run.repeat, &context, &mut left)?;
+    let mark = left[offset_of!(SkBuff, mark)..].first_chunk();
+    output.mark = mark.copied().map_or(0, u32::from_ne_bytes);
+    Ok(output)
 }
 
 /// The same for a program at XDP. Clock and random number come before the packet, for want of a better place.
@@ -379,7 +389,7 @@ pub(crate) fn xdp_test_run(program: BorrowedFd<'_>, run: TestRun<'_>) -> io::Res
         ingress_ifindex: run.ifindex,
         ..XdpMd::default()
     };
-    let mut output = run_once(program, &input, run.repeat, &context)?;
+    let mut output = run_once(program, &input, run.repeat, &context, &mut [])?;
     output.packet.drain(..metadata.min(output.packet.len()));
     Ok(output)
 }
@@ -388,12 +398,13 @@ fn length(length: usize) -> io::Result<u32> {
     u32::try_from(length).map_err(io::Error::other)
 }
 
-/// `context` is the structure of the kind of program.
+/// `context` is the structure of the kind of program, `left` room for what the program makes of it: for all of the kernel's, or none.
 fn run_once<C>(
     program: BorrowedFd<'_>,
     input: &[u8],
     repeat: u32,
     context: &C,
+    left: &mut [u8],
 ) -> io::Result<TestRunOutput> {
     /// More than a program may add to a packet.
     const GROWTH: usize = 256;
@@ -408,9 +419,12 @@ fn run_once<C>(
         repeat,
         duration: 0,
         context_input_size: length(size_of::<C>())?,
-        context_output_size: 0,
+        context_output_size: length(left.len())?,
         context_input: address(std::ptr::from_ref(context)),
-        context_output: 0,
+        context_output: match left {
+            [] => 0,
+            left => address(left.as_mut_ptr()),
+        },
     };
     // SAFETY: every buffer has the size given with it; the output is writable.
     unsafe { bpf(Command::TestRun, &mut attributes)? };
@@ -419,5 +433,6 @@ fn run_once<C>(
         result: attributes.result.cast_signed(),
         packet: output,
         nanoseconds: attributes.duration,
+        mark: 0,
     })
 }

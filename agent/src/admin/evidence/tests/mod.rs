@@ -1,15 +1,17 @@
+//! What a node tells of connections: its maps, its programs, packets that it saw.
+
+mod programs;
+
 use std::collections::BTreeSet;
 
 use weir_common::abi::{BACKEND_SIDE, NAT, OPENER_HIGH, Side};
 
 use super::*;
+use crate::admin::testing::cluster;
 use crate::compile::compile;
 use crate::explain::{Question, explain, sources};
 use crate::flows::{Owner, Peer};
-use crate::model::PodDevice;
 use crate::plan::{Planner, Table};
-use crate::source::manifests;
-use crate::state::State;
 
 const SHOP: &str = r#"
 apiVersion: v1
@@ -56,24 +58,7 @@ spec:
 }
 
 fn objects(node: &str, manifests: &str) -> Snapshot {
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("all.yaml"), manifests).unwrap();
-    let loaded = manifests::load(directory.path()).unwrap();
-    assert_eq!(loaded.rejections, [""; 0]);
-    let mut state = State::new(node);
-    for event in loaded.events {
-        state.apply(event);
-    }
-    let mut devices = state.snapshot().devices.clone();
-    for (address, ifindex) in [("10.0.1.1", 3), ("10.0.2.1", 4)] {
-        let device = PodDevice {
-            ifindex,
-            name: format!("veth{ifindex}"),
-        };
-        devices.devices.insert(address.parse().unwrap(), device);
-    }
-    state.set_devices(devices);
-    state.snapshot().clone()
+    cluster(node, manifests, &[("10.0.1.1", 3), ("10.0.2.1", 4)])
 }
 
 /// What the kernel holds after a sync, as it is read from there.
@@ -86,13 +71,25 @@ fn synced(snapshot: &Snapshot) -> MemoryMaps {
     MemoryMaps::read_back(version, tables.collect())
 }
 
-/// What a node says about front's connections to the Service, by objects that it knows and maps that it has.
+/// What a node says about front's connections to the Service, by objects that it knows and maps that it has. Its programs cannot be tried.
 fn evidence(
     node: &str,
     objects_now: &str,
     maps: &MemoryMaps,
     records: &[Record],
     tracked: &[(FlowKey, Tracked)],
+) -> Evidence {
+    tried(node, objects_now, maps, records, tracked, &|_| None)
+}
+
+/// The same, of a node with programs.
+fn tried(
+    node: &str,
+    objects_now: &str,
+    maps: &MemoryMaps,
+    records: &[Record],
+    tracked: &[(FlowKey, Tracked)],
+    programs: Try<'_>,
 ) -> Evidence {
     let snapshot = objects(node, objects_now);
     let question = Question::parse("shop/front", "shop/svc/back").unwrap();
@@ -104,6 +101,7 @@ fn evidence(
         generation: 1,
         records,
         tracked,
+        programs,
     };
     node.evidence(&explanation, sources(&there, &question).unwrap())
 }
@@ -123,6 +121,7 @@ fn each_node_tells_of_its_own_pods_and_its_own_translation() {
         port: 8080,
         intended: true,
         held,
+        tried: None,
     };
     let egress = verdict("front", Direction::Egress, "10.0.2.1", Held::Open);
     assert_eq!(front.verdicts, [egress]);
