@@ -104,6 +104,9 @@ pub(crate) struct Options {
     /// Plant those faults only whose name, area or file has these words
     #[arg(long, value_name = "WORDS")]
     only: Option<String>,
+    /// Plant those of one area only: logic, compiler, agent, ebpf
+    #[arg(long)]
+    area: Option<String>,
     /// Plant every Nth fault only, beginning with the Kth: N machines can share the work
     #[arg(long, value_name = "K/N")]
     shard: Option<Shard>,
@@ -188,10 +191,9 @@ fn choose(options: &Options) -> Chosen {
         .iter()
         .flat_map(|(area, faults)| faults.iter().map(move |fault| (*area, fault)));
     all.filter(|(area, fault)| {
-        options
-            .only
-            .as_ref()
-            .is_none_or(|words| has(words, area, fault))
+        let (words, wanted) = (options.only.as_ref(), options.area.as_ref());
+        words.is_none_or(|words| has(words, area, fault))
+            && wanted.is_none_or(|wanted| wanted == area)
     })
     .enumerate()
     .filter(|(index, _)| options.shard.is_none_or(|shard| shard.has(*index)))

@@ -75,7 +75,9 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "agent/src/compile/policies/rows.rs",
         find: "ranks.find(|rank| *rank >= self.admin)?",
         replace: "ranks.next()?",
-        test: TEXT,
+        test: unit(
+            "compile::policies::tests::tiers::the_first_rule_of_a_tier_counts_and_a_pass_is_the_end_of_it",
+        ),
     },
     Fault {
         name: "the Baseline has a word where NetworkPolicies isolate",

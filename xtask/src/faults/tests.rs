@@ -165,6 +165,7 @@ fn the_output_of_a_test_says_what_came_of_it() {
 fn shards_share_all_faults() {
     let options = |only: Option<&str>, shard: Option<&str>| Options {
         only: only.map(str::to_owned),
+        area: None,
         shard: shard.map(|shard| shard.parse().unwrap()),
         minutes: 1,
         list: false,
@@ -181,6 +182,16 @@ fn shards_share_all_faults() {
         some.iter().map(|(_, fault)| fault.name).collect::<Vec<_>>(),
         ["affinity never ends"]
     );
+    let areas = ["logic", "compiler", "agent", "ebpf"].map(|area| {
+        let area = Some(area.to_owned());
+        let options = Options {
+            area,
+            ..options(None, None)
+        };
+        choose(&options).len()
+    });
+    assert_eq!(areas.iter().sum::<usize>(), all);
+    assert!(areas.iter().all(|count| *count > 0), "{areas:?}");
     for wrong in ["0/3", "4/3", "1", "a/b"] {
         assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
     }

@@ -1,3 +1,5 @@
+mod tiers;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
