@@ -31,8 +31,8 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("plan", &["compile"]),
     ("datapath", &["plan"]),
     ("explain", &["state", "compile"]),
-    ("review", &["state", "compile", "explain"]),
     ("flows", &["state", "compile", "plan", "explain"]),
+    ("review", &["state", "compile", "explain", "flows"]),
     ("metrics", &["state", "compile", "plan", "explain", "flows"]),
     (
         "admin",

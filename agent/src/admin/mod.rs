@@ -4,15 +4,14 @@
 
 mod answer;
 mod client;
+mod connections;
 mod dump;
 mod evidence;
 mod follow;
 mod lists;
 mod server;
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
@@ -20,6 +19,7 @@ pub use answer::{
     Audit, AuditedTable, Device, FeatureState, MapFill, Pods, Rejection, Sockets, Status, Watch,
 };
 pub use client::{Client, ClientError, follow, get};
+pub use connections::connections;
 pub use dump::{Element, MapDump, RawMaps, canonical, raw};
 pub use evidence::{DryRun, Evidence, FirstPacket, Held, HeldFrontend, HeldVerdict, Tried};
 pub use follow::Followed;

@@ -178,6 +178,16 @@ fn router(provider: Arc<dyn Provider>, end: CancellationToken) -> Router {
             get(async move |State(p): Shared| follow(&*p, end)),
         )
         .route(
+            "/v1/connections",
+            get(async |State(p): Shared| {
+                blocking(move || {
+                    let tracked = p.flows().map_err(internal)?;
+                    Ok(super::connections(&tracked, &p.records()))
+                })
+                .await
+            }),
+        )
+        .route(
             "/v1/map-dump",
             get(async |State(p): Shared, query: RawQuery| {
                 blocking(move || {

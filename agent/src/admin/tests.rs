@@ -1,3 +1,5 @@
+pub(crate) mod cluster;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -9,18 +11,18 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use weir_common::abi::{
     Address, BACKEND_SIDE, Class, Endpoint, EndpointKey, FRONTEND_SIDE, Flow, FlowKey, NAT,
-    OPENER_HIGH, Range, Rows, Segment, VerdictKey, range_bound,
+    OPENER_HIGH, Range, Rows, Segment, Side, VerdictKey, range_bound,
 };
 use zerocopy::IntoBytes;
 
 use super::{
     Audit, Client, ClientError, DryRun, Evidence, FirstPacket, Followed, MapDump, PodRow, Provider,
-    RawMaps, ServeError, Status, canonical, flow_rows, raw, serve,
+    RawMaps, ServeError, Status, canonical, connections, flow_rows, raw, serve,
 };
 use crate::explain::{Explanation, Verdict};
 use crate::flows::tests::{event, record};
-use crate::flows::{Recent, Record};
-use crate::model::{Namespace, Object, ObjectName, Pod, Policy, Selector, Snapshot};
+use crate::flows::{Outcome, Recent, Record, Seen, SeenEnd};
+use crate::model::{Namespace, Object, ObjectName, Pod, Policy, Protocol, Selector, Snapshot};
 use crate::plan::Table;
 
 struct Fixed {
@@ -332,7 +334,7 @@ fn flows_are_told_from_the_opener() {
         nat_port: 80,
         ..Flow::default()
     };
-    if side == weir_common::abi::Side::High {
+    if side == Side::High {
         flow.flags |= OPENER_HIGH;
     }
     flow.packets[side as usize] = 5;
@@ -404,4 +406,75 @@ async fn records_are_followed_until_the_agent_ends() {
     ended.await.expect("ends in time").unwrap().unwrap();
     let followed = follower.await.unwrap().unwrap();
     assert!(followed.is_continue(), "the agent has ended");
+}
+
+#[test]
+fn connections_are_counted_once_and_only_where_they_were_let_through() {
+    let tracked = |client: u16, port: u16, protocol: u8| {
+        let (client_end, server) = (address("10.0.0.1"), address("10.0.0.2"));
+        let (key, side) = FlowKey::new(&client_end, client, &server, port, protocol);
+        let flags = match side {
+            Side::Low => BACKEND_SIDE,
+            Side::High => BACKEND_SIDE | OPENER_HIGH,
+        };
+        let flow = Flow {
+            flags,
+            ..Flow::default()
+        };
+        (key, flow)
+    };
+    let table = [
+        tracked(40_000, 8080, 6),
+        tracked(40_002, 8080, 6),
+        tracked(40_002, 8080, 17),
+        tracked(8, 0, 1),
+    ];
+    let forwarded = Record {
+        verdict: Outcome::Forwarded,
+        ..record(&event())
+    };
+    let dropped = Record {
+        verdict: Outcome::Dropped,
+        ..forwarded.clone()
+    };
+    let mut again = forwarded.clone();
+    again.source.port += 1;
+    let seen = connections(
+        &table,
+        &[forwarded.clone(), dropped, again, forwarded.clone()],
+    );
+    let backend = forwarded.backend.unwrap();
+    let of_records = Seen {
+        from: SeenEnd {
+            address: forwarded.source.address,
+            pod: Some(ObjectName::new("shop", "client")),
+        },
+        to: SeenEnd {
+            address: backend.address,
+            pod: Some(ObjectName::new("shop", "server")),
+        },
+        protocol: Protocol::Tcp,
+        port: backend.port,
+        connections: 2,
+    };
+    let of_table = |protocol, connections| Seen {
+        from: SeenEnd {
+            address: "10.0.0.1".parse().unwrap(),
+            pod: None,
+        },
+        to: SeenEnd {
+            address: "10.0.0.2".parse().unwrap(),
+            pod: None,
+        },
+        protocol,
+        port: 8080,
+        connections,
+    };
+    let mut expected = vec![
+        of_table(Protocol::Tcp, 1),
+        of_table(Protocol::Udp, 1),
+        of_records,
+    ];
+    expected.sort();
+    assert_eq!(seen, expected);
 }

@@ -1,14 +1,16 @@
 //! `weir check` and `weir policy lint`: read, have it reviewed, print.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
 use super::args::{Check, Query, ReviewFormat, Scope, Whom};
-use super::ask::ask;
+use super::ask::{ask, ask_all};
 use super::command::list;
 use super::{Outcome, colour, print, write_out};
+use crate::flows::Seen;
 use crate::model::{Object, ObjectName};
 use crate::review::{self, Finding, Proposal, Review};
 use crate::source::manifests;
@@ -21,8 +23,14 @@ pub(super) fn execute(asked: &Check) -> Result<Outcome> {
         }
     }
     let proposed = manifests::read(&asked.files, asked.recursive)?;
+    let cluster = objects(&asked.manifests, asked.recursive, &asked.whom)?;
+    let seen = match &asked.manifests[..] {
+        [] => seen(&asked.whom),
+        _ => Vec::new(),
+    };
     let mut answer = review::review(&Proposal {
-        cluster: objects(&asked.manifests, asked.recursive, &asked.whom)?,
+        cluster,
+        seen,
         manifests: proposed.objects,
         replaces: asked.replace,
         pod_ranges: asked.pod_cidrs.clone(),
@@ -41,6 +49,27 @@ pub(super) fn execute(asked: &Check) -> Result<Outcome> {
     } else {
         Outcome::No
     })
+}
+
+/// Connections that each node still knows of. A node that does not tell is named on standard error.
+fn seen(whom: &Whom) -> Vec<Vec<Seen>> {
+    let warn = |of: &str, why: &dyn Display| {
+        let _ = writeln!(
+            io::stderr(),
+            "warning: connections in use{of} are not known: {why}"
+        );
+    };
+    let answers = match ask_all::<Vec<Seen>>(whom, "/v1/connections", &[]) {
+        Ok(answers) => answers,
+        Err(why) => {
+            warn("", &why);
+            return Vec::new();
+        }
+    };
+    for (node, why) in &answers.missing {
+        warn(&format!(" on node {node}"), why);
+    }
+    answers.given.into_iter().map(|(_, seen)| seen).collect()
 }
 
 /// `weir policy lint`.

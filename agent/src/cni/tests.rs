@@ -302,6 +302,12 @@ fn what_cannot_be_carried_out_is_refused_with_its_code() {
             Code::Environment,
         ),
         (
+            "ADD",
+            ("CNI_CONTAINERID", "a/../../x"),
+            good.clone(),
+            Code::Environment,
+        ),
+        (
             "DEL",
             ("CNI_IFNAME", "a/b"),
             good.clone(),

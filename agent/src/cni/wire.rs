@@ -133,6 +133,7 @@ mod tests {
             ("", "eth0", false),
             ("..", "eth0", false),
             ("../../x", "eth0", false),
+            ("a/../../x", "eth0", false),
             ("a:b", "eth0", false),
             ("a\0", "eth0", false),
             ("abc", "", false),

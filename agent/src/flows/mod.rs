@@ -4,6 +4,7 @@ mod decode;
 mod enrich;
 mod filter;
 mod recent;
+mod seen;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -17,6 +18,7 @@ pub use decode::{DecodeError, Decoded, Outcome, decode};
 pub use enrich::Directory;
 pub use filter::{End, EndError, Filter};
 pub use recent::Recent;
+pub use seen::{Seen, SeenEnd};
 
 /// A drop, or the first packet of a flow (of allowed flows only one in `--event-sample`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,6 +26,7 @@ pub use guards::{Finding, Guard};
 pub use ports::{PortRange, in_words};
 
 use crate::explain::{RuleMatch, SideOutcome, World};
+use crate::flows::Seen;
 use crate::model::{Direction, Kind, Location, Object, ObjectName};
 use parties::Ground;
 use worlds::Worlds;
@@ -42,6 +43,8 @@ pub struct Proposal {
     /// Where pods of templates get their addresses from, for rules that name blocks; at most one range a family. Without any they get
     /// the addresses behind those of the cluster's pods.
     pub pod_ranges: Vec<IpNetwork>,
+    /// Connections that each node of the cluster tells of.
+    pub seen: Vec<Vec<Seen>>,
     /// Where the manifests are written.
     pub locations: BTreeMap<(Kind, ObjectName), Location>,
 }
@@ -115,6 +118,15 @@ pub enum Family {
 }
 
 impl Family {
+    /// That of an address.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::IPv4,
+            IpAddr::V6(_) => Self::IPv6,
+        }
+    }
+
     /// Whether an address is of it.
     #[must_use]
     pub const fn has(self, address: IpAddr) -> bool {

@@ -88,6 +88,11 @@ impl Worlds {
     }
 }
 
+/// The cluster as it is, with the pods that there are.
+pub(super) fn as_is(cluster: &[Object]) -> Snapshot {
+    snapshot(layer(cluster))
+}
+
 fn layer(objects: &[Object]) -> Layer {
     let objects = objects.iter().map(|object| (object.key(), object.clone()));
     objects.collect()

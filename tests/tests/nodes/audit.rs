@@ -1,5 +1,6 @@
 //! What an agent makes of a foreign hand in its maps.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
@@ -226,6 +227,25 @@ fn an_explanation_tells_what_the_node_holds_and_has_seen() -> Result<()> {
         ];
         let tells_all = tells.iter().all(|words| text.contains(words));
         ensure!(code == Some(1) && tells_all, "{text}");
+
+        // What the node has seen counts where a change is reviewed, too.
+        let directory = tempfile::tempdir()?;
+        let proposed = directory.path().join("near.yaml");
+        let file = proposed.to_str().context("a path")?;
+        for (app, code, cut) in [("client", 0, false), ("somebody", 1, true)] {
+            fs::write(
+                &proposed,
+                objects().replace("app: client", &format!("app: {app}")),
+            )?;
+            let review = fixture.cluster.ask("node1", &["check", "-f", file])?;
+            let words = "in-use: default/client does not reach default/near at TCP 8080 any more: ";
+            ensure!(review.code == Some(code), "{review:?}");
+            ensure!(review.stdout.contains(words) == cut, "{review:?}");
+            ensure!(
+                !review.stdout.contains("default/other does not reach"),
+                "{review:?}"
+            );
+        }
 
         let metrics = fixture.cluster.metrics("node1")?;
         let drops = "weir_workload_flows_total{source=\"default/other\",destination=\"default/near\",verdict=\"dropped\",reason=\"policy_denied\",policy=\"default/near\"} ";

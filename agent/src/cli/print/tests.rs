@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Explained, explanation, flows, json, pods, policies, services, status};
-use crate::admin::testing::cluster;
+use crate::admin::tests::cluster::cluster;
 use crate::admin::{
     self, Device, Evidence, FeatureState, FlowRow, Held, HeldFrontend, HeldVerdict, MapFill, Pods,
     Rejection, Sockets, Status, Tried, Watch,

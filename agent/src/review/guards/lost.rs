@@ -98,11 +98,7 @@ fn cut_off<'a>(
 ) -> Option<Vec<Decision>> {
     let mut because = None;
     for target in targets {
-        let family = if target.address.is_ipv4() {
-            Family::IPv4
-        } else {
-            Family::IPv6
-        };
+        let family = Family::of(target.address);
         let world_of = &ground.worlds[world];
         let there: Spot<'a> = world_of.spot(target.address);
         // A pod that is asked about itself would always pass.

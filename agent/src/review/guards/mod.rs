@@ -1,6 +1,7 @@
 //! What a change probably does not mean to do.
 
 mod blocks;
+mod in_use;
 mod lost;
 mod selectors;
 mod shadowed;
@@ -24,6 +25,8 @@ pub enum Guard {
     ApiServer,
     /// Metrics that Prometheus read and cannot read any more.
     Metrics,
+    /// Connections that there are, and that it would not let through.
+    InUse,
     /// A policy that selects no pod.
     SelectsNothing,
     /// A peer of a rule that no pod is.
@@ -40,10 +43,11 @@ pub enum Guard {
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Dns,
         Self::ApiServer,
         Self::Metrics,
+        Self::InUse,
         Self::SelectsNothing,
         Self::PeerMatchesNothing,
         Self::VirtualAddress,
@@ -59,6 +63,7 @@ impl Guard {
             Self::Dns => "dns",
             Self::ApiServer => "api-server",
             Self::Metrics => "metrics",
+            Self::InUse => "in-use",
             Self::SelectsNothing => "selects-nothing",
             Self::PeerMatchesNothing => "peer-matches-nothing",
             Self::VirtualAddress => "virtual-address",
@@ -75,6 +80,7 @@ impl Guard {
             Self::Dns => "Pods cannot look names up.",
             Self::ApiServer => "Pods lose the API server.",
             Self::Metrics => "Metrics cannot be scraped any more.",
+            Self::InUse => "Connections that were seen lately do not pass any more.",
             Self::SelectsNothing => "A policy selects no pod.",
             Self::PeerMatchesNothing => "A peer of a rule is no pod.",
             Self::VirtualAddress => {
@@ -124,6 +130,7 @@ impl Finding {
 pub(super) fn findings(ground: &Ground<'_>, proposal: &Proposal) -> Vec<Finding> {
     let touched = touched(ground);
     let mut findings = lost::findings(ground);
+    findings.extend(in_use::findings(ground, &proposal.cluster, &proposal.seen));
     findings.extend(selectors::findings(ground, &touched));
     findings.extend(blocks::findings(ground, &touched, &proposal.pod_ranges));
     findings.extend(shadowed::findings(&touched));

@@ -1,5 +1,6 @@
 mod changes;
 mod guards;
+mod in_use;
 mod pieces;
 mod worlds;
 
@@ -70,6 +71,14 @@ spec: {cidrs: [10.96.0.0/16]}
 pub(super) fn policy(name: &str, spec: &str) -> String {
     format!(
         "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{namespace: shop, name: {name}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+/// A pod that a Deployment has made.
+pub(super) fn made(name: &str, app: &str, address: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{namespace: shop, name: {name}, labels: {{app: {app}, pod-template-hash: abc}}}}\n\
+         spec: {{nodeName: n1, containers: [{{name: c}}]}}\nstatus: {{phase: Running, podIPs: [{{ip: {address}}}]}}\n"
     )
 }
 

@@ -19,14 +19,6 @@ fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// A pod that a Deployment has made.
-fn made(name: &str, app: &str, address: &str) -> String {
-    format!(
-        "---\napiVersion: v1\nkind: Pod\nmetadata: {{namespace: shop, name: {name}, labels: {{app: {app}, pod-template-hash: abc}}}}\n\
-         spec: {{nodeName: n1, containers: [{{name: c}}]}}\nstatus: {{phase: Running, podIPs: [{{ip: {address}}}]}}\n"
-    )
-}
-
 #[test]
 fn every_pod_is_in_both_worlds() {
     let worlds = Worlds::new(&proposal(CLUSTER, SHOP));

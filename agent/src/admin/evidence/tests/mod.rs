@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use weir_common::abi::{BACKEND_SIDE, NAT, OPENER_HIGH, Side};
 
 use super::*;
-use crate::admin::testing::cluster;
+use crate::admin::tests::cluster::cluster;
 use crate::compile::compile;
 use crate::explain::{Question, explain, sources};
 use crate::flows::{Owner, Peer};

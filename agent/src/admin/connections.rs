@@ -1,0 +1,85 @@
+//! Connections that a node still knows of: who uses what.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use weir_common::abi::{Flow, FlowKey};
+
+use super::lists::{FlowRow, flow_rows};
+use crate::flows::{Outcome, Owner, Peer, Record, Seen, SeenEnd};
+use crate::model::Protocol;
+
+/// The connections with ports that were let through, of those that are tracked and those that there are records of.
+#[must_use]
+pub fn connections(tracked: &[(FlowKey, Flow)], records: &[Record]) -> Vec<Seen> {
+    let rows = flow_rows(tracked);
+    let all = records
+        .iter()
+        .filter_map(of_record)
+        .chain(rows.iter().filter_map(of_row));
+    // A connection may be both tracked and recorded, at each of its ends; what a record knows of the pods comes first.
+    let mut once: BTreeMap<_, (SeenEnd, SeenEnd)> = BTreeMap::new();
+    for one in all {
+        let addresses = (one.from.address, one.to.address);
+        let key = (addresses, one.from_port, one.to_port, one.protocol);
+        once.entry(key).or_insert((one.from, one.to));
+    }
+    let mut between: BTreeMap<_, usize> = BTreeMap::new();
+    for ((_, _, port, protocol), (from, to)) in once {
+        *between.entry((from, to, protocol, port)).or_default() += 1;
+    }
+    let seen = between.into_iter();
+    seen.map(|((from, to, protocol, port), connections)| Seen {
+        from,
+        to,
+        protocol,
+        port,
+        connections,
+    })
+    .collect()
+}
+
+struct One {
+    from: SeenEnd,
+    from_port: u16,
+    to: SeenEnd,
+    to_port: u16,
+    protocol: Protocol,
+}
+
+fn protocol(is_it: impl Fn(Protocol) -> bool) -> Option<Protocol> {
+    let mut all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter();
+    all.find(|protocol| is_it(*protocol))
+}
+
+fn of_record(record: &Record) -> Option<One> {
+    if matches!(record.verdict, Outcome::Dropped | Outcome::Rejected) {
+        return None;
+    }
+    let end = |peer: &Peer| SeenEnd {
+        address: peer.address,
+        pod: match &peer.owner {
+            Some(Owner::Pod(pod)) => Some(pod.clone()),
+            _ => None,
+        },
+    };
+    let to = record.backend.as_ref().unwrap_or(&record.destination);
+    Some(One {
+        from: end(&record.source),
+        from_port: record.source.port,
+        to: end(to),
+        to_port: to.port,
+        protocol: protocol(|it| it.to_string() == record.protocol)?,
+    })
+}
+
+fn of_row(row: &FlowRow) -> Option<One> {
+    let end = |address: IpAddr| SeenEnd { address, pod: None };
+    Some(One {
+        from: end(row.source),
+        from_port: row.source_port,
+        to: end(row.destination),
+        to_port: row.destination_port,
+        protocol: protocol(|it| it.number() == row.protocol)?,
+    })
+}
