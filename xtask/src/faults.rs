@@ -3,6 +3,7 @@
 //! It works on a copy under target/faults, which has a build directory of its own: what is being worked on is left alone.
 
 mod agent;
+mod answers;
 mod compiler;
 mod copy;
 mod ebpf;
@@ -77,12 +78,13 @@ const fn loaded(suite: &'static str, name: &'static str) -> Test {
 }
 
 /// Areas of the code, with their faults. Those that load programs come last: the object is built anew for each.
-const AREAS: [(&str, &[Fault]); 6] = [
+const AREAS: [(&str, &[Fault]); 7] = [
     ("logic", logic::FAULTS),
     ("logic", packets::FAULTS),
     ("compiler", compiler::FAULTS),
     ("compiler", policies::FAULTS),
     ("agent", agent::FAULTS),
+    ("answers", answers::FAULTS),
     ("ebpf", ebpf::FAULTS),
 ];
 
@@ -104,7 +106,7 @@ pub(crate) struct Options {
     /// Plant those faults only whose name, area or file has these words
     #[arg(long, value_name = "WORDS")]
     only: Option<String>,
-    /// Plant those of one area only: logic, compiler, agent, ebpf
+    /// Plant those of one area only: logic, compiler, agent, answers, ebpf
     #[arg(long)]
     area: Option<String>,
     /// Plant every Nth fault only, beginning with the Kth: N machines can share the work

@@ -182,7 +182,7 @@ fn shards_share_all_faults() {
         some.iter().map(|(_, fault)| fault.name).collect::<Vec<_>>(),
         ["affinity never ends"]
     );
-    let areas = ["logic", "compiler", "agent", "ebpf"].map(|area| {
+    let areas = ["logic", "compiler", "agent", "answers", "ebpf"].map(|area| {
         let area = Some(area.to_owned());
         let options = Options {
             area,

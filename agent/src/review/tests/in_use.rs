@@ -127,3 +127,25 @@ fn workloads_that_are_applied_stand_for_the_pods_that_they_made() {
     let lost = "shop/deploy/front does not reach shop/deploy/back at TCP 8080 any more: 2 connections were seen lately";
     assert_eq!(messages(&found("front", &[&replicas], &renamed)), [lost]);
 }
+
+#[test]
+fn what_did_not_pass_before_is_not_cut() {
+    let closed = policy(
+        "before",
+        "podSelector: {matchLabels: {app: back}}, ingress: []",
+    );
+    let manifests = policy(
+        "before",
+        "podSelector: {matchLabels: {app: front}}, policyTypes: [Egress]",
+    );
+    let proposal = Proposal {
+        // A record of a time when there was no policy yet.
+        seen: vec![vec![seen("10.1.0.20", "10.1.0.30", 8080, 1)]],
+        ..proposal(&format!("{}{closed}", cluster()), &manifests)
+    };
+    let findings = review(&proposal).findings;
+    assert!(
+        findings.iter().all(|it| it.guard != Guard::InUse),
+        "{findings:?}"
+    );
+}

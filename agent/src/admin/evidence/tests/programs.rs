@@ -7,7 +7,7 @@ use weir_common::abi::Hook;
 use weir_common::reason::Reason;
 
 use super::super::{DryRun, FirstPacket, Tried, packet};
-use super::{SHOP, objects, synced, tracked, tried};
+use super::{SHOP, ingress_from, objects, synced, tracked, tried};
 use crate::model::Protocol;
 
 /// A packet as its headers say: hook, devices, source, destination.
@@ -123,6 +123,22 @@ fn programs_that_do_not_do_what_the_objects_say_are_told_of() {
     let refused = |_: &FirstPacket| Some(led(service, Reason::NoEndpoint));
     let maps = synced(&objects("n1", &unready));
     assert!(tried("n1", &unready, &maps, &[], &[], &refused).agrees());
+}
+
+#[test]
+fn what_a_policy_denies_is_not_to_pass() {
+    let now = SHOP.to_owned() + &ingress_from("other");
+    let maps = synced(&objects("n2", &now));
+    for (reason, agrees) in [(Reason::PolicyDenied, true), (Reason::NotIsolated, false)] {
+        let programs = |packet: &FirstPacket| {
+            let frame = packet.frame.clone();
+            Some(DryRun { reason, frame })
+        };
+        let evidence = tried("n2", &now, &maps, &[], &[], &programs);
+        let verdict = &evidence.verdicts[0];
+        assert!(!verdict.intended && verdict.maps_agree());
+        assert_eq!(verdict.programs_agree(), agrees);
+    }
 }
 
 #[test]
