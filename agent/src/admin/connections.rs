@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use weir_common::abi::{Flow, FlowKey};
 
 use super::lists::{FlowRow, flow_rows};
-use crate::flows::{Outcome, Owner, Peer, Record, Seen, SeenEnd};
+use crate::flows::{Owner, Peer, Record, Seen, SeenEnd};
 use crate::model::Protocol;
 
 /// The connections with ports that were let through, of those that are tracked and those that there are records of.
@@ -53,7 +53,7 @@ fn protocol(is_it: impl Fn(Protocol) -> bool) -> Option<Protocol> {
 }
 
 fn of_record(record: &Record) -> Option<One> {
-    if matches!(record.verdict, Outcome::Dropped | Outcome::Rejected) {
+    if record.verdict.is_refusal() {
         return None;
     }
     let end = |peer: &Peer| SeenEnd {

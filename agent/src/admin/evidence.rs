@@ -20,7 +20,7 @@ pub use packet::{DryRun, FirstPacket, Tried};
 use super::lists::{FlowRow, flow_rows};
 use crate::compile::Clients;
 use crate::explain::{Explanation, Flow, Side, Translation};
-use crate::flows::{Outcome, Record};
+use crate::flows::Record;
 use crate::model::{Direction, ObjectName, Protocol, Snapshot, rule_id};
 use crate::plan::MemoryMaps;
 
@@ -61,7 +61,7 @@ impl Node<'_> {
         let flows = explanation.flows.iter();
         let seen = Seen::of(explanation, sources);
         let drops = self.records.iter().rev();
-        let drops = drops.filter(|it| it.verdict != Outcome::Forwarded && seen.has(it));
+        let drops = drops.filter(|it| it.verdict.is_refusal() && seen.has(it));
         let connections: Vec<_> = flow_rows(self.tracked)
             .into_iter()
             .filter(|row| row.protocol == protocol.number())

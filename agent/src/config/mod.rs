@@ -188,6 +188,16 @@ pub struct RunConfig {
     #[arg(long, env = "WEIR_EVENT_SAMPLE", value_name = "N", default_value_t = 0)]
     pub event_sample: u32,
 
+    /// Seconds in which the table of tracked connections is walked over once, to report the ends of those that are over; 0 reports none
+    #[arg(
+        long,
+        env = "WEIR_FLOW_ENDS",
+        value_name = "SECONDS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(..=600)
+    )]
+    pub flow_ends: u32,
+
     /// Most series of weir_workload_flows, the metric by source and destination workload; all others are one series of each verdict
     #[arg(
         long,

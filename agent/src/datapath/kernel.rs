@@ -2,19 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 
 use aya::maps::{MapData, RingBuf};
 use weir_common::abi::{
-    Affinity, AffinityKey, BACKEND_GONE, BackendState, Counter, Device, Endpoint, EndpointKey,
-    Flow, FlowKey, Hook, Pair, control,
+    Affinity, AffinityKey, BACKEND_GONE, BackendState, Counter, Device, Hook, Pair, control,
 };
 use weir_common::reason::Reason;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::adopt::{self, World};
 use super::attach::{self, Role};
 use super::bpf::{self, Map, Shape, TestRun, TestRunOutput, map_type};
 use super::control::{Control, StrayedWord};
@@ -27,7 +25,7 @@ use super::sock_diag::{self, Connected};
 use super::sockets::{self, SocketOptions, Sockets};
 use super::write::Generation;
 use super::xdp::{self, Xdp, XdpState};
-use crate::model::{AttachMode, Connection};
+use crate::model::AttachMode;
 use crate::plan::Table;
 
 /// What the data path is opened with.
@@ -78,7 +76,9 @@ pub struct KernelDatapath {
     /// Tables whose kind of map has no batches in this kernel.
     pub(super) no_batch: BTreeSet<Table>,
     counter: Map,
-    flow: Map,
+    pub(super) flow: Map,
+    /// Entries of `flow` that this agent has made; programs count theirs.
+    pub(super) flows_entered: AtomicU64,
     device: Map,
     live: Programs,
     dry: Programs,
@@ -176,6 +176,7 @@ impl KernelDatapath {
             no_batch: BTreeSet::new(),
             counter: pins.open_map("counter")?,
             flow: pins.open_map("flow")?,
+            flows_entered: AtomicU64::new(0),
             device: pins.open_map("device")?,
             live,
             dry,
@@ -424,68 +425,9 @@ impl KernelDatapath {
         Ok(counters)
     }
 
-    /// Calls `visit` with every tracked flow. The table lives on meanwhile: a flow may be missed or come twice.
-    pub fn for_each_flow(&self, mut visit: impl FnMut(FlowKey, Flow)) -> Result<()> {
-        let mut entries = self.flow.entries();
-        while let Some((key, value)) = entries.advance().during(|| "read table `flow`")? {
-            visit(plain(key)?, plain(value)?);
-        }
-        Ok(())
-    }
-
-    /// Forgets a flow if it has had no packet since `last_seen`; `false` when it has, or is not known.
-    pub fn expire_flow(&self, key: &FlowKey, last_seen: u32) -> Result<bool> {
-        let mut value = vec![0; self.flow.stride()];
-        let found = self
-            .flow
-            .lookup(key.as_bytes(), &mut value)
-            .during(|| "read an element of table `flow`")?;
-        if !found || plain::<Flow>(&value)?.last_seen != last_seen {
-            return Ok(false);
-        }
-        self.delete_flow(key)
-    }
-
     /// Has TCP packets of connections that are not known wait while connections are entered, or no more.
     pub fn set_taking_over(&self, on: bool) {
         self.control.store(control::TAKING_OVER, on.into());
-    }
-
-    /// Enters connections that netfilter tracks, so that they go on as they are: who opened them is known, and what netfilter
-    /// translates stays netfilter's. Those that are known are left alone. `node`: the node's own addresses. Gives how many were entered.
-    pub fn adopt(&self, connections: &[Connection], node: &BTreeSet<IpAddr>) -> Result<usize> {
-        let mut pods = BTreeMap::new();
-        for (key, value) in self.dump(Table::Endpoint)? {
-            let (key, pod): (EndpointKey, Endpoint) = (plain(&key)?, plain(&value)?);
-            if key.ifindex == 0 {
-                pods.insert(key.address, pod);
-            }
-        }
-        let world = World {
-            pods: &pods,
-            node,
-            epoch: self.control.load(control::EPOCH) as u32,
-            now: self.now(),
-        };
-        let mut entered = 0;
-        for connection in connections {
-            let mut new = false;
-            for (key, flow) in adopt::rows(connection, &world) {
-                new |= self
-                    .flow
-                    .insert(key.as_bytes(), flow.as_bytes())
-                    .during(|| "enter a connection of netfilter's into table `flow`")?;
-            }
-            entered += usize::from(new);
-        }
-        Ok(entered)
-    }
-
-    /// Forgets a flow; `false` when it was not known.
-    pub fn delete_flow(&self, key: &FlowKey) -> Result<bool> {
-        self.flow
-            .delete(key.as_bytes())
-            .during(|| "delete an element of table `flow`")
     }
 
     /// Where clients of Services with affinity went last.
@@ -504,12 +446,6 @@ impl KernelDatapath {
         let map = self.pins.open_map("affinity")?;
         map.delete(key.as_bytes())
             .during(|| "delete an element of table `affinity`")
-    }
-
-    /// Most flows that can be tracked at once.
-    #[must_use]
-    pub const fn flow_capacity(&self) -> u32 {
-        self.flow.shape().entries
     }
 
     /// Most elements of a table that programs read; `None` before the first generation.
@@ -672,7 +608,7 @@ fn barrier() -> io::Result<(Map, Map)> {
 }
 
 /// A value of the ABI from the bytes of a map whose shape was checked.
-fn plain<T: FromBytes>(bytes: &[u8]) -> Result<T> {
+pub(super) fn plain<T: FromBytes>(bytes: &[u8]) -> Result<T> {
     T::read_from_bytes(bytes).map_err(|_| {
         Error::BadObject(format!(
             "an element of {} bytes has no meaning",

@@ -12,7 +12,7 @@ use zerocopy::FromBytes;
 
 use crate::model::Direction;
 
-/// What became of a packet.
+/// What became of a packet, or of a flow.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ValueEnum,
 )]
@@ -24,6 +24,8 @@ pub enum Outcome {
     Dropped,
     /// It was answered with a reset or an ICMP error.
     Rejected,
+    /// The flow is over.
+    Ended,
 }
 
 impl Outcome {
@@ -34,7 +36,14 @@ impl Outcome {
             Self::Forwarded => "forwarded",
             Self::Dropped => "dropped",
             Self::Rejected => "rejected",
+            Self::Ended => "ended",
         }
+    }
+
+    /// Whether a packet did not go on.
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        matches!(self, Self::Dropped | Self::Rejected)
     }
 
     /// What a verdict for a reason means: a packet that is sent back is an answer (a rejection) or a hairpin.
@@ -128,8 +137,7 @@ impl Decoded {
     /// Name of the protocol, or its number.
     #[must_use]
     pub fn protocol(&self) -> String {
-        protocol_name(self.event.protocol)
-            .map_or_else(|| self.event.protocol.to_string(), ToOwned::to_owned)
+        protocol_or_number(self.event.protocol)
     }
 
     /// Name of the protocol for metrics, which must not have a value for every number that somebody sends.
@@ -137,6 +145,11 @@ impl Decoded {
     pub fn metric_protocol(&self) -> &'static str {
         protocol_name(self.event.protocol).unwrap_or("other")
     }
+}
+
+/// Name of a protocol, or its number.
+pub(super) fn protocol_or_number(number: u8) -> String {
+    protocol_name(number).map_or_else(|| number.to_string(), ToOwned::to_owned)
 }
 
 /// Name of a protocol that flows are counted by.

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustc_hash::FxHashMap;
-use weir_common::abi::EndpointKey;
-use weir_common::logic::protocol;
+use weir_common::abi::{EndpointKey, Flow, FlowKey, HAIRPIN, NAT};
+use weir_common::logic::{is_closing, protocol};
 use weir_common::reason::Reason;
 
-use super::{DecidedBy, Decoded, Owner, Peer, Record};
+use super::decode::protocol_or_number;
+use super::{DecidedBy, Decoded, Ended, Ending, Outcome, Owner, Peer, Record, Sent, TcpFlag};
 use crate::compile::{EndpointEntry, PolicyTables, RowId, Tables, Verdict, judge};
 use crate::model::{AddressOwners, Direction, ObjectName, Snapshot};
 
@@ -68,6 +69,28 @@ impl Names {
     }
 }
 
+/// A moment on the clock of the flow table and on everybody's.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticks {
+    /// The flow table's.
+    pub now: u32,
+    /// Its ticks in a second.
+    pub rate: u32,
+    /// Everybody's.
+    pub time: Timestamp,
+}
+
+impl Ticks {
+    /// When it was `tick`.
+    fn time_of(self, tick: u32) -> Timestamp {
+        let age = self.now.wrapping_sub(tick);
+        // A packet may have come after `now` was read.
+        let age = if age > u32::MAX - self.rate { 0 } else { age };
+        let age = Duration::from_secs(age.into()) / self.rate.max(1);
+        self.time.checked_sub(age).unwrap_or(self.time)
+    }
+}
+
 impl Directory {
     /// The directory of a snapshot, whose owners these are, and the tables compiled from it.
     #[must_use]
@@ -91,12 +114,6 @@ impl Directory {
         let event = &decoded.event;
         let denied = decoded.reason == Reason::PolicyDenied;
         let denial = if denied { self.denial(decoded) } else { None };
-        let rule = self.policies.rules.get(&denial.unwrap_or(event.rule));
-        let rule = rule.map(|origin| DecidedBy {
-            tier: origin.tier,
-            policy: origin.policy.clone(),
-            index: origin.index,
-        });
         Record {
             time: now.checked_sub(age).unwrap_or(now),
             node: self.snapshot.node_name.clone(),
@@ -109,14 +126,84 @@ impl Directory {
             backend: decoded
                 .backend
                 .map(|(address, port)| self.peer(address, port)),
-            rule,
+            rule: self.rule(denial.unwrap_or(event.rule)),
             denied_by: if denied && denial.is_none() {
                 self.isolating(event.endpoint, decoded.direction)
             } else {
                 Vec::new()
             },
             length: event.length,
+            ended: None,
         }
+    }
+
+    /// The record of a flow that was found over: of its backend-side entry.
+    #[must_use]
+    pub fn ended(&self, key: &FlowKey, flow: &Flow, ticks: Ticks) -> Record {
+        let opener = flow.opener();
+        let [own, other] = [opener as usize, opener.other() as usize];
+        let sent = |side: usize| Sent {
+            packets: flow.packets[side],
+            bytes: flow.bytes[side],
+            tcp_flags: TcpFlag::of(flow.tcp_flags[side]),
+        };
+        let rule = |side: usize| self.rule(flow.ends[side].rule);
+        let [egress_rule, ingress_rule] = [rule(own), rule(other)];
+        let is_opener_here = flow.ends[own].role != 0;
+        // A pod that reaches itself has another address there.
+        let source = if flow.flags & HAIRPIN == 0 {
+            own
+        } else {
+            other
+        };
+        let source_port = flow.other_client_port().unwrap_or(key.ports[own]);
+        let backend = self.peer(key.addresses[other].into(), key.ports[other]);
+        let (destination, backend) = if flow.flags & NAT == 0 {
+            (backend, None)
+        } else {
+            let service = self.peer(flow.nat_address.into(), flow.nat_port);
+            (service, Some(backend))
+        };
+        Record {
+            time: ticks.time,
+            node: self.snapshot.node_name.clone(),
+            verdict: Outcome::Ended,
+            reason: ending(key, flow).name().to_owned(),
+            direction: if is_opener_here {
+                Direction::Egress
+            } else {
+                Direction::Ingress
+            },
+            protocol: protocol_or_number(key.protocol),
+            source: self.peer(key.addresses[source].into(), source_port),
+            destination,
+            backend,
+            rule: if is_opener_here {
+                egress_rule.clone()
+            } else {
+                ingress_rule.clone()
+            },
+            denied_by: Vec::new(),
+            length: 0,
+            ended: Some(Ended {
+                began: ticks.time_of(flow.created),
+                last_packet: ticks.time_of(flow.last_seen),
+                sent: sent(own),
+                received: sent(other),
+                egress_rule,
+                ingress_rule,
+            }),
+        }
+    }
+
+    /// The rule with a number that programs know, if it is one of a policy.
+    fn rule(&self, id: u32) -> Option<DecidedBy> {
+        let origin = self.policies.rules.get(&id)?;
+        Some(DecidedBy {
+            tier: origin.tier,
+            policy: origin.policy.clone(),
+            index: origin.index,
+        })
     }
 
     /// The rule that denied a packet, if it was one: the kernel knows only that none allowed it.
@@ -170,5 +257,17 @@ impl Directory {
             owner: owner.or_else(|| self.names().others.get(&address).cloned()),
             workload: pod.and_then(|pod| pod.workload()),
         }
+    }
+}
+
+/// How a flow that is over has ended.
+const fn ending(key: &FlowKey, flow: &Flow) -> Ending {
+    let [low, high] = flow.tcp_flags;
+    if key.protocol != protocol::TCP || !is_closing(low, high) {
+        Ending::TimedOut
+    } else if (low | high) & TcpFlag::Rst as u8 != 0 {
+        Ending::Reset
+    } else {
+        Ending::Closed
     }
 }

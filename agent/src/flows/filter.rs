@@ -12,13 +12,13 @@ use crate::model::{ObjectName, workload_kind};
 /// Conditions that all must hold; the default is everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Who sent the packet.
+    /// Who sent the packet, or opened the flow that has ended.
     pub from: Option<End>,
     /// Whom it was for: what it was addressed to, or the endpoint behind that.
     pub to: Option<End>,
     /// What became of it, one of these; none is any.
     pub verdicts: Vec<Outcome>,
-    /// The policy whose rule decided, or one of those of which none allowed it.
+    /// The policy of a rule that decided, or one of those of which none allowed it.
     pub policy: Option<ObjectName>,
     /// The earliest time.
     pub since: Option<Timestamp>,
@@ -114,8 +114,8 @@ impl Filter {
         let is_to =
             |to: &End| to.is(&record.destination) || record.backend.iter().any(|it| to.is(it));
         let is_of = |policy: &ObjectName| {
-            let mut rule = record.rule.iter().map(|rule| &rule.policy);
-            rule.any(|it| it == policy) || record.denied_by.contains(policy)
+            let mut rules = record.rules();
+            rules.any(|(_, rule)| rule.policy == *policy) || record.denied_by.contains(policy)
         };
         self.from
             .as_ref()
@@ -130,7 +130,7 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flows::tests::{event, record};
+    use crate::flows::tests::{ended, event, record};
 
     fn end(text: &str) -> End {
         text.parse().expect(text)
@@ -217,6 +217,19 @@ mod tests {
             ),
         ] {
             assert_eq!(filter.matches(&record), expected, "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn a_policy_at_either_end_of_a_flow_is_asked_for() {
+        let record = ended();
+        for (name, expected) in [("allow", true), ("deny", false)] {
+            let filter = Filter {
+                policy: Some(ObjectName::new("shop", name)),
+                verdicts: vec![Outcome::Ended],
+                ..Filter::default()
+            };
+            assert_eq!(filter.matches(&record), expected, "{name}");
         }
     }
 

@@ -9,20 +9,23 @@ use super::Record;
 /// Records that a follower may be behind; of more it misses some, and is told how many.
 const BEHIND: usize = 4096;
 
-/// The newest records, at most a fixed number of them.
+/// The newest records, at most a fixed number of them. Ends of flows are kept apart: there are more of them, and they must not drive out
+/// drops.
 #[derive(Debug)]
 pub struct Recent {
-    records: VecDeque<Record>,
+    packets: VecDeque<Record>,
+    ends: VecDeque<Record>,
     capacity: usize,
     followers: broadcast::Sender<Record>,
 }
 
 impl Recent {
-    /// Room for `capacity` records.
+    /// Room for `capacity` records of packets, and as many ends of flows.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self {
-            records: VecDeque::new(),
+            packets: VecDeque::new(),
+            ends: VecDeque::new(),
             capacity,
             followers: broadcast::Sender::new(BEHIND),
         }
@@ -30,20 +33,27 @@ impl Recent {
 
     /// Adds a record; the oldest one goes when there is no room.
     pub fn push(&mut self, record: Record) {
-        while self.records.len() >= self.capacity.max(1) {
-            self.records.pop_front();
-        }
         if self.followers.receiver_count() > 0 {
             // That the last one has just left is no error.
             let _ = self.followers.send(record.clone());
         }
-        self.records.push_back(record);
+        let records = if record.ended.is_some() {
+            &mut self.ends
+        } else {
+            &mut self.packets
+        };
+        while records.len() >= self.capacity.max(1) {
+            records.pop_front();
+        }
+        records.push_back(record);
     }
 
     /// All of them, oldest first.
     #[must_use]
     pub fn to_vec(&self) -> Vec<Record> {
-        self.records.iter().cloned().collect()
+        let mut records: Vec<_> = self.packets.iter().chain(&self.ends).cloned().collect();
+        records.sort_by_key(|record| record.time);
+        records
     }
 
     /// Those that come from now on.

@@ -3,7 +3,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imbl::OrdMap;
-use weir_common::abi::{Address, EndpointKey, Event, Hook, RULE_NONE, Range, Verdict, range_bound};
+use weir_common::abi::{
+    Address, BACKEND_SIDE, EndpointKey, Event, Flow, FlowKey, HAIRPIN, Hook, NAT, OPENER_HIGH,
+    ROLE_OPENER, ROLE_RESPONDER, RULE_NONE, Range, Side, Verdict, range_bound,
+};
 use weir_common::reason::Reason;
 use zerocopy::IntoBytes;
 
@@ -142,6 +145,7 @@ fn a_denial_names_the_policies_that_isolate_the_pod() {
             rule: None,
             denied_by: vec![named("deny")],
             length: 74,
+            ended: None,
         }
     );
     // Its egress is not isolated.
@@ -265,11 +269,151 @@ fn bytes_that_mean_nothing_are_refused() {
 }
 
 #[test]
-fn only_the_newest_records_are_kept() {
+fn only_the_newest_records_are_kept_and_ends_drive_out_no_drops() {
     let mut recent = Recent::new(3);
     for length in 0..5 {
         recent.push(record(&Event { length, ..event() }));
     }
-    let lengths: Vec<_> = recent.to_vec().iter().map(|record| record.length).collect();
-    assert_eq!(lengths, [2, 3, 4]);
+    for port in 0..5 {
+        let mut end = ended();
+        end.source.port = port;
+        recent.push(end);
+    }
+    let kept = recent.to_vec();
+    let shown = kept
+        .iter()
+        .map(|record| (record.length, record.source.port));
+    let drops = [2, 3, 4].map(|length| (length, 40_000));
+    let ends = [2, 3, 4].map(|port| (0, port));
+    assert_eq!(shown.collect::<Vec<_>>(), [drops, ends].concat());
+}
+
+/// The entry of a connection from pod `client` to Service `web` and pod `server` behind it, closed by both.
+fn closed() -> (FlowKey, Flow) {
+    let (key, side) = FlowKey::new(&address(1).into(), 40_000, &address(2).into(), 8080, 6);
+    assert_eq!(side, Side::Low);
+    let rule = |role, rule| weir_common::abi::End {
+        role,
+        rule,
+        ..Default::default()
+    };
+    let flow = Flow {
+        flags: BACKEND_SIDE | NAT,
+        nat_address: address(96).into(),
+        nat_port: 80,
+        // Before the clock has wrapped.
+        created: u32::MAX - 499,
+        last_seen: 1000,
+        tcp_flags: [0x1b, 0x13],
+        packets: [5, 4],
+        bytes: [500, 4000],
+        ends: [rule(ROLE_OPENER, 0), rule(ROLE_RESPONDER, RULE)],
+        ..Flow::default()
+    };
+    (key, flow)
+}
+
+/// The record of an entry at tick 1500 of 250 a second.
+fn ended_of(key: &FlowKey, flow: &Flow) -> Record {
+    let ticks = Ticks {
+        now: 1500,
+        rate: 250,
+        time: "2026-01-02T03:04:05Z".parse().unwrap(),
+    };
+    directory().ended(key, flow, ticks)
+}
+
+/// A connection that was closed.
+pub(crate) fn ended() -> Record {
+    let (key, flow) = closed();
+    ended_of(&key, &flow)
+}
+
+#[test]
+fn an_end_tells_what_the_connection_was() {
+    let record = ended();
+    let time = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
+    let names = [
+        &record.source,
+        &record.destination,
+        record.backend.as_ref().unwrap(),
+    ];
+    let names = names.map(|peer| (peer.owner.clone().unwrap(), peer.port));
+    let named = |name: &str| ObjectName::new("shop", name);
+    let expected = [
+        (Owner::Pod(named("client")), 40_000),
+        (Owner::Service(named("web")), 80),
+        (Owner::Pod(named("server")), 8080),
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(
+        (record.verdict, &*record.reason),
+        (Outcome::Ended, "closed")
+    );
+    assert_eq!(
+        (record.direction, record.rule.clone()),
+        (Direction::Egress, None)
+    );
+    assert_eq!(
+        (record.length, record.time),
+        (0, time("2026-01-02T03:04:05Z"))
+    );
+    let ended = record.ended.clone().unwrap();
+    assert_eq!(ended.began, time("2026-01-02T03:03:57Z"));
+    assert_eq!(ended.last_packet, time("2026-01-02T03:04:03Z"));
+    let [syn, ack, psh, fin] = [TcpFlag::Syn, TcpFlag::Ack, TcpFlag::Psh, TcpFlag::Fin];
+    let sent = |packets, bytes, tcp_flags: &[TcpFlag]| Sent {
+        packets,
+        bytes,
+        tcp_flags: tcp_flags.to_vec(),
+    };
+    assert_eq!(ended.sent, sent(5, 500, &[syn, ack, psh, fin]));
+    assert_eq!(ended.received, sent(4, 4000, &[syn, ack, fin]));
+    assert_eq!(ended.egress_rule, None);
+    assert_eq!(ended.ingress_rule.unwrap().policy, named("allow"));
+    let text = serde_json::to_string(&record).unwrap();
+    assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+}
+
+#[test]
+fn an_end_is_seen_from_who_opened_the_flow() {
+    let (key, flow) = closed();
+    // The server's connection to the client, by the same entry.
+    let back = Flow {
+        flags: BACKEND_SIDE | OPENER_HIGH,
+        ends: [flow.ends[0], Default::default()],
+        tcp_flags: [0x14, 0x02],
+        ..flow
+    };
+    let record = ended_of(&key, &back);
+    let ends = [&record.source, &record.destination].map(|peer| (peer.address, peer.port));
+    assert_eq!(ends, [(address(2), 8080), (address(1), 40_000)]);
+    assert_eq!(
+        (record.direction, record.backend),
+        (Direction::Ingress, None)
+    );
+    assert_eq!(record.reason, "reset");
+    let ended = record.ended.unwrap();
+    assert_eq!((ended.sent.packets, ended.received.packets), (4, 5));
+    // A pod that reaches itself by its Service.
+    let own = weir_common::logic::HAIRPIN_V4;
+    let (key, side) = FlowKey::new(&own, 40_000, &address(2).into(), 8080, 6);
+    let opener = if side == Side::High { OPENER_HIGH } else { 0 };
+    let hairpin = Flow {
+        flags: BACKEND_SIDE | NAT | HAIRPIN | opener,
+        tcp_flags: [0; 2],
+        ..flow
+    };
+    let record = ended_of(&key, &hairpin);
+    assert_eq!(
+        (record.source.address, record.source.port),
+        (address(2), 40_000)
+    );
+    assert_eq!(record.reason, "timed_out");
+    // The client's port is another one there than its own.
+    let moved = Flow {
+        source_port: 1234,
+        ..flow
+    };
+    assert_eq!(ended_of(&closed().0, &moved).source.port, 1234);
 }

@@ -54,7 +54,7 @@ pub(super) const WORKLOAD_FLOWS: Name = name(
 );
 pub(super) const CONNTRACK_ENTRIES: Name = name(
     "weir_conntrack_entries",
-    "Entries of the flow table, two for a flow to a Service, counted every 30 seconds",
+    "Entries of the flow table, two for a flow to a Service, as the last walk over it found them (--flow-ends)",
 );
 pub(super) const CONNTRACK_CAPACITY: Name = name(
     "weir_conntrack_capacity",
@@ -67,6 +67,18 @@ pub(super) const CONNTRACK_INSERTED: Name = name(
 pub(super) const CONNTRACK_EXPIRED: Name = name(
     "weir_conntrack_expired",
     "Entries that this agent removed as their time was over",
+);
+pub(super) const CONNTRACK_ENDED: Name = name(
+    "weir_conntrack_ended",
+    "Entries of the flow table that walks over it found over",
+);
+pub(super) const CONNTRACK_LOST: Name = name(
+    "weir_conntrack_lost",
+    "Entries of the flow table that were gone before a walk found them over: evicted, replaced, or without room",
+);
+pub(super) const FLOWS_ENDED: Name = name(
+    "weir_flows_ended",
+    "Flows that walks over the flow table found over, a flow to a Service once",
 );
 pub(super) const EVENTS_LOST: Name = name(
     "weir_flow_events_lost",
@@ -158,7 +170,7 @@ pub(super) const PROXY_LIVEZ: Name =
     name("kubeproxy_proxy_livez", "Answers of /livez by status code");
 
 /// All metrics.
-pub const ALL: [Name; 42] = [
+pub const ALL: [Name; 45] = [
     BUILD,
     SYNC_DURATION,
     SYNC_ERRORS,
@@ -177,6 +189,9 @@ pub const ALL: [Name; 42] = [
     CONNTRACK_CAPACITY,
     CONNTRACK_INSERTED,
     CONNTRACK_EXPIRED,
+    CONNTRACK_ENDED,
+    CONNTRACK_LOST,
+    FLOWS_ENDED,
     EVENTS_LOST,
     ATTACHED,
     EPOCH,

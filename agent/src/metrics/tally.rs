@@ -8,7 +8,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use super::proxy::Proxy;
 use super::talkers::Talkers;
-use crate::flows::{Outcome, Record};
+use crate::flows::{self, Outcome, Record};
 use crate::model::{Direction, ObjectName};
 
 /// A stage of bringing the kernel in line.
@@ -63,6 +63,7 @@ pub(super) struct Counts {
     pub(super) errors: BTreeMap<Stage, u64>,
     pub(super) flows: BTreeMap<FlowKind, u64>,
     pub(super) talkers: Talkers,
+    pub(super) walks: flows::Counts,
     pub(super) expired: u64,
     pub(super) drift: BTreeMap<&'static str, u64>,
     pub(super) unprotected: Histogram,
@@ -79,6 +80,7 @@ impl Default for Tally {
                 errors: Stage::ALL.map(|stage| (stage, 0)).into(),
                 flows: BTreeMap::new(),
                 talkers: Talkers::default(),
+                walks: flows::Counts::default(),
                 expired: 0,
                 drift: BTreeMap::new(),
                 // 1 ms to an hour.
@@ -122,9 +124,11 @@ impl Tally {
         self.counts().talkers.turn(alive);
     }
 
-    /// Entries of the flow table were removed as their time was over.
-    pub fn expired(&self, flows: u64) {
-        self.counts().expired += flows;
+    /// A walk over the flow table has counted so much since the agent's start, and so many entries were removed after it as their time was over.
+    pub fn walked(&self, counted: flows::Counts, expired: u64) {
+        let mut counts = self.counts();
+        counts.walks = counted;
+        counts.expired += expired;
     }
 
     /// Elements of a map were not what was written there, and were written anew.

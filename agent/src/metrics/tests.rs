@@ -61,7 +61,13 @@ fn tally() -> Arc<Tally> {
     let tally = Tally::default();
     tally.took(Stage::Write, Duration::from_millis(3));
     tally.failed(Stage::Attach);
-    tally.expired(5);
+    let walked = crate::flows::Counts {
+        entries: 8,
+        flows_ended: 20,
+        entries_ended: 30,
+        entries_lost: 6,
+    };
+    tally.walked(walked, 5);
     tally.drifted("class", 2);
     tally.unprotected(Duration::from_millis(20));
     for verdict in [Outcome::Dropped, Outcome::Dropped, Outcome::Forwarded] {

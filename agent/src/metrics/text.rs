@@ -182,6 +182,15 @@ impl Collector for Scrape {
         metric(names::CONNTRACK_EXPIRED, Counter, &|lines| {
             lines.only(&ConstCounter::new(counts.expired))
         })?;
+        for (name, count) in [
+            (names::CONNTRACK_ENDED, counts.walks.entries_ended),
+            (names::CONNTRACK_LOST, counts.walks.entries_lost),
+            (names::FLOWS_ENDED, counts.walks.flows_ended),
+        ] {
+            metric(name, Counter, &|lines| {
+                lines.only(&ConstCounter::new(count))
+            })?;
+        }
         metric(names::EVENTS_LOST, Counter, &|lines| {
             lines.only(&ConstCounter::new(sample.events_lost))
         })?;

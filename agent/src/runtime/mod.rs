@@ -9,6 +9,7 @@ mod devices;
 mod drift;
 mod engine;
 mod events;
+mod flow_table;
 mod health;
 mod health_checks;
 mod last_known;
@@ -274,9 +275,11 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
         }
     });
     tasks.start("the flow table's upkeep", {
-        let collecting = upkeep::collect_flows(Arc::clone(&shared), token.clone());
+        let period = Some(config.flow_ends).filter(|seconds| *seconds > 0);
+        let period = period.map(|seconds| Duration::from_secs(seconds.into()));
+        let walking = flow_table::walk(Arc::clone(&shared), period, token.clone());
         async {
-            collecting.await;
+            walking.await;
             Ok(())
         }
     });

@@ -158,7 +158,7 @@ impl Shared {
             maps: fills(&published, &datapath),
             packets: datapath.counters()?,
             conntrack: self.conntrack(&datapath),
-            conntrack_inserted: datapath.control(control::FLOWS_INSERTED),
+            conntrack_inserted: datapath.flows_inserted(),
             events_lost: datapath.control(control::EVENTS_LOST),
             epoch: datapath.control(control::EPOCH),
             attached: published.attached.len() as u64,

@@ -4,8 +4,8 @@ use super::context::Context;
 use super::parse::Headers;
 use super::wire::{protocol, tcp};
 use crate::abi::{
-    End, FlowRef, Hook, ROLE_OPENER, ROLE_RESPONDER, RULE_HAIRPIN, RULE_NODE, RULE_NONE, Side,
-    control,
+    End, Flow, FlowRef, Hook, ROLE_OPENER, ROLE_RESPONDER, RULE_HAIRPIN, RULE_NODE, RULE_NONE,
+    Side, control,
 };
 
 /// Seconds without a packet after which an entry of these TCP flags (of both ends together) or this protocol no longer counts.
@@ -24,8 +24,29 @@ pub const fn timeout_seconds(protocol_number: u8, low: u8, high: u8) -> u32 {
 
 /// A reset, or the end of both directions.
 #[inline(always)]
-const fn is_closing(low: u8, high: u8) -> bool {
+#[must_use]
+pub const fn is_closing(low: u8, high: u8) -> bool {
     (low | high) & tcp::RST != 0 || low & high & tcp::FIN != 0
+}
+
+/// For how many ticks an entry has no longer counted at `now`, of which there are `ticks_per_second`; `None` while it counts. The same as
+/// [`is_live`], for those who read the table from outside.
+#[must_use]
+pub const fn overdue(
+    protocol_number: u8,
+    flow: &Flow,
+    now: u32,
+    ticks_per_second: u32,
+) -> Option<u32> {
+    let [low, high] = flow.tcp_flags;
+    let idle = now.wrapping_sub(flow.last_seen);
+    let time = timeout_seconds(protocol_number, low, high) * ticks_per_second;
+    // A packet may have come after `now` was read.
+    if idle as i32 <= 0 || idle <= time {
+        None
+    } else {
+        Some(idle - time)
+    }
 }
 
 /// Whether the flow has had a packet within its time.

@@ -31,7 +31,7 @@ mod to_pod;
 mod wire;
 
 pub use checksum::{difference, fold, replace};
-pub use conntrack::timeout_seconds;
+pub use conntrack::{is_closing, overdue, timeout_seconds};
 pub use context::{
     Context, Env, Maps, Packet, Route, Routes, Scratch, Services, Tuple, nanoseconds,
 };

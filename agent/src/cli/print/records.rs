@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::table::table;
-use crate::flows::{DecidedBy, Owner, Peer, Record};
+use crate::flows::{DecidedBy, Owner, Peer, Record, Sent};
 
 /// `weir flows`.
 #[must_use]
@@ -31,7 +31,7 @@ pub fn flow_records(records: &[Record]) -> String {
                 Some(backend) => format!("{} > {}", peer(&record.destination), peer(backend)),
                 None => peer(&record.destination),
             },
-            record.reason.clone(),
+            reason(record),
             policy(record),
         ]
     });
@@ -52,8 +52,24 @@ pub fn flow_line(record: &Record) -> String {
         record.protocol,
         peer(&record.source),
         peer(&record.destination),
-        record.reason,
+        reason(record),
         policy(record),
+    )
+}
+
+/// Why it was so; of a flow that has ended how long it lasted and what went each way, too.
+fn reason(record: &Record) -> String {
+    let Some(ended) = &record.ended else {
+        return record.reason.clone();
+    };
+    let lasted = ended.last_packet.duration_since(ended.began);
+    let went = |sent: &Sent| format!("{} packets ({} bytes)", sent.packets, sent.bytes);
+    format!(
+        "{} after {:.3} s, sent {}, received {}",
+        record.reason,
+        lasted.as_secs_f64(),
+        went(&ended.sent),
+        went(&ended.received),
     )
 }
 
@@ -70,12 +86,14 @@ fn peer(peer: &Peer) -> String {
     format!("{name}:{}", peer.port)
 }
 
-/// The rule that decided, or the policies of which none allowed it.
+/// The rules that decided, or the policies of which none allowed it.
 fn policy(record: &Record) -> String {
-    if let Some(DecidedBy { policy, index, .. }) = &record.rule {
-        return format!("{policy} {}[{index}]", record.direction.as_str());
-    }
-    let names: Vec<_> = record.denied_by.iter().map(ToString::to_string).collect();
+    let rules = record.rules();
+    let rules = rules.map(|(direction, DecidedBy { policy, index, .. })| {
+        format!("{policy} {}[{index}]", direction.as_str())
+    });
+    let denied_by = record.denied_by.iter().map(ToString::to_string);
+    let names: Vec<_> = rules.chain(denied_by).collect();
     if names.is_empty() {
         "-".to_owned()
     } else {
@@ -89,7 +107,7 @@ mod tests {
     use weir_common::reason::Reason;
 
     use super::*;
-    use crate::flows::tests::{RULE, event, record};
+    use crate::flows::tests::{RULE, ended, event, record};
 
     #[test]
     fn records_read_like_sentences() {
@@ -101,7 +119,7 @@ mod tests {
             protocol: 17,
             ..event()
         };
-        let records = [record(&event()), record(&allowed)];
+        let records = [record(&event()), record(&allowed), ended()];
         insta::assert_snapshot!(flow_records(&records));
         let lines: String = records.iter().map(flow_line).collect();
         insta::assert_snapshot!("lines", lines);

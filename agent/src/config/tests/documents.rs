@@ -97,7 +97,9 @@ fn values(option: &Definition) -> BoxedStrategy<Vec<OsString>> {
         Value::Array(_) => prop::collection::vec(texts.prop_map(Value::from), 1..4)
             .prop_map(Value::from)
             .boxed(),
-        Value::Number(_) => (0..=16_777_216_u32).prop_map(Value::from).boxed(),
+        Value::Number(_) => prop_oneof![0..=100_u32, 0..=16_777_216_u32]
+            .prop_map(Value::from)
+            .boxed(),
         Value::Bool(_) => any::<bool>().prop_map(Value::from).boxed(),
         _ => texts.prop_map(Value::from).boxed(),
     };

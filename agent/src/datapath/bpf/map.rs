@@ -152,6 +152,14 @@ impl Map {
         Ok(Self { fd, shape, stride })
     }
 
+    /// The same map by a descriptor of its own.
+    pub(crate) fn duplicate(&self) -> io::Result<Self> {
+        Ok(Self {
+            fd: self.fd.try_clone()?,
+            ..*self
+        })
+    }
+
     /// The map's description.
     pub(crate) const fn shape(&self) -> Shape {
         self.shape
@@ -269,6 +277,7 @@ impl Map {
 }
 
 /// Elements of a map, see [`Map::entries`].
+#[derive(Debug)]
 pub(crate) struct Entries<'a> {
     map: &'a Map,
     keys: Vec<u8>,
@@ -282,16 +291,13 @@ pub(crate) struct Entries<'a> {
     taken: usize,
 }
 
-/// Elements asked for in one call; a bucket with more makes the kernel ask for more space.
-const CHUNK: usize = 4096;
-
 impl<'a> Entries<'a> {
     fn new(map: &'a Map) -> Self {
         let key = map.shape.key as usize;
         Self {
             map,
-            keys: vec![0; key * CHUNK],
-            values: vec![0; map.stride * CHUNK],
+            keys: vec![0; key * Self::CHUNK],
+            values: vec![0; map.stride * Self::CHUNK],
             cursor: vec![0; key.max(8)],
             started: false,
             ended: false,
@@ -355,7 +361,7 @@ impl<'a> Entries<'a> {
     fn refill_single(&mut self) -> io::Result<()> {
         let key = self.map.shape.key as usize;
         let stride = self.map.stride;
-        while self.filled < CHUNK && !self.ended {
+        while self.filled < Self::CHUNK && !self.ended {
             let previous = self.cursor[..key].to_vec();
             let previous = self.started.then_some(previous.as_slice());
             self.ended = !self.map.next_key(previous, &mut self.cursor[..key])?;
@@ -371,9 +377,17 @@ impl<'a> Entries<'a> {
 }
 
 impl Entries<'_> {
+    /// Elements asked for in one call; a bucket with more makes the kernel ask for more space.
+    pub(crate) const CHUNK: usize = 4096;
+
+    /// Whether the next element has to be asked for: the kernel's answer so far is used up.
+    pub(crate) const fn is_at_pause(&self) -> bool {
+        self.taken == self.filled
+    }
+
     /// The next element's key and value.
     pub(crate) fn advance(&mut self) -> io::Result<Option<(&[u8], &[u8])>> {
-        while self.taken == self.filled {
+        while self.is_at_pause() {
             if self.ended {
                 return Ok(None);
             }

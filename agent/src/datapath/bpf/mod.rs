@@ -16,7 +16,7 @@ pub use object::TestRun;
 pub(crate) use cgroup::{
     CgroupLink, SocketHook, cgroup_link, create_cgroup_link, detach_link, netns_cookie,
 };
-pub(crate) use map::{Map, Shape, is_unsupported, map_type};
+pub(crate) use map::{Entries, Map, Shape, is_unsupported, map_type};
 pub(crate) use object::{
     AttachPoint, LinkInfo, TestRunOutput, XdpLink, create_tcx_link, create_xdp_link, link_info,
     link_program, open_pin, pin, program_info, test_run, update_link, xdp_link, xdp_test_run,

@@ -10,7 +10,7 @@ use super::*;
 use crate::admin::tests::cluster::cluster;
 use crate::compile::compile;
 use crate::explain::{Question, explain, sources};
-use crate::flows::{Owner, Peer};
+use crate::flows::{Outcome, Owner, Peer};
 use crate::plan::{Planner, Table};
 
 const SHOP: &str = r#"
@@ -203,6 +203,7 @@ fn dropped(source: &str, destination: &str, verdict: Outcome) -> Record {
         rule: None,
         denied_by: Vec::new(),
         length: 74,
+        ended: None,
     }
 }
 
@@ -246,6 +247,7 @@ fn what_became_of_packets_is_told_of_these_connections_alone() {
         )
     }));
     records.push(dropped("10.0.1.1:14", service, Outcome::Rejected));
+    records.push(dropped("10.0.1.1:15", service, Outcome::Ended));
     let flows = [
         tracked("10.0.1.1:20", backend, [5, 4]),
         tracked("10.0.1.1:21", backend, [2, 0]),

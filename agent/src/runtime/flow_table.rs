@@ -1,0 +1,131 @@
+//! Walks over the flow table: flows that have ended are told, entries whose time is long over removed, the others counted.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use weir_common::abi::{Flow, FlowKey};
+
+use super::shared::Shared;
+use crate::datapath::{self, FlowTable, FlowWalk};
+use crate::flows::{Idle, Ticks, Walks};
+
+/// How often the table is walked over where ends are not wanted.
+const USUAL: Duration = Duration::from_secs(30);
+/// Pause after the kernel has refused.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Walks until told to stop, once in `period`; `None` where ends of flows are not wanted.
+pub(super) async fn walk(
+    shared: Arc<Shared>,
+    period: Option<Duration>,
+    shutdown: CancellationToken,
+) {
+    let walking = async {
+        loop {
+            let Err(error) = again_and_again(&shared, period).await;
+            tracing::warn!("cannot walk over the flow table: {error}");
+            sleep(PAUSE).await;
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = walking => {}
+    }
+}
+
+async fn again_and_again(
+    shared: &Shared,
+    period: Option<Duration>,
+) -> Result<Infallible, datapath::Error> {
+    let table = shared.datapath().flow_table()?;
+    let start = shared.ticks();
+    let fresh = || Walks::new(start.rate, start.now);
+    let mut walks = fresh();
+    loop {
+        let begin = Instant::now();
+        // What ends before anything has a name is told when there are names, if it is still there.
+        let named = shared.compiled.initialized();
+        let mut unnamed = fresh();
+        let (walks, tell) = if named {
+            (&mut walks, period.is_some())
+        } else {
+            (&mut unnamed, false)
+        };
+        let expired = once(shared, &table, walks, period.unwrap_or(USUAL), tell).await?;
+        let removed = shared.expire(&expired)?;
+        let mut counts = walks.counts();
+        counts.entries = counts.entries.saturating_sub(removed);
+        shared.tally.walked(counts, removed);
+        shared.set_flow_entries(counts.entries);
+        sleep_until(begin + period.unwrap_or(USUAL)).await;
+    }
+}
+
+/// One walk. A full table takes the whole period, so that no burst of work holds a processor; gives what can be removed.
+async fn once(
+    shared: &Shared,
+    table: &FlowTable,
+    walks: &mut Walks,
+    period: Duration,
+    tell: bool,
+) -> Result<Vec<Idle>, datapath::Error> {
+    let (steps, inserted) = {
+        let datapath = shared.datapath();
+        let steps = datapath.flow_capacity() / FlowWalk::STEP + 1;
+        (steps, datapath.flows_inserted())
+    };
+    let mut walk = walks.begin(inserted, shared.ticks().now);
+    let mut entries = table.walk();
+    loop {
+        let ticks = shared.ticks();
+        let mut ended: Vec<(FlowKey, Flow)> = Vec::new();
+        let more = tokio::task::block_in_place(|| {
+            entries.step(|key, flow| {
+                if walk.visit(&key, &flow, ticks.now) && tell {
+                    ended.push((key, flow));
+                }
+            })
+        })?;
+        shared.tell_ended(&ended, ticks);
+        if !more {
+            return Ok(walk.end());
+        }
+        sleep(period / steps).await;
+    }
+}
+
+impl Shared {
+    /// This moment on the flow table's clock and everybody's.
+    fn ticks(&self) -> Ticks {
+        let datapath = self.datapath();
+        Ticks {
+            now: datapath.now(),
+            rate: datapath.ticks_per_second(),
+            time: Timestamp::now(),
+        }
+    }
+
+    /// Makes records of flows that were found over.
+    fn tell_ended(&self, ended: &[(FlowKey, Flow)], ticks: Ticks) {
+        if ended.is_empty() {
+            return;
+        }
+        let directory = self.published().directory;
+        for (key, flow) in ended {
+            self.keep(directory.ended(key, flow, ticks));
+        }
+    }
+
+    /// Removes entries that have had no packet meanwhile; gives how many.
+    fn expire(&self, idle: &[Idle]) -> Result<u64, datapath::Error> {
+        let mut removed = 0;
+        for (key, last_seen) in idle {
+            removed += u64::from(self.datapath().expire_flow(key, *last_seen)?);
+        }
+        Ok(removed)
+    }
+}
