@@ -39,10 +39,27 @@ pub struct Status {
     pub maps: Vec<MapFill>,
     /// Flow events that found the ring buffer full, since the maps were made.
     pub events_lost: u64,
+    /// The file of flow records; `None` where there is to be none.
+    #[serde(default)]
+    pub flow_log: Option<FlowLog>,
     /// What the kernel can do.
     pub features: Vec<FeatureState>,
     /// Objects and files that are skipped, and why.
     pub rejections: Vec<Rejection>,
+}
+
+/// The file that flow records are written to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowLog {
+    /// Its path.
+    pub file: String,
+    /// Records written since the agent's start.
+    pub written: u64,
+    /// Records that it could not take, or not fast enough.
+    pub lost: u64,
+    /// Why it takes none at the moment; `None` if it does.
+    pub error: Option<String>,
 }
 
 /// Services for sockets.

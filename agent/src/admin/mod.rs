@@ -16,7 +16,8 @@ pub(crate) mod tests;
 use std::sync::Arc;
 
 pub use answer::{
-    Audit, AuditedTable, Device, FeatureState, MapFill, Pods, Rejection, Sockets, Status, Watch,
+    Audit, AuditedTable, Device, FeatureState, FlowLog, MapFill, Pods, Rejection, Sockets, Status,
+    Watch,
 };
 pub use client::{Client, ClientError, follow, get};
 pub use connections::connections;

@@ -198,6 +198,39 @@ pub struct RunConfig {
     )]
     pub flow_ends: u32,
 
+    /// File to which flow records are written, a line of JSON for each; without it they are written to none
+    #[arg(long, env = "WEIR_FLOW_LOG", value_name = "FILE")]
+    pub flow_log: Option<PathBuf>,
+
+    /// Which flow records are written to --flow-log, as options of `weir flows`: --from, --to, --verdict, --dropped, --policy [default: all]
+    #[arg(
+        long,
+        env = "WEIR_FLOW_LOG_FILTER",
+        value_name = "OPTIONS",
+        allow_hyphen_values = true
+    )]
+    pub flow_log_filter: Option<String>,
+
+    /// Megabytes (10^6 bytes) after which the file of flow records becomes FILE.1, that becomes FILE.2 and so on
+    #[arg(
+        long,
+        env = "WEIR_FLOW_LOG_SIZE",
+        value_name = "MEGABYTES",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u32).range(1..=65_536)
+    )]
+    pub flow_log_size: u32,
+
+    /// Most files of flow records; the oldest one goes
+    #[arg(
+        long,
+        env = "WEIR_FLOW_LOG_FILES",
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
+    pub flow_log_files: u32,
+
     /// Most series of weir_workload_flows, the metric by source and destination workload; all others are one series of each verdict
     #[arg(
         long,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use clap::ValueEnum as _;
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 
@@ -47,6 +48,66 @@ pub enum End {
     "cannot read {0:?}: write NAMESPACE/, NAMESPACE/POD, NAMESPACE/WORKLOAD, NAMESPACE/deploy/NAME (or sts, ds, job, cronjob), NAMESPACE/svc/NAME, node/NAME, an address or a block"
 )]
 pub struct EndError(String);
+
+/// What is written is no filter.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FilterError {
+    /// A word without meaning.
+    #[error(
+        "cannot read {0:?} of a filter: write --from END, --to END, --verdict VERDICT, --dropped and --policy POLICY, as for `weir flows`"
+    )]
+    Word(String),
+    /// No verdict.
+    #[error("{0:?} is no verdict: write forwarded, dropped, rejected or ended")]
+    Verdict(String),
+    /// No end.
+    #[error(transparent)]
+    End(#[from] EndError),
+}
+
+/// The policy of that name: `NAMESPACE/NAME`, or `NAME` of a ClusterNetworkPolicy.
+#[must_use]
+pub fn policy_name(text: &str) -> ObjectName {
+    match text.split_once('/') {
+        Some((namespace, name)) => ObjectName::new(namespace, name),
+        None => ObjectName::cluster(text),
+    }
+}
+
+/// Reads a filter in the words of `weir flows`.
+impl FromStr for Filter {
+    type Err = FilterError;
+
+    fn from_str(text: &str) -> Result<Self, FilterError> {
+        let mut filter = Self::default();
+        let mut words = text.split_whitespace();
+        while let Some(word) = words.next() {
+            if word == "--dropped" {
+                filter
+                    .verdicts
+                    .extend([Outcome::Dropped, Outcome::Rejected]);
+                continue;
+            }
+            let unknown = || FilterError::Word(word.to_owned());
+            let (option, value) = word
+                .split_once('=')
+                .or_else(|| Some((word, words.next()?)))
+                .ok_or_else(unknown)?;
+            match option {
+                "--from" => filter.from = Some(value.parse()?),
+                "--to" => filter.to = Some(value.parse()?),
+                "--verdict" => {
+                    let verdict = Outcome::from_str(value, false);
+                    let verdict = verdict.map_err(|_| FilterError::Verdict(value.to_owned()))?;
+                    filter.verdicts.push(verdict);
+                }
+                "--policy" => filter.policy = Some(policy_name(value)),
+                _ => return Err(unknown()),
+            }
+        }
+        Ok(filter)
+    }
+}
 
 impl FromStr for End {
     type Err = EndError;
@@ -162,6 +223,37 @@ mod tests {
             let error = text.parse::<End>().expect_err(text);
             assert!(error.to_string().contains("NAMESPACE/POD"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_filter_is_written_as_for_the_command() {
+        let read = |text: &str| text.parse::<Filter>();
+        let whole = Filter {
+            from: Some(end("shop/deploy/front")),
+            to: Some(end("10.0.0.0/8")),
+            verdicts: vec![Outcome::Ended, Outcome::Dropped, Outcome::Rejected],
+            policy: Some(ObjectName::cluster("guard")),
+            since: None,
+        };
+        let text =
+            "--from shop/deploy/front --to=10.0.0.0/8\n --verdict ended --dropped --policy guard";
+        assert_eq!(read(text), Ok(whole));
+        assert_eq!(read(" "), Ok(Filter::default()));
+        for (text, word) in [
+            ("--from", "--from"),
+            ("--since 5m", "--since"),
+            ("from shop/", "from"),
+            ("--dropped=yes", "--dropped=yes"),
+        ] {
+            assert_eq!(
+                read(text),
+                Err(FilterError::Word(word.to_owned())),
+                "{text}"
+            );
+        }
+        let verdict = FilterError::Verdict("lost".to_owned());
+        assert_eq!(read("--verdict lost"), Err(verdict));
+        assert!(matches!(read("--to shop"), Err(FilterError::End(_))));
     }
 
     /// The record is of a drop, from pod shop/client (10.0.0.1) to Service shop/web, pod shop/server, by policy shop/deny.

@@ -17,7 +17,7 @@ use crate::model::{Direction, ObjectName, Tier};
 
 pub use decode::{DecodeError, Decoded, Outcome, decode};
 pub use enrich::{Directory, Ticks};
-pub use filter::{End, EndError, Filter};
+pub use filter::{End, EndError, Filter, FilterError, policy_name};
 pub use recent::Recent;
 pub use seen::{Seen, SeenEnd};
 pub use walk::{Counts, Idle, Walk, Walks};

@@ -16,6 +16,7 @@ pub struct Recent {
     packets: VecDeque<Record>,
     ends: VecDeque<Record>,
     capacity: usize,
+    pushed: u64,
     followers: broadcast::Sender<Record>,
 }
 
@@ -27,6 +28,7 @@ impl Recent {
             packets: VecDeque::new(),
             ends: VecDeque::new(),
             capacity,
+            pushed: 0,
             followers: broadcast::Sender::new(BEHIND),
         }
     }
@@ -37,6 +39,11 @@ impl Recent {
             // That the last one has just left is no error.
             let _ = self.followers.send(record.clone());
         }
+        self.pushed += 1;
+        self.add(record);
+    }
+
+    fn add(&mut self, record: Record) {
         let records = if record.ended.is_some() {
             &mut self.ends
         } else {
@@ -46,6 +53,20 @@ impl Recent {
             records.pop_front();
         }
         records.push_back(record);
+    }
+
+    /// Records ever pushed.
+    #[must_use]
+    pub const fn pushed(&self) -> u64 {
+        self.pushed
+    }
+
+    /// Puts older records, oldest first, before those that there are.
+    pub fn restore(&mut self, older: Vec<Record>) {
+        let newer = self.to_vec();
+        self.packets.clear();
+        self.ends.clear();
+        older.into_iter().chain(newer).for_each(|it| self.add(it));
     }
 
     /// All of them, oldest first.

@@ -12,5 +12,5 @@ mod text;
 pub use names::{ALL, Name};
 pub use proxy::{Asked, Proxy};
 pub use sample::{Fill, Process, Sample};
-pub use tally::{FlowKind, Stage, Tally};
+pub use tally::{FlowKind, Logged, Stage, Tally};
 pub use text::{CONTENT_TYPE, encode};

@@ -80,6 +80,14 @@ pub(super) const FLOWS_ENDED: Name = name(
     "weir_flows_ended",
     "Flows that walks over the flow table found over, a flow to a Service once",
 );
+pub(super) const FLOW_LOG_WRITTEN: Name = name(
+    "weir_flow_log_written",
+    "Flow records written to the file of --flow-log",
+);
+pub(super) const FLOW_LOG_LOST: Name = name(
+    "weir_flow_log_lost",
+    "Flow records for the file of --flow-log that it could not take, or not fast enough",
+);
 pub(super) const EVENTS_LOST: Name = name(
     "weir_flow_events_lost",
     "Events that found the ring buffer full",
@@ -170,7 +178,7 @@ pub(super) const PROXY_LIVEZ: Name =
     name("kubeproxy_proxy_livez", "Answers of /livez by status code");
 
 /// All metrics.
-pub const ALL: [Name; 45] = [
+pub const ALL: [Name; 47] = [
     BUILD,
     SYNC_DURATION,
     SYNC_ERRORS,
@@ -192,6 +200,8 @@ pub const ALL: [Name; 45] = [
     CONNTRACK_ENDED,
     CONNTRACK_LOST,
     FLOWS_ENDED,
+    FLOW_LOG_WRITTEN,
+    FLOW_LOG_LOST,
     EVENTS_LOST,
     ATTACHED,
     EPOCH,

@@ -51,6 +51,15 @@ pub struct FlowKind {
     pub protocol: &'static str,
 }
 
+/// What became of flow records that a file was to get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Logged {
+    /// In the file, or in one that it was before.
+    pub written: u64,
+    /// In none.
+    pub lost: u64,
+}
+
 /// Counters of the agent, shared by its tasks.
 #[derive(Debug)]
 pub struct Tally {
@@ -64,6 +73,7 @@ pub(super) struct Counts {
     pub(super) flows: BTreeMap<FlowKind, u64>,
     pub(super) talkers: Talkers,
     pub(super) walks: flows::Counts,
+    pub(super) flow_log: Logged,
     pub(super) expired: u64,
     pub(super) drift: BTreeMap<&'static str, u64>,
     pub(super) unprotected: Histogram,
@@ -81,6 +91,7 @@ impl Default for Tally {
                 flows: BTreeMap::new(),
                 talkers: Talkers::default(),
                 walks: flows::Counts::default(),
+                flow_log: Logged::default(),
                 expired: 0,
                 drift: BTreeMap::new(),
                 // 1 ms to an hour.
@@ -129,6 +140,18 @@ impl Tally {
         let mut counts = self.counts();
         counts.walks = counted;
         counts.expired += expired;
+    }
+
+    /// So many more flow records were written to their file, and lost for it.
+    pub fn logged(&self, written: u64, lost: u64) {
+        let log = &mut self.counts().flow_log;
+        log.written += written;
+        log.lost += lost;
+    }
+
+    /// What became of flow records for their file so far.
+    pub fn flow_log(&self) -> Logged {
+        self.counts().flow_log
     }
 
     /// Elements of a map were not what was written there, and were written anew.

@@ -68,6 +68,7 @@ fn tally() -> Arc<Tally> {
         entries_lost: 6,
     };
     tally.walked(walked, 5);
+    tally.logged(40, 2);
     tally.drifted("class", 2);
     tally.unprotected(Duration::from_millis(20));
     for verdict in [Outcome::Dropped, Outcome::Dropped, Outcome::Forwarded] {

@@ -186,6 +186,8 @@ impl Collector for Scrape {
             (names::CONNTRACK_ENDED, counts.walks.entries_ended),
             (names::CONNTRACK_LOST, counts.walks.entries_lost),
             (names::FLOWS_ENDED, counts.walks.flows_ended),
+            (names::FLOW_LOG_WRITTEN, counts.flow_log.written),
+            (names::FLOW_LOG_LOST, counts.flow_log.lost),
         ] {
             metric(name, Counter, &|lines| {
                 lines.only(&ConstCounter::new(count))

@@ -2,88 +2,48 @@
 //! server.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::lines::Lines;
 use super::shared::Shared;
 use crate::model::{Event, Kind, Object, Snapshot};
 
-/// Version of the file's form; one of another version is passed over.
+/// Version of the file's form.
 const VERSION: u32 = 1;
 /// Least time from one writing to the next.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Share of the time that writing may take: a fiftieth.
 const SHARE: u32 = 50;
 
-/// The file: a line that says what it is, then one object a line.
+/// The file.
 #[derive(Clone, Debug)]
-pub(super) struct LastKnown {
-    path: PathBuf,
-}
-
-/// The first line.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Head {
-    version: u32,
-    node: String,
-}
+pub(super) struct LastKnown(Lines);
 
 impl LastKnown {
     /// The file in a state directory.
     pub(super) fn new(state_dir: &Path) -> Self {
-        Self {
-            path: state_dir.join("objects.jsonl"),
-        }
+        Self(Lines::new(state_dir.join("objects.jsonl"), VERSION))
     }
 
-    /// Writes all objects of a snapshot, whole or not at all, also when power fails.
+    /// Writes all objects of a snapshot.
     fn save(&self, snapshot: &Snapshot) -> io::Result<()> {
-        if let Some(directory) = self.path.parent() {
-            fs::create_dir_all(directory)?;
-        }
-        let draft = self.path.with_extension("new");
-        let mut file = BufWriter::new(File::create(&draft)?);
-        let head = Head {
-            version: VERSION,
-            node: snapshot.node_name.clone(),
-        };
-        serde_json::to_writer(&mut file, &head)?;
-        for object in snapshot.objects() {
-            file.write_all(b"\n")?;
-            serde_json::to_writer(&mut file, &object)?;
-        }
-        file.into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .sync_all()?;
-        fs::rename(draft, &self.path)
+        self.0.save(&snapshot.node_name, snapshot.objects())
     }
 
     /// The objects as if a source had listed them; `None` if nothing was written for this node in this form.
     pub(super) fn load(&self, node: &str) -> io::Result<Option<Vec<Event>>> {
-        let file = match File::open(&self.path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            file => file?,
-        };
-        let mut lines = BufReader::new(file).lines();
-        let head = lines.next().transpose()?.unwrap_or_default();
-        let wanted = Head {
-            version: VERSION,
-            node: node.to_owned(),
-        };
-        if serde_json::from_str::<Head>(&head).ok() != Some(wanted) {
+        let Some(values) = self.0.load::<Object>(node)? else {
             return Ok(None);
-        }
+        };
         let mut objects: BTreeMap<Kind, Vec<Object>> =
             Kind::ALL.map(|kind| (kind, Vec::new())).into();
-        for line in lines {
-            let object: Object = serde_json::from_str(&line?)?;
+        for object in values {
             objects.entry(object.key().0).or_default().push(object);
         }
         let events = objects.into_iter();
@@ -131,6 +91,8 @@ pub(super) async fn keep(file: LastKnown, shared: Arc<Shared>, shutdown: Cancell
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::compile::testing::{pod, policy, selector, snapshot};
     use crate::state::State;
@@ -139,6 +101,7 @@ mod tests {
     fn objects_are_read_back_for_their_node_and_in_their_form_only() {
         let dir = tempfile::tempdir().unwrap();
         let file = LastKnown::new(&dir.path().join("state"));
+        let path = dir.path().join("state/objects.jsonl");
         assert!(file.load("here").unwrap().is_none());
         let snapshot = snapshot(
             vec![
@@ -158,11 +121,11 @@ mod tests {
         assert_eq!(*state.snapshot(), snapshot);
 
         assert!(file.load("there").unwrap().is_none());
-        let text = fs::read_to_string(&file.path).unwrap();
-        fs::write(&file.path, text.replacen(":1", ":2", 1)).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replacen(":1", ":2", 1)).unwrap();
         assert!(file.load("here").unwrap().is_none());
         let (broken, _) = text.split_at(text.len() - 1);
-        fs::write(&file.path, broken).unwrap();
+        fs::write(&path, broken).unwrap();
         assert!(file.load("here").is_err());
     }
 }

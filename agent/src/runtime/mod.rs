@@ -9,15 +9,19 @@ mod devices;
 mod drift;
 mod engine;
 mod events;
+mod flow_log;
 mod flow_table;
 mod health;
 mod health_checks;
+mod kept_records;
 mod last_known;
+mod lines;
 mod nets;
 mod process;
 mod provider;
 mod queue;
 mod reports;
+mod rotation;
 mod shared;
 mod tasks;
 mod upkeep;
@@ -37,6 +41,7 @@ use weir_common::abi::control;
 use self::cycle::Ports;
 use self::engine::Engine;
 use self::health_checks::HealthChecks;
+use self::kept_records::KeptRecords;
 use self::last_known::LastKnown;
 use self::shared::Shared;
 use self::tasks::Tasks;
@@ -44,6 +49,7 @@ use crate::admin;
 use crate::cni;
 use crate::config::{ConfigError, ForeignSources, RemovedBackends, RunConfig};
 use crate::datapath::{self, EventReader, KernelDatapath, Options, SocketOptions};
+use crate::flows::FilterError;
 use crate::model::{DeviceFacts, Event, SocketLb, XdpMode};
 use crate::netlink::{self, Local, Owners};
 use crate::plan::{BACKENDS, Plan, Step};
@@ -61,6 +67,9 @@ pub enum RunError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The filter of the file of flow records has no meaning.
+    #[error("cannot use --flow-log-filter: {0}")]
+    FlowLogFilter(#[from] FilterError),
     /// The kernel refused.
     #[error(transparent)]
     Datapath(#[from] datapath::Error),
@@ -154,6 +163,8 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
     let node = config.node_name()?;
     // Before anything is touched: a node without cgroup2 cannot run pods as the agent expects them.
     let cgroup = config.cgroup_root()?;
+    let tally = Arc::default();
+    let (flow_log, log_writer) = flow_log::open(&config, &tally)?.unzip();
     let source = Source::new(&config).await?;
     let (watches, requests, client) = match &source {
         Source::Kube(source) => {
@@ -174,8 +185,20 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
         source,
     })?;
     let features = datapath::probe(&datapath);
-    let shared = Shared::new(node.clone(), datapath, features, watches, requests);
+    let shared = Shared::new(
+        node.clone(),
+        datapath,
+        features,
+        watches,
+        requests,
+        tally,
+        flow_log,
+    );
     let shared = Arc::new(shared);
+    let kept_records = config.state_dir().map(KeptRecords::new);
+    if let Some(file) = &kept_records {
+        shared.restore_records(file.load(&node));
+    }
     let (checks_in, checks) = watch::channel(HealthChecks::default());
     let engine = Engine::new(
         Arc::clone(&shared),
@@ -283,6 +306,20 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
             Ok(())
         }
     });
+    if let Some(writer) = log_writer {
+        let writing = writer.run(token.clone());
+        tasks.start("the file of flow records", async {
+            writing.await;
+            Ok(())
+        });
+    }
+    if let Some(file) = kept_records {
+        let keeping = kept_records::keep(file, Arc::clone(&shared), token.clone());
+        tasks.start("the kept flow records", async {
+            keeping.await;
+            Ok(())
+        });
+    }
     let last_known = config.state_dir().map(LastKnown::new);
     if let Some(file) = last_known.clone() {
         let keeping = last_known::keep(file, Arc::clone(&shared), token.clone());

@@ -10,6 +10,7 @@ use tokio::sync::broadcast;
 use weir_common::abi::{Flow, FlowKey, control};
 
 use super::drift;
+use super::flow_log::FlowLog;
 use super::process;
 use super::shared::{Published, Shared};
 use super::xdp;
@@ -69,6 +70,7 @@ impl Provider for Shared {
                 })
                 .collect(),
             events_lost: datapath.control(control::EVENTS_LOST),
+            flow_log: self.flow_log().map(FlowLog::state),
             features: self
                 .features
                 .iter()

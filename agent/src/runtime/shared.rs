@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::{Notify, SetOnce, broadcast, watch};
 
+use super::flow_log::FlowLog;
 use crate::compile::Tables;
 use crate::datapath::{Feature, KernelDatapath, XdpState};
 use crate::flows::{Directory, Recent, Record};
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     datapath: RwLock<KernelDatapath>,
     published: RwLock<Published>,
     records: Mutex<Recent>,
+    /// The file of flow records, if there is to be one.
+    flow_log: Option<FlowLog>,
     flows: AtomicU64,
 }
 
@@ -99,12 +102,14 @@ impl Shared {
         features: Vec<Feature>,
         watches: Option<watch::Receiver<WatchStates>>,
         requests: Requests,
+        tally: Arc<Tally>,
+        flow_log: Option<FlowLog>,
     ) -> Self {
         Self {
             node,
             started: Instant::now(),
             features,
-            tally: Arc::default(),
+            tally,
             compiled: SetOnce::new(),
             suspicion: Notify::new(),
             watches,
@@ -112,6 +117,7 @@ impl Shared {
             datapath: RwLock::new(datapath),
             published: RwLock::default(),
             records: Mutex::new(Recent::new(RECORDS)),
+            flow_log,
             flows: AtomicU64::new(0),
         }
     }
@@ -163,9 +169,27 @@ impl Shared {
         (records.to_vec(), records.follow())
     }
 
-    /// Keeps a flow record.
+    /// Keeps a flow record, and has it written where it is wanted.
     pub(super) fn keep(&self, record: Record) {
+        if let Some(log) = &self.flow_log {
+            log.write(&record);
+        }
         self.records_lock().push(record);
+    }
+
+    /// Flow records kept since the agent's start.
+    pub(super) fn records_kept(&self) -> u64 {
+        self.records_lock().pushed()
+    }
+
+    /// Puts flow records of an earlier agent before those of this one.
+    pub(super) fn restore_records(&self, records: Vec<Record>) {
+        self.records_lock().restore(records);
+    }
+
+    /// The file of flow records, if there is one.
+    pub(super) const fn flow_log(&self) -> Option<&FlowLog> {
+        self.flow_log.as_ref()
     }
 
     /// Entries of the flow table when they were last counted.

@@ -3,8 +3,7 @@
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::flows::{End, Filter, Outcome};
-use crate::model::ObjectName;
+use crate::flows::{End, Filter, Outcome, policy_name};
 
 /// Which flow records.
 #[derive(Args, Clone, Debug, Default)]
@@ -37,15 +36,11 @@ impl Wanted {
         } else {
             self.verdict
         };
-        let policy = self.policy.map(|name| match name.split_once('/') {
-            Some((namespace, name)) => ObjectName::new(namespace, name),
-            None => ObjectName::cluster(name),
-        });
         Filter {
             from: self.from,
             to: self.to,
             verdicts,
-            policy,
+            policy: self.policy.as_deref().map(policy_name),
             since: self
                 .since
                 .map(|since| now.saturating_sub(since).unwrap_or(now)),

@@ -240,6 +240,20 @@ pub fn status(status: &Status) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{:<14}{value}", format!("{name}:"));
     }
+    if let Some(log) = &status.flow_log {
+        let (file, written, lost) = (&log.file, log.written, log.lost);
+        let _ = write!(
+            text,
+            "{:<14}{file}: {written} records written, {lost} lost",
+            "Flow log:"
+        );
+        let error = log.error.iter();
+        let _ = writeln!(
+            text,
+            "{}",
+            error.map(|error| format!("; {error}")).collect::<String>()
+        );
+    }
     if let Some(error) = &status.last_error {
         let _ = writeln!(text, "{:<14}{error}", "Last error:");
     }

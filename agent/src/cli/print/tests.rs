@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{Explained, explanation, flows, json, pods, policies, services, status};
 use crate::admin::tests::cluster::cluster;
 use crate::admin::{
-    self, Device, Evidence, FeatureState, FlowRow, Held, HeldFrontend, HeldVerdict, MapFill, Pods,
-    Rejection, Sockets, Status, Tried, Watch,
+    self, Device, Evidence, FeatureState, FlowLog, FlowRow, Held, HeldFrontend, HeldVerdict,
+    MapFill, Pods, Rejection, Sockets, Status, Tried, Watch,
 };
 use crate::explain::{Question, explain, services as translations};
 use crate::flows::tests::{event, record};
@@ -376,6 +376,12 @@ fn the_state_of_an_agent() {
             capacity: 200,
         }],
         events_lost: 3,
+        flow_log: Some(FlowLog {
+            file: text("/var/log/weir/flows.jsonl"),
+            written: 40,
+            lost: 2,
+            error: Some(text("No space left on device (os error 28)")),
+        }),
         features: vec![FeatureState {
             name: text("tcx"),
             present: false,

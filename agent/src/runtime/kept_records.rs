@@ -1,0 +1,105 @@
+//! The newest flow records in a file, for the next agent: what was dropped before an upgrade is asked for after it.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::lines::Lines;
+use super::shared::Shared;
+use crate::flows::Record;
+
+/// Version of the file's form.
+const VERSION: u32 = 1;
+/// Least time from one writing to the next. They are written when the agent ends, too; an agent that is killed loses no more than these.
+const PAUSE: Duration = Duration::from_secs(5 * 60);
+/// Share of the time that writing may take: a fiftieth.
+const SHARE: u32 = 50;
+
+/// The file.
+#[derive(Clone, Debug)]
+pub(super) struct KeptRecords(Lines);
+
+impl KeptRecords {
+    /// The file in a state directory.
+    pub(super) fn new(state_dir: &Path) -> Self {
+        Self(Lines::new(state_dir.join("flows.jsonl"), VERSION))
+    }
+
+    fn save(&self, node: &str, records: &[Record]) -> io::Result<()> {
+        self.0.save(node, records)
+    }
+
+    /// The records of an earlier agent of this node; none where they cannot be read, which is told.
+    pub(super) fn load(&self, node: &str) -> Vec<Record> {
+        let read = self.0.load(node).inspect_err(|error| {
+            tracing::warn!("the flow records of the last agent cannot be read: {error}; there are none until new ones come");
+        });
+        read.ok().flatten().unwrap_or_default()
+    }
+}
+
+/// Writes the records now and then, and when the agent ends, if there are new ones.
+pub(super) async fn keep(file: KeptRecords, shared: Arc<Shared>, shutdown: CancellationToken) {
+    let mut written = 0;
+    let mut pause = PAUSE;
+    loop {
+        let ends = tokio::select! {
+            () = shutdown.cancelled() => true,
+            () = sleep(pause) => false,
+        };
+        let kept = shared.records_kept();
+        if kept != written {
+            let (file, shared, start) = (file.clone(), Arc::clone(&shared), Instant::now());
+            let saving = move || file.save(&shared.node, &shared.recent());
+            let result = tokio::task::spawn_blocking(saving).await;
+            match result.map_err(io::Error::other).flatten() {
+                Ok(()) => written = kept,
+                Err(error) => tracing::warn!(
+                    "cannot keep the flow records for the next agent: {error}; make --state-dir writable, or empty"
+                ),
+            }
+            pause = PAUSE.max(start.elapsed() * SHARE);
+        }
+        if ends {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::flows::Recent;
+    use crate::flows::tests::{ended, event, record};
+
+    #[test]
+    fn records_are_there_for_the_next_agent_of_the_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = KeptRecords::new(&dir.path().join("state"));
+        assert_eq!(file.load("n1"), []);
+        let records = [record(&event()), ended()];
+        file.save("n1", &records).unwrap();
+        assert_eq!(file.load("n2"), []);
+        let mut recent = Recent::new(2);
+        let newer = Record {
+            length: 75,
+            ..record(&event())
+        };
+        recent.push(newer.clone());
+        recent.restore(file.load("n1"));
+        let [drop, end] = records;
+        assert_eq!(recent.to_vec(), [drop, newer, end]);
+        assert_eq!(recent.pushed(), 1);
+        // Half a file is none.
+        let path = dir.path().join("state/flows.jsonl");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, &text[..text.len() - 9]).unwrap();
+        assert_eq!(file.load("n1"), []);
+    }
+}

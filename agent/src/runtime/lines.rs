@@ -1,0 +1,74 @@
+//! Files of the state directory: a line that says what they are, then one value a line, all in JSON.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// A file of values of one node.
+#[derive(Clone, Debug)]
+pub(super) struct Lines {
+    path: PathBuf,
+    /// Version of the file's form; one of another version is passed over.
+    version: u32,
+}
+
+/// The first line.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Head {
+    version: u32,
+    node: String,
+}
+
+impl Lines {
+    pub(super) const fn new(path: PathBuf, version: u32) -> Self {
+        Self { path, version }
+    }
+
+    /// Writes the values of a node, whole or not at all, also when power fails.
+    pub(super) fn save<T: Serialize>(
+        &self,
+        node: &str,
+        values: impl IntoIterator<Item = T>,
+    ) -> io::Result<()> {
+        if let Some(directory) = self.path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        let draft = self.path.with_extension("new");
+        let mut file = BufWriter::new(File::create(&draft)?);
+        let head = Head {
+            version: self.version,
+            node: node.to_owned(),
+        };
+        serde_json::to_writer(&mut file, &head)?;
+        for value in values {
+            file.write_all(b"\n")?;
+            serde_json::to_writer(&mut file, &value)?;
+        }
+        file.into_inner()
+            .map_err(io::IntoInnerError::into_error)?
+            .sync_all()?;
+        fs::rename(draft, &self.path)
+    }
+
+    /// The values; `None` if nothing was written for this node in this form.
+    pub(super) fn load<T: DeserializeOwned>(&self, node: &str) -> io::Result<Option<Vec<T>>> {
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut lines = BufReader::new(file).lines();
+        let head = lines.next().transpose()?.unwrap_or_default();
+        let wanted = Head {
+            version: self.version,
+            node: node.to_owned(),
+        };
+        if serde_json::from_str::<Head>(&head).ok() != Some(wanted) {
+            return Ok(None);
+        }
+        let values = lines.map(|line| Ok(serde_json::from_str(&line?)?));
+        values.collect::<io::Result<_>>().map(Some)
+    }
+}
