@@ -203,6 +203,7 @@ pub fn policy(
     Policy {
         name: ObjectName::new("shop", name),
         uid: name.to_owned(),
+        labels: [].into(),
         pod_selector: selector(pod),
         ingress,
         egress,

@@ -5,7 +5,36 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use weir_common::abi::{BACKEND_SIDE, Flow, FlowKey, NAT, Side};
 
-use crate::model::{ClusterPolicy, Direction, ObjectName, Pod, Policy, Snapshot, Tier};
+use crate::explain::details::subject;
+use crate::explain::{self, Translation};
+use crate::model::{
+    AddressOwners, ClusterPolicy, Direction, Labels, ObjectName, Pod, Policy, Snapshot, Tier,
+    TrafficPolicy,
+};
+
+/// An address and port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRow {
+    /// Where it leads.
+    #[serde(flatten)]
+    pub translation: Translation,
+    /// Labels of the Service.
+    #[serde(default)]
+    pub labels: Labels,
+    /// Its selector; empty for a Service without.
+    #[serde(default)]
+    pub selector: Labels,
+    /// Its internalTrafficPolicy.
+    #[serde(default)]
+    pub internal_traffic_policy: TrafficPolicy,
+    /// Its externalTrafficPolicy.
+    #[serde(default)]
+    pub external_traffic_policy: TrafficPolicy,
+    /// Seconds for which a client keeps its endpoint; `None` without sessionAffinity.
+    #[serde(default)]
+    pub affinity_seconds: Option<u32>,
+}
 
 /// A pod of the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +47,12 @@ pub struct PodRow {
     pub node: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// The workload that made it, see [`Pod::workload`].
+    #[serde(default)]
+    pub workload: Option<ObjectName>,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: Labels,
     /// Host end of its veth; `None` while not known.
     pub device: Option<String>,
     /// Policies with a say about connections to it, of every tier in order of weight.
@@ -39,6 +74,12 @@ pub struct PolicyRow {
     pub priority: Option<u16>,
     /// The policy.
     pub policy: ObjectName,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: Labels,
+    /// The pods that it is for, in words.
+    #[serde(default)]
+    pub subject: String,
     /// Number of ingress rules; `None` if it says nothing about ingress.
     pub ingress_rules: Option<usize>,
     /// Number of egress rules; `None` if it says nothing about egress.
@@ -59,10 +100,16 @@ pub struct FlowRow {
     pub source: IpAddr,
     /// Its port.
     pub source_port: u16,
+    /// The pod there.
+    #[serde(default)]
+    pub source_pod: Option<ObjectName>,
     /// Who took it, after translation.
     pub destination: IpAddr,
     /// Its port.
     pub destination_port: u16,
+    /// The pod there.
+    #[serde(default)]
+    pub destination_pod: Option<ObjectName>,
     /// What it was addressed to, if a Service.
     pub service: Option<(IpAddr, u16)>,
     /// Packets from the opener and to it.
@@ -71,6 +118,24 @@ pub struct FlowRow {
     pub bytes: [u64; 2],
     /// Rules that allowed it at the opener's and at the other end; 0 where no pod of this node is.
     pub rules: [u32; 2],
+}
+
+/// Every address and port of every Service, as the snapshot's node sees them.
+#[must_use]
+pub fn services(snapshot: &Snapshot) -> Vec<ServiceRow> {
+    let rows = explain::services(snapshot).into_iter();
+    rows.filter_map(|translation| {
+        let service = snapshot.services.get(&translation.service)?;
+        Some(ServiceRow {
+            labels: service.labels.clone(),
+            selector: service.selector.clone(),
+            internal_traffic_policy: service.internal_traffic_policy,
+            external_traffic_policy: service.external_traffic_policy,
+            affinity_seconds: service.affinity_seconds,
+            translation,
+        })
+    })
+    .collect()
 }
 
 /// The pods of the snapshot's node that policies can select, and those of which the API has not told yet.
@@ -102,6 +167,8 @@ pub fn pods(snapshot: &Snapshot) -> Vec<PodRow> {
         pod: sandbox.pod.clone(),
         node: snapshot.node_name.clone(),
         addresses: sandbox.addresses.clone(),
+        workload: None,
+        labels: Labels::new(),
         device: device(&sandbox.addresses),
         ingress: Vec::new(),
         egress: Vec::new(),
@@ -113,6 +180,8 @@ pub fn pods(snapshot: &Snapshot) -> Vec<PodRow> {
             pod: pod.name.clone(),
             node: pod.node.clone(),
             addresses: pod.ips.clone(),
+            workload: pod.workload(),
+            labels: pod.labels.clone(),
             device: device(&pod.ips),
             ingress: with_a_say(pod, Direction::Ingress),
             egress: with_a_say(pod, Direction::Egress),
@@ -146,6 +215,8 @@ pub fn policies(snapshot: &Snapshot) -> Vec<PolicyRow> {
             tier: policy.tier,
             priority: Some(policy.priority),
             policy: policy.name.clone(),
+            labels: policy.labels.clone(),
+            subject: subject(Some(&policy.namespaces), &policy.pods),
             ingress_rules: count(Direction::Ingress),
             egress_rules: count(Direction::Egress),
             pods: 0,
@@ -158,6 +229,8 @@ pub fn policies(snapshot: &Snapshot) -> Vec<PolicyRow> {
             tier: Tier::NetworkPolicy,
             priority: None,
             policy: policy.name.clone(),
+            labels: policy.labels.clone(),
+            subject: subject(None, &policy.pod_selector),
             ingress_rules: policy.ingress.as_ref().map(Vec::len),
             egress_rules: policy.egress.as_ref().map(Vec::len),
             pods: 0,
@@ -192,6 +265,19 @@ fn selects(policy: &Policy, pod: &Pod) -> bool {
     policy.name.namespace == pod.name.namespace && policy.pod_selector.matches(&pod.labels)
 }
 
+/// Connections from conntrack entries, sorted, with the pods at their ends.
+#[must_use]
+pub fn named_flow_rows(flows: &[(FlowKey, Flow)], snapshot: &Snapshot) -> Vec<FlowRow> {
+    let owners = AddressOwners::of(snapshot);
+    let pod = |address: &IpAddr| owners.get(address).map(|pod| pod.name.clone());
+    let mut rows = flow_rows(flows);
+    for row in &mut rows {
+        row.source_pod = pod(&row.source);
+        row.destination_pod = pod(&row.destination);
+    }
+    rows
+}
+
 /// Connections from conntrack entries, sorted. Entries that only lead to another one are left out.
 #[must_use]
 pub fn flow_rows(flows: &[(FlowKey, Flow)]) -> Vec<FlowRow> {
@@ -214,8 +300,10 @@ fn flow_row(key: &FlowKey, flow: &Flow) -> FlowRow {
         protocol: key.protocol,
         source: key.addresses[opener].into(),
         source_port: flow.other_client_port().unwrap_or(key.ports[opener]),
+        source_pod: None,
         destination: key.addresses[other].into(),
         destination_port: key.ports[other],
+        destination_pod: None,
         service: (flow.flags & NAT != 0).then(|| (flow.nat_address.into(), flow.nat_port)),
         packets: [flow.packets[opener], flow.packets[other]],
         bytes: [flow.bytes[opener], flow.bytes[other]],

@@ -24,7 +24,9 @@ pub use connections::connections;
 pub use dump::{Element, MapDump, RawMaps, canonical, raw};
 pub use evidence::{DryRun, Evidence, FirstPacket, Held, HeldFrontend, HeldVerdict, Tried};
 pub use follow::Followed;
-pub use lists::{FlowRow, PodRow, PolicyRow, flow_rows, pods, policies};
+pub use lists::{
+    FlowRow, PodRow, PolicyRow, ServiceRow, flow_rows, named_flow_rows, pods, policies, services,
+};
 pub use server::{ServeError, bind, serve};
 
 use tokio::sync::broadcast;

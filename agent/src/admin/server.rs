@@ -150,7 +150,7 @@ fn router(provider: Arc<dyn Provider>, end: CancellationToken) -> Router {
         .route(
             "/v1/services",
             get(async |State(p): Shared| {
-                blocking(move || Ok(explain::services(&p.snapshot()))).await
+                blocking(move || Ok(lists::services(&p.snapshot()))).await
             }),
         )
         .route(
@@ -166,7 +166,11 @@ fn router(provider: Arc<dyn Provider>, end: CancellationToken) -> Router {
         .route(
             "/v1/flows",
             get(async |State(p): Shared| {
-                blocking(move || Ok(lists::flow_rows(&p.flows().map_err(internal)?))).await
+                blocking(move || {
+                    let flows = p.flows().map_err(internal)?;
+                    Ok(lists::named_flow_rows(&flows, &p.snapshot()))
+                })
+                .await
             }),
         )
         .route(

@@ -88,6 +88,7 @@ fn provider() -> Arc<Fixed> {
     let deny = Policy {
         name: ObjectName::new("shop", "deny"),
         uid: String::new(),
+        labels: [].into(),
         pod_selector: Selector::default(),
         ingress: Some(Vec::new()),
         egress: None,

@@ -4,25 +4,25 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::CommandFactory;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{
     Cli, Command, ConfigCommand, ConntrackCommand, DocumentFormat, ListCommand, LiveQuery,
-    MapCommand, OutputFormat, PolicyCommand, Query, Scope, ServiceCommand,
+    MapCommand, OutputFormat, PolicyCommand, ServiceCommand,
 };
-use super::ask::{ask, ask_all, ask_as_seen, ask_node};
-use super::print::{NodeAudit, NodeStatus};
+use super::ask::{ask, ask_all, ask_node};
+use super::print::NodeAudit;
 use super::{
-    Outcome, admin_proxy, check, cni, doctor, explain, flows, offline, print, takeover, write_out,
+    Outcome, admin_proxy, check, cni, doctor, explain, flows, lists, print, show, takeover,
+    write_out,
 };
-use crate::admin::{self, Audit, FlowRow, MapDump, PodRow, PolicyRow, Status};
+use crate::admin::{Audit, MapDump};
 use crate::cni::Installation;
 use crate::config::{self, Effective, LogFormat, RunConfig, admin_socket};
 use crate::datapath;
-use crate::explain::{Translation, services as translations};
 
 /// What completion scripts and manual pages are for.
 const PROGRAM: &str = "weir";
@@ -32,10 +32,18 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
         Command::Run(given) => return run(*given),
         Command::Config(command) => configuration(*command)?,
         Command::Init { mount } => init(&mount)?,
-        Command::Status { query } => status(&query)?,
-        Command::Service(ServiceCommand::List { scope, query }) => services(&scope, &query)?,
-        Command::Endpoint(ListCommand::List { scope, query }) => endpoints(&scope, &query)?,
-        Command::Policy(PolicyCommand::List { scope, query }) => policies(&scope, &query)?,
+        Command::Status { headers, query } => lists::status(headers, &query)?,
+        Command::Service(ServiceCommand::List { listing, query }) => {
+            lists::services(&listing, &query)?;
+        }
+        Command::Service(ServiceCommand::Show { name, query }) => show::service(&name, &query)?,
+        Command::Policy(PolicyCommand::Show { name, query }) => show::policy(&name, &query)?,
+        Command::Endpoint(ListCommand::List { listing, query }) => {
+            lists::endpoints(&listing, &query)?;
+        }
+        Command::Policy(PolicyCommand::List { listing, query }) => {
+            lists::policies(&listing, &query)?;
+        }
         Command::Policy(PolicyCommand::Lint { scope, query }) => {
             return check::lint(&scope, &query);
         }
@@ -51,9 +59,8 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
             let dump: MapDump = ask_node(&query.whom, "/v1/map-dump", &[("canonical", canonical)])?;
             object(query.output, "MapDump", &dump, print::map_dump)?;
         }
-        Command::Conntrack(ConntrackCommand::List { query }) => {
-            let flows: Vec<FlowRow> = ask_node(&query.whom, "/v1/flows", &[])?;
-            list(query.output, "FlowList", &flows, print::flows)?;
+        Command::Conntrack(ConntrackCommand::List { headers, query }) => {
+            lists::connections(headers, &query)?;
         }
         Command::Flows {
             follow,
@@ -147,66 +154,6 @@ fn configuration(command: ConfigCommand) -> Result<()> {
         },
     };
     Ok(write_out(&text)?)
-}
-
-fn status(query: &Query) -> Result<()> {
-    if query.manifests.is_some() {
-        bail!("status is that of a running agent: leave --manifests out");
-    }
-    if !query.live.whom.is_of_all() {
-        let status: Status = ask(&query.live.whom, "/v1/status", &[])?;
-        return object(query.live.output, "Status", &status, print::status);
-    }
-    let answers = ask_all::<Status>(&query.live.whom, "/v1/status", &[])?;
-    let given = answers.given.iter().map(|(node, status)| NodeStatus {
-        node,
-        status: Some(status),
-        error: None,
-    });
-    let missing = answers.missing.iter().map(|(node, error)| NodeStatus {
-        node,
-        status: None,
-        error: Some(error.to_string()),
-    });
-    let mut rows: Vec<_> = given.chain(missing).collect();
-    rows.sort_by_key(|row| row.node);
-    list(query.live.output, "StatusList", &rows, print::nodes)?;
-    answers.complete()
-}
-
-fn services(scope: &Scope, query: &Query) -> Result<()> {
-    let mut rows: Vec<Translation> = match &query.manifests {
-        Some(directory) => translations(&offline::load(directory, query)?),
-        None => ask_as_seen(&query.live.whom, None, "/v1/services", &[])?.answer,
-    };
-    rows.retain(|row| scope.holds(&row.service.namespace));
-    list(query.live.output, "ServiceList", &rows, print::services)
-}
-
-fn endpoints(scope: &Scope, query: &Query) -> Result<()> {
-    let mut complete = Ok(());
-    let mut rows: Vec<PodRow> = match &query.manifests {
-        Some(directory) => admin::pods(&offline::load(directory, query)?),
-        None => {
-            let mut answers = ask_all::<Vec<PodRow>>(&query.live.whom, "/v1/endpoints", &[])?;
-            let rows = answers.given.iter_mut();
-            let rows = rows.flat_map(|(_, rows)| std::mem::take(rows)).collect();
-            complete = answers.complete();
-            rows
-        }
-    };
-    rows.retain(|row| scope.holds(&row.pod.namespace));
-    list(query.live.output, "EndpointList", &rows, print::pods)?;
-    complete
-}
-
-fn policies(scope: &Scope, query: &Query) -> Result<()> {
-    let mut rows: Vec<PolicyRow> = match &query.manifests {
-        Some(directory) => admin::policies(&offline::load(directory, query)?),
-        None => ask_as_seen(&query.live.whom, None, "/v1/policies", &[])?.answer,
-    };
-    rows.retain(|row| scope.holds(&row.policy.namespace));
-    list(query.live.output, "PolicyList", &rows, print::policies)
 }
 
 fn audit(query: &LiveQuery) -> Result<Outcome> {

@@ -10,8 +10,10 @@ mod command;
 mod doctor;
 mod explain;
 mod flows;
+mod lists;
 mod offline;
 pub mod print;
+mod show;
 mod takeover;
 #[cfg(test)]
 mod tests;

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::args::Query;
+use super::args::{Format, Query};
 use crate::config;
 use crate::model::Snapshot;
 use crate::source::manifests;
 use crate::state::State;
 
 /// The objects of a directory, seen from a node. What cannot be used is named on standard error.
-pub(super) fn load(directory: &Path, query: &Query) -> Result<Snapshot> {
+pub(super) fn load<F: Format>(directory: &Path, query: &Query<F>) -> Result<Snapshot> {
     let loaded = manifests::load(directory)?;
     for rejection in &loaded.rejections {
         let _ = writeln!(io::stderr(), "warning: {rejection}");

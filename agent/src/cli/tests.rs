@@ -3,7 +3,7 @@ use std::ffi::OsString;
 use clap::CommandFactory;
 use jiff::Timestamp;
 
-use super::args::{Command, MapCommand, ServiceCommand};
+use super::args::{Command, ListFormat, MapCommand, ServiceCommand};
 use super::{Cli, OutputFormat, in_words, parse};
 use crate::flows::{Filter, Outcome};
 use crate::model::ObjectName;
@@ -37,14 +37,22 @@ fn commands_are_read() {
     assert_eq!(query.live.output, OutputFormat::Json);
     assert_eq!(query.node_name.as_deref(), Some("n1"));
 
-    let Command::Service(ServiceCommand::List { scope, query }) =
-        cli("weir service list -n shop --run-dir /r")
+    let Command::Service(ServiceCommand::List { listing, query }) =
+        cli("weir service list -n shop -l app!=web,!old -w --no-headers -o wide --run-dir /r")
             .unwrap()
             .command
     else {
         panic!("service list");
     };
-    assert!(scope.holds("shop") && !scope.holds("web"));
+    assert!(listing.scope.holds("shop") && !listing.scope.holds("web"));
+    let selects = |text: &str| {
+        let (key, value) = text.split_once('=').expect("a label");
+        let labels = [(key.to_owned(), value.to_owned())].into();
+        listing.selector.matches(&labels)
+    };
+    assert!(selects("app=shop") && !selects("app=web") && !selects("old=1"));
+    assert!(listing.watch && listing.headers.no_headers);
+    assert_eq!(query.live.output, ListFormat::Wide);
     assert_eq!(query.live.whom.run_dir.to_str(), Some("/r"));
 
     let Command::Map(MapCommand::Dump { canonical, .. }) =
@@ -60,7 +68,12 @@ fn commands_are_read() {
         "weir service list -A",
         "weir endpoint list",
         "weir policy list",
-        "weir conntrack list -o yaml",
+        "weir service show shop/back -o json",
+        "weir policy show shop/deny --manifests /m",
+        "kubectl-weir policy show deny-all --node n1",
+        "weir policy list -w -o yaml --selector team",
+        "weir conntrack list -o wide --no-headers",
+        "weir status --no-headers",
         "weir completion bash",
         "weir man /m",
         "weir flows --follow --from shop/ --to 10.0.0.0/8 --verdict dropped --verdict rejected --policy shop/deny --since 5m",
@@ -84,6 +97,12 @@ fn usage_errors_exit_with_2_and_help_with_0() {
         ("weir explain shop/a", 2),
         ("weir service list -n a -A", 2),
         ("weir explain a/b c/d -o xml", 2),
+        ("weir explain a/b c/d -o wide", 2),
+        ("weir service list -l a>1", 2),
+        ("weir service show back", 2),
+        ("weir policy show shop/", 2),
+        ("weir policy show /deny", 2),
+        ("weir policy show shop/deny/1", 2),
         ("weir explain a/b c/d --fix -o json", 2),
         ("weir status --node-name n1", 2),
         ("weir check", 2),

@@ -67,6 +67,7 @@ pub(crate) fn policy(namespace: &str, name: &str, pods: Selector) -> Policy {
     Policy {
         name: ObjectName::new(namespace, name),
         uid: String::new(),
+        labels: [].into(),
         pod_selector: pods,
         ingress: None,
         egress: None,
@@ -242,6 +243,7 @@ fn policies() -> impl Strategy<Value = BTreeMap<ObjectName, Arc<Policy>>> {
                     Arc::new(Policy {
                         name,
                         uid: String::new(),
+                        labels: [].into(),
                         pod_selector,
                         ingress,
                         egress,
@@ -340,6 +342,7 @@ fn cluster_policies() -> impl Strategy<Value = OrdMap<String, Arc<ClusterPolicy>
                 let policy = ClusterPolicy {
                     name: name.clone(),
                     uid: String::new(),
+                    labels: [].into(),
                     tier,
                     priority,
                     namespaces,

@@ -6,6 +6,7 @@
 
 mod answer;
 mod atoms;
+pub(crate) mod details;
 mod diagnose;
 pub(crate) mod dns;
 mod fix;
@@ -29,6 +30,7 @@ pub use answer::{
     RuleMatch, Side, SideOutcome, TierMatch, Translation, Verdict,
 };
 pub use atoms::{Atom, Atoms, Judged, judge_atoms};
+pub use details::{PeerDetails, PolicyDetails, RuleDetails, policy_details};
 pub use question::{PortName, Question, QuestionError, Subject};
 
 pub(crate) use atoms::{behind, rules};

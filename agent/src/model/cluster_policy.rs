@@ -34,6 +34,9 @@ pub struct ClusterPolicy {
     pub name: ObjectName,
     /// metadata.uid, empty for a file without one.
     pub uid: String,
+    /// metadata.labels, for those who ask for policies by them.
+    #[serde(default)]
+    pub labels: Labels,
     /// spec.tier; never [`Tier::NetworkPolicy`].
     pub tier: Tier,
     /// spec.priority: the lowest of a tier comes first, and of equal ones the name that sorts first.

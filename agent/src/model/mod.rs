@@ -31,7 +31,7 @@ pub use owners::AddressOwners;
 pub use policy::{Direction, Peer, Policy, PolicyPort, PortMatch, Rule};
 pub use request::Request;
 pub use sandbox::{Attachment, Sandbox};
-pub use selector::{Labels, Operator, Requirement, Selector};
+pub use selector::{Labels, Operator, Requirement, Selector, SelectorError};
 pub use service::{
     Endpoint, EndpointSlice, ForeignService, Hints, Protocol, Service, ServiceCidr, ServicePort,
     SlicePort, TrafficPolicy, Trigger,

@@ -3,7 +3,7 @@
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectName, Operator, Protocol, Requirement, Selector};
+use super::{Labels, ObjectName, Operator, Protocol, Requirement, Selector};
 
 /// Direction of a rule, seen from the selected pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct Policy {
     pub name: ObjectName,
     /// metadata.uid, empty for a file without one.
     pub uid: String,
+    /// metadata.labels, for those who ask for policies by them.
+    #[serde(default)]
+    pub labels: Labels,
     /// spec.podSelector.
     pub pod_selector: Selector,
     /// Rules for connections to the selected pods; `None` when policyTypes leaves ingress out (those pods are not isolated by it).

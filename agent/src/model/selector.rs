@@ -1,8 +1,12 @@
 //! Label selectors, evaluated as plain set logic.
 
+mod text;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+
+pub use text::SelectorError;
 
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectName, Pod};
+use super::{Labels, ObjectName, Pod};
 
 /// Transport protocols that Services and policies know.
 #[derive(
@@ -63,6 +63,9 @@ pub struct Service {
     pub name: ObjectName,
     /// metadata.uid; empty for one from a file that has none.
     pub uid: String,
+    /// metadata.labels, for those who ask for Services by them.
+    #[serde(default)]
+    pub labels: Labels,
     /// spec.clusterIPs, one or two.
     pub cluster_ips: Vec<IpAddr>,
     /// spec.ports.

@@ -56,6 +56,7 @@ fn object(kind: Kind, name: &str, version: u8) -> Object {
         Kind::NetworkPolicy => Object::Policy(Policy {
             name,
             uid: version.to_string(),
+            labels: [].into(),
             pod_selector: Selector::default(),
             ingress: None,
             egress: None,
@@ -63,6 +64,7 @@ fn object(kind: Kind, name: &str, version: u8) -> Object {
         Kind::ClusterNetworkPolicy => Object::ClusterPolicy(ClusterPolicy {
             name,
             uid: String::new(),
+            labels: [].into(),
             tier: Tier::Admin,
             priority: version.into(),
             namespaces: Selector::default(),

@@ -2,6 +2,7 @@
 
 mod check;
 mod flows;
+mod list;
 mod query;
 
 use std::path::PathBuf;
@@ -11,11 +12,15 @@ use clap_complete::Shell;
 
 pub(super) use self::check::{Check, ReviewFormat};
 pub(super) use self::flows::Wanted;
-pub(super) use self::query::{ClusterQuery, DocumentFormat, LiveQuery, LocalQuery, Scope, Whom};
+pub(super) use self::list::{Headers, Listing};
+pub(super) use self::query::{
+    ClusterQuery, DocumentFormat, Format, ListFormat, LiveQuery, LocalQuery, Scope, Whom,
+};
 pub use self::query::{OutputFormat, Query};
 use crate::cni::{CONFIGURATIONS, PLUGINS, WAIT_SECONDS, WhenAgentIsDown};
 use crate::config::{BPFFS, Effective, RUN_DIR};
 use crate::datapath::USUAL_MOUNT;
+use crate::model::ObjectName;
 
 /// Services and NetworkPolicy of a Kubernetes node in eBPF.
 #[derive(Debug, Parser)]
@@ -47,6 +52,9 @@ pub enum Command {
     },
     /// Show what the agent is doing: watches, devices, maps, skipped objects
     Status {
+        /// Of the line for each node
+        #[command(flatten)]
+        headers: Headers,
         /// Output and agent
         #[command(flatten)]
         query: Query,
@@ -183,13 +191,15 @@ impl Command {
     /// Which agents it asks, if it may ask a cluster's.
     pub(in crate::cli) fn cluster_mut(&mut self) -> Option<&mut ClusterQuery> {
         let whom = match self {
-            Self::Status { query }
-            | Self::Service(ServiceCommand::List { query, .. })
+            Self::Service(ServiceCommand::List { query, .. })
             | Self::Endpoint(ListCommand::List { query, .. })
-            | Self::Policy(PolicyCommand::List { query, .. } | PolicyCommand::Lint { query, .. })
+            | Self::Policy(PolicyCommand::List { query, .. }) => &mut query.live.whom,
+            Self::Status { query, .. }
+            | Self::Service(ServiceCommand::Show { query, .. })
+            | Self::Policy(PolicyCommand::Show { query, .. } | PolicyCommand::Lint { query, .. })
             | Self::Explain { query, .. } => &mut query.live.whom,
+            Self::Conntrack(ConntrackCommand::List { query, .. }) => &mut query.whom,
             Self::Map(MapCommand::Dump { query, .. })
-            | Self::Conntrack(ConntrackCommand::List { query })
             | Self::Flows { query, .. }
             | Self::Audit { query } => &mut query.whom,
             Self::Check(check) => &mut check.whom,
@@ -299,14 +309,44 @@ pub enum ConfigCommand {
     Reference,
 }
 
+/// A name with or without a namespace.
+fn named(text: &str) -> Result<ObjectName, String> {
+    let name = match text.split_once('/') {
+        Some((namespace, name)) => ObjectName::new(namespace, name),
+        None => ObjectName::cluster(text),
+    };
+    if name.name.is_empty() || name.name.contains('/') || text.starts_with('/') {
+        return Err("write NAMESPACE/NAME".to_owned());
+    }
+    Ok(name)
+}
+
+/// A name in a namespace.
+fn namespaced(text: &str) -> Result<ObjectName, String> {
+    let name = named(text)?;
+    if name.namespace.is_empty() {
+        return Err("it has a namespace: write NAMESPACE/NAME".to_owned());
+    }
+    Ok(name)
+}
+
 /// `weir service`.
 #[derive(Debug, Subcommand)]
 pub enum ServiceCommand {
     /// List every address and port of every Service, for whom it is, and its endpoints
     List {
-        /// Which namespaces
+        /// Which, and how
         #[command(flatten)]
-        scope: Scope,
+        listing: Listing,
+        /// Output and agent
+        #[command(flatten)]
+        query: Query<ListFormat>,
+    },
+    /// Everything about one: each of its addresses and ports, every endpoint, and why it is used or not
+    Show {
+        /// The Service
+        #[arg(value_name = "NAMESPACE/NAME", value_parser = namespaced)]
+        name: ObjectName,
         /// Output and agent
         #[command(flatten)]
         query: Query,
@@ -318,12 +358,12 @@ pub enum ServiceCommand {
 pub enum ListCommand {
     /// List them
     List {
-        /// Which namespaces
+        /// Which, and how
         #[command(flatten)]
-        scope: Scope,
+        listing: Listing,
         /// Output and agent
         #[command(flatten)]
-        query: Query,
+        query: Query<ListFormat>,
     },
 }
 
@@ -332,9 +372,18 @@ pub enum ListCommand {
 pub enum PolicyCommand {
     /// List them
     List {
-        /// Which namespaces
+        /// Which, and how
         #[command(flatten)]
-        scope: Scope,
+        listing: Listing,
+        /// Output and agent
+        #[command(flatten)]
+        query: Query<ListFormat>,
+    },
+    /// Everything about one: which pods it is for, each rule in words, and whom the rule names now
+    Show {
+        /// The policy; of a ClusterNetworkPolicy the name alone
+        #[arg(value_name = "[NAMESPACE/]NAME", value_parser = named)]
+        name: ObjectName,
         /// Output and agent
         #[command(flatten)]
         query: Query,
@@ -373,8 +422,11 @@ pub enum MapCommand {
 pub enum ConntrackCommand {
     /// List them
     List {
+        /// Headers
+        #[command(flatten)]
+        headers: Headers,
         /// Output and agent
         #[command(flatten)]
-        query: LiveQuery,
+        query: LiveQuery<ListFormat>,
     },
 }

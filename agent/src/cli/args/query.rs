@@ -32,10 +32,10 @@ impl Scope {
 
 /// How to print, and whom to ask: a live agent, or files.
 #[derive(Args, Clone, Debug)]
-pub struct Query {
+pub struct Query<F: Format = OutputFormat> {
     /// Print and agent
     #[command(flatten)]
-    pub live: LiveQuery,
+    pub live: LiveQuery<F>,
     /// Answer from the YAML files of a directory instead of asking the agent
     #[arg(
         long,
@@ -56,10 +56,10 @@ pub struct Query {
 
 /// How to print, and which agents to ask.
 #[derive(Args, Clone, Debug)]
-pub struct LiveQuery {
+pub struct LiveQuery<F: Format = OutputFormat> {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
-    pub output: OutputFormat,
+    pub output: F,
     /// Agents
     #[command(flatten)]
     pub whom: Whom,
@@ -119,6 +119,38 @@ pub enum OutputFormat {
     /// The same as YAML.
     Yaml,
 }
+
+/// How to print a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    /// For people.
+    #[default]
+    Table,
+    /// With more columns.
+    Wide,
+    /// For programs.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+impl ListFormat {
+    /// The same for what has no more columns.
+    #[must_use]
+    pub const fn plain(self) -> OutputFormat {
+        match self {
+            Self::Table | Self::Wide => OutputFormat::Table,
+            Self::Json => OutputFormat::Json,
+            Self::Yaml => OutputFormat::Yaml,
+        }
+    }
+}
+
+/// A choice of ways to print.
+pub trait Format: ValueEnum + Default + Send + Sync + 'static {}
+
+impl Format for OutputFormat {}
+impl Format for ListFormat {}
 
 /// How to print a document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -1,9 +1,11 @@
 //! Answers as text: tables in kubectl's look, and JSON.
 
 mod audit;
+mod details;
 mod doctor;
 mod evidence;
 mod explain;
+mod lists;
 mod nodes;
 mod records;
 mod review;
@@ -17,13 +19,16 @@ mod tests;
 use serde::Serialize;
 
 pub use audit::{NodeAudit, audit, audits};
+pub use details::{ShownPolicy, ShownService, policy, service};
 pub use doctor::findings;
 pub use explain::{Explained, explanation, fixes};
+pub use lists::{flows, pods, policies, services};
 pub use nodes::{NodeStatus, nodes};
 pub use records::{flow_line, flow_records};
 pub use review::{lint, review, review_markdown};
 pub use sarif::sarif;
-pub use tables::{flows, map_dump, pods, policies, services, status, version};
+pub use table::Table;
+pub use tables::{map_dump, status, version};
 pub use takeover::takeover;
 
 /// Version of every JSON answer: fields are only added under it.

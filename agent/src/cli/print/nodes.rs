@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::table::{cell, table, yes};
+use super::table::{Table, cell, yes};
 use super::tables::share;
 use crate::admin::{MapFill, Status};
 
@@ -22,7 +22,7 @@ pub struct NodeStatus<'a> {
 
 /// A line for each node.
 #[must_use]
-pub fn nodes(rows: &[NodeStatus<'_>]) -> String {
+pub fn nodes(rows: &[NodeStatus<'_>]) -> Table {
     let header = [
         "NODE",
         "VERSION",
@@ -57,7 +57,7 @@ pub fn nodes(rows: &[NodeStatus<'_>]) -> String {
         cells.push(cell(error));
         cells
     };
-    table("", &header, rows.iter().map(row))
+    Table::new(header, rows.iter().map(row))
 }
 
 fn fullest(maps: &[MapFill]) -> Option<&MapFill> {
@@ -107,6 +107,6 @@ mod tests {
                 ..row("n3", None)
             },
         ];
-        insta::assert_snapshot!(nodes(&rows));
+        insta::assert_snapshot!(nodes(&rows).to_string());
     }
 }

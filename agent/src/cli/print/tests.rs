@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Explained, explanation, flows, json, pods, policies, services, status};
+use super::{
+    Explained, ShownPolicy, ShownService, Table, explanation, flows, json, pods, policies, policy,
+    service, services, status,
+};
 use crate::admin::tests::cluster::cluster;
 use crate::admin::{
     self, Device, Evidence, FeatureState, FlowLog, FlowRow, Held, HeldFrontend, HeldVerdict,
     MapFill, Pods, Rejection, Sockets, Status, Tried, Watch,
 };
-use crate::explain::{Question, explain, services as translations};
+use crate::explain::{Question, explain, policy_details};
 use crate::flows::tests::{event, record};
 use crate::model::{
     Attachment, Direction, ObjectName, Policy, Protocol, Sandbox, Snapshot, SocketLb,
@@ -49,8 +52,8 @@ status: {phase: Running, podIP: 10.0.0.2, podIPs: [{ip: 10.0.0.2}]}
 ---
 apiVersion: v1
 kind: Service
-metadata: {namespace: shop, name: back}
-spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1], selector: {app: back}, ports: [{port: 80, targetPort: 8080}]}
+metadata: {namespace: shop, name: back, labels: {tier: backend}}
+spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1], sessionAffinity: ClientIP, selector: {app: back}, ports: [{port: 80, targetPort: 8080}]}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -83,7 +86,7 @@ spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
 ---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
-metadata: {namespace: shop, name: to-back}
+metadata: {namespace: shop, name: to-back, labels: {team: shop}}
 spec:
   podSelector: {matchLabels: {app: front}}
   policyTypes: [Egress]
@@ -269,7 +272,7 @@ fn connections_to_all_kinds_of_frontends() {
 
 #[test]
 fn a_list_of_all_kinds_of_frontends() {
-    insta::assert_snapshot!(services(&translations(&exposed("Local"))));
+    insta::assert_snapshot!(services(&admin::services(&exposed("Local")), false));
 }
 
 #[test]
@@ -287,8 +290,8 @@ fn colour_is_only_added() {
     assert_eq!(plain, explanation(&answer, false));
 }
 
-#[test]
-fn lists() {
+/// The shop with a pod that starts, and a tracked connection of another.
+fn lists_of_the_shop(wide: bool) -> [Table; 4] {
     let mut snapshot = shop();
     let announced = Sandbox {
         attachment: Attachment {
@@ -308,22 +311,39 @@ fn lists() {
         protocol: 6,
         source: "10.0.0.1".parse().unwrap(),
         source_port: 40000,
+        source_pod: Some(ObjectName::new("shop", "front")),
         destination: "fd00::2".parse().unwrap(),
         destination_port: 8080,
+        destination_pod: None,
         service: Some(("10.96.0.1".parse().unwrap(), 80)),
         packets: [5, 4],
         bytes: [500, 4000],
         rules: [1, 0xabc],
     };
-    insta::assert_snapshot!(
-        [
-            services(&translations(&snapshot)),
-            pods(&admin::pods(&snapshot)),
-            policies(&admin::policies(&snapshot)),
-            flows(&[flow]),
-        ]
-        .join("\n")
-    );
+    [
+        services(&admin::services(&snapshot), wide),
+        pods(&admin::pods(&snapshot), wide),
+        policies(&admin::policies(&snapshot), wide),
+        flows(&[flow], wide),
+    ]
+}
+
+#[test]
+fn lists() {
+    let lists = lists_of_the_shop(false).map(|list| list.to_string());
+    insta::assert_snapshot!(lists.join("\n"));
+}
+
+#[test]
+fn wide_lists() {
+    let lists = lists_of_the_shop(true).map(|list| list.to_string());
+    insta::assert_snapshot!(lists.join("\n"));
+}
+
+#[test]
+fn lists_without_headers() {
+    let lists = lists_of_the_shop(false).map(|list| list.without_headers().to_string());
+    insta::assert_snapshot!(lists.join("\n"));
 }
 
 #[test]
@@ -393,4 +413,72 @@ fn the_state_of_an_agent() {
             message: text("port 0"),
         }],
     }));
+}
+
+/// A policy with each kind of peer: one that finds pods, one that finds none, blocks, other namespaces.
+const RULES: &str = r#"
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {namespace: shop, name: rules, labels: {team: shop}}
+spec:
+  podSelector: {matchExpressions: [{key: app, operator: In, values: [front, back]}]}
+  policyTypes: [Ingress]
+  ingress:
+  - from: [{podSelector: {matchLabels: {app: fornt}}}]
+    ports: [{port: 8080}, {port: http}]
+  - from:
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}
+    - ipBlock: {cidr: 192.168.0.0/16, except: [192.168.7.0/24]}
+    - ipBlock: {cidr: 203.0.113.0/24}
+  - ports: [{port: 53, protocol: UDP}]
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: guard}
+spec:
+  tier: Admin
+  priority: 5
+  subject: {namespaces: {}}
+  egress:
+  - {name: to-nodes, action: Deny, to: [{nodes: {}}]}
+  - {action: Pass, to: [{networks: [0.0.0.0/0]}], protocols: [{tcp: {destinationPort: {number: 443}}}]}
+"#;
+
+#[test]
+fn policies_in_full() {
+    let snapshot = load(&(SHOP.to_owned() + RULES));
+    let shown = |name: ObjectName, rejections: &[&str]| {
+        let rejection = |message: &&str| Rejection {
+            kind: "NetworkPolicy".to_owned(),
+            name: name.to_string(),
+            message: (*message).to_owned(),
+        };
+        policy(&ShownPolicy {
+            details: policy_details(&snapshot, &name).unwrap(),
+            rejections: rejections.iter().map(rejection).collect(),
+        })
+    };
+    let texts = [
+        shown(ObjectName::new("shop", "rules"), &["a bad block"]),
+        shown(ObjectName::new("shop", "default-deny"), &[]),
+        shown(ObjectName::cluster("guard"), &[]),
+    ];
+    insta::assert_snapshot!(texts.join("\n"));
+    let missing = ObjectName::new("shop", "guard");
+    assert_eq!(policy_details(&snapshot, &missing), None);
+}
+
+#[test]
+fn services_in_full() {
+    let shown = |snapshot: &Snapshot, name: &str| {
+        let mut frontends = admin::services(snapshot);
+        frontends.retain(|row| row.translation.service.name == name);
+        service(&ShownService {
+            frontends,
+            rejections: Vec::new(),
+        })
+    };
+    let texts = [shown(&exposed("Local"), "back"), shown(&shop(), "slip")];
+    insta::assert_snapshot!(texts.join("\n"));
 }

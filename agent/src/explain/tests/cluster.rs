@@ -256,6 +256,7 @@ fn convert(policy: api::NetworkPolicy) -> Policy {
             policy.metadata.name.expect("name"),
         ),
         uid: String::new(),
+        labels: [].into(),
         pod_selector: spec.pod_selector.map(selector).unwrap_or_default(),
         ingress,
         egress,

@@ -48,6 +48,7 @@ fn tier(
     let policy = ClusterPolicy {
         name: ObjectName::cluster(name),
         uid: String::new(),
+        labels: [].into(),
         tier,
         priority,
         namespaces: selector("team=shop"),

@@ -1,7 +1,9 @@
 //! Rules in words.
 
+use proptest::prelude::*;
+
 use crate::compile::testing::selector;
-use crate::explain::wording::{peer, port, requirement};
+use crate::explain::wording::{self, peer, port, requirement};
 use crate::model::{Operator, Peer, PolicyPort, PortMatch, Protocol, Requirement, Selector};
 
 #[test]
@@ -61,5 +63,29 @@ fn ports_and_labels_read_as_they_are_written() {
     ] {
         let key = "app".to_owned();
         assert_eq!(requirement(&Requirement { key, operator }), words);
+    }
+}
+
+fn selectors() -> impl Strategy<Value = Selector> {
+    let values = proptest::collection::btree_set("[a-z0-9]{0,3}", 1..3);
+    let operator = (values, 0..4).prop_map(|(values, form)| match form {
+        0 => Operator::In(values),
+        1 => Operator::NotIn(values),
+        2 => Operator::Exists,
+        _ => Operator::DoesNotExist,
+    });
+    let requirement = ("([a-z]{1,3}/)?[a-z]{1,3}", operator);
+    let requirement = requirement.prop_map(|(key, operator)| Requirement { key, operator });
+    proptest::collection::vec(requirement, 0..4).prop_map(|mut requirements| {
+        requirements.sort();
+        Selector { requirements }
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_selector_that_is_shown_is_read_again(selector in selectors()) {
+        let text = wording::selector(&selector);
+        prop_assert_eq!(text.parse(), Ok(selector), "{}", text);
     }
 }

@@ -104,6 +104,7 @@ fn while_policies_do_not_fit_pods_that_are_gone_are_gone_and_known_ones_keep_bot
     let tier = ClusterPolicy {
         name: ObjectName::cluster("deny"),
         uid: String::new(),
+        labels: [].into(),
         tier: Tier::Admin,
         priority: 1,
         namespaces: Selector::default(),

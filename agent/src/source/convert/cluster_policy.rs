@@ -40,6 +40,7 @@ pub fn cluster_network_policy(object: api::ClusterNetworkPolicy) -> Conversion {
 
     let object = Object::ClusterPolicy(ClusterPolicy {
         uid: object.metadata.uid.unwrap_or_default(),
+        labels: object.metadata.labels.unwrap_or_default(),
         tier,
         priority,
         namespaces,

@@ -41,6 +41,7 @@ pub fn network_policy(object: api::NetworkPolicy) -> Conversion {
 
     let object = Object::Policy(Policy {
         uid: object.metadata.uid.unwrap_or_default(),
+        labels: object.metadata.labels.unwrap_or_default(),
         pod_selector,
         ingress: isolates_ingress.then_some(ingress),
         egress: isolates_egress.then_some(egress),

@@ -97,6 +97,7 @@ pub fn service(object: api::Service) -> Conversion {
             .map_err(reject)?,
             selector: spec.selector.unwrap_or_default(),
             uid: object.metadata.uid.unwrap_or_default(),
+            labels: object.metadata.labels.unwrap_or_default(),
             name,
         }),
         flaws,

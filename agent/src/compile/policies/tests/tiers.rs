@@ -20,6 +20,7 @@ fn said(admin: &[Action], isolating: Option<Vec<Rule>>, baseline: &[Action]) -> 
         let policy = ClusterPolicy {
             name: ObjectName::cluster(name),
             uid: String::new(),
+            labels: labels(&[]),
             tier,
             priority: 1,
             namespaces: Selector::default(),

@@ -67,7 +67,7 @@ fn egress_port(port: Value) -> Value {
 #[test]
 fn a_service_is_defaulted() {
     let object = json!({
-        "metadata": {"name": "web"},
+        "metadata": {"name": "web", "labels": {"team": "a"}},
         "spec": {
             "clusterIP": "172.30.00.41",
             "ports": [
@@ -87,6 +87,7 @@ fn a_service_is_defaulted() {
     };
     let wanted = Service {
         name: ObjectName::new("default", "web"),
+        labels: [("team".to_owned(), "a".to_owned())].into(),
         cluster_ips: vec!["172.30.0.41".parse().unwrap()],
         ports: vec![
             port("a", Protocol::Tcp, 80, "80"),
@@ -244,6 +245,14 @@ fn a_slice_says_what_made_it_change() {
     let told = trigger("2026-01-02T04:04:05.25+01:00", "IPv6");
     assert_eq!(told, Some(Trigger { at, v4: false }));
     assert_eq!(trigger("yesterday", "IPv4"), None);
+}
+
+#[test]
+fn a_policy_keeps_its_labels() {
+    let mut object = spec(json!({}));
+    object["metadata"]["labels"] = json!({"team": "a"});
+    let expected = [("team".to_owned(), "a".to_owned())].into();
+    assert_eq!(policy_of(object).labels, expected);
 }
 
 fn policy_of(object: Value) -> Policy {

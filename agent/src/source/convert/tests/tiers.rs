@@ -5,7 +5,7 @@ use crate::model::{Action, ClusterPolicy, ClusterRule, PolicyPort, Rule, Selecto
 
 fn tiered(field: &str, value: Value) -> Value {
     let mut object = json!({
-        "metadata": {"name": "top", "uid": "u"},
+        "metadata": {"name": "top", "uid": "u", "labels": {"team": "a"}},
         "spec": {"tier": "Admin", "priority": 7, "subject": {"namespaces": {}}},
     });
     object["spec"][field] = value;
@@ -71,6 +71,7 @@ fn every_field_is_taken_over() {
     let expected = ClusterPolicy {
         name: ObjectName::cluster("top"),
         uid: "u".to_owned(),
+        labels: [("team".to_owned(), "a".to_owned())].into(),
         tier: Tier::Baseline,
         priority: 7,
         namespaces: labelled("team", "a"),

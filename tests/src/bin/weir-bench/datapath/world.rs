@@ -130,6 +130,7 @@ fn policy() -> Policy {
     Policy {
         name: ObjectName::new("shop", "egress"),
         uid: String::new(),
+        labels: [].into(),
         pod_selector: Selector::default(),
         ingress: None,
         egress: Some(vec![Rule {

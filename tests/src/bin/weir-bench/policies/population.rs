@@ -126,6 +126,7 @@ impl Population {
         Policy {
             name: ObjectName::new(format!("namespace-{namespace}"), format!("policy-{number}")),
             uid: format!("policy-{number}"),
+            labels: [].into(),
             pod_selector: matching("app", format!("app-{app}")),
             ingress: Some(vec![Rule {
                 peers: vec![

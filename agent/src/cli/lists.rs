@@ -1,0 +1,308 @@
+//! Lists, and what becomes of them while they are watched.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use super::args::{Headers, ListFormat, Listing, LiveQuery, OutputFormat, Query};
+use super::ask::{ask, ask_all, ask_as_seen, ask_node};
+use super::command::object;
+use super::print::{self, NodeStatus, Table};
+use super::{offline, write_on};
+use crate::admin::{self, FlowRow, PodRow, PolicyRow, ServiceRow, Status};
+use crate::model::Snapshot;
+
+/// How often a list that is watched is asked for.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How a kind of list is shown.
+struct List<T> {
+    /// Kind of the JSON document.
+    kind: &'static str,
+    /// As a table, wide or not.
+    table: fn(&[T], bool) -> Table,
+    /// What tells a row from all others of one moment.
+    key: fn(&T) -> String,
+}
+
+/// The rows of a moment.
+struct Asked<T> {
+    rows: Vec<T>,
+    /// Why some are missing.
+    complete: Result<()>,
+}
+
+/// What became of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Happened {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl Happened {
+    /// The API's word for it.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+/// A row that is not what it was, as JSON has it: as a watch of the API.
+#[derive(Serialize)]
+struct Changed<'c, T> {
+    #[serde(rename = "type")]
+    happened: Happened,
+    object: &'c T,
+}
+
+pub(super) fn status(headers: Headers, query: &Query) -> Result<()> {
+    if query.manifests.is_some() {
+        bail!("status is that of a running agent: leave --manifests out");
+    }
+    if !query.live.whom.is_of_all() {
+        let status: Status = ask(&query.live.whom, "/v1/status", &[])?;
+        return object(query.live.output, "Status", &status, print::status);
+    }
+    let answers = ask_all::<Status>(&query.live.whom, "/v1/status", &[])?;
+    let given = answers.given.iter().map(|(node, status)| NodeStatus {
+        node,
+        status: Some(status),
+        error: None,
+    });
+    let missing = answers.missing.iter().map(|(node, error)| NodeStatus {
+        node,
+        status: None,
+        error: Some(error.to_string()),
+    });
+    let mut rows: Vec<_> = given.chain(missing).collect();
+    rows.sort_by_key(|row| row.node);
+    let items = print::Items { items: &rows };
+    object(query.live.output, "StatusList", &items, |list| {
+        shown(print::nodes(list.items), headers).to_string()
+    })?;
+    answers.complete()
+}
+
+pub(super) fn services(listing: &Listing, query: &Query<ListFormat>) -> Result<()> {
+    let list = List {
+        kind: "ServiceList",
+        table: print::services,
+        key: |row: &ServiceRow| {
+            let it = &row.translation;
+            format!(
+                "{} {} {} {} {:?}",
+                it.service, it.address, it.port, it.protocol, it.clients
+            )
+        },
+    };
+    let mut rows = of_one_view(query, admin::services, "/v1/services");
+    show(&list, listing, query, || {
+        let mut rows = rows()?;
+        rows.retain(|row| {
+            listing.scope.holds(&row.translation.service.namespace)
+                && listing.selector.matches(&row.labels)
+        });
+        Ok(Asked::of_all(rows))
+    })
+}
+
+pub(super) fn endpoints(listing: &Listing, query: &Query<ListFormat>) -> Result<()> {
+    let list = List {
+        kind: "EndpointList",
+        table: print::pods,
+        key: |row: &PodRow| format!("{} {:?} {}", row.pod, row.addresses, row.unknown),
+    };
+    show(&list, listing, query, || {
+        let mut asked = match &query.manifests {
+            Some(directory) => Asked::of_all(admin::pods(&offline::load(directory, query)?)),
+            None => {
+                let mut answers = ask_all::<Vec<PodRow>>(&query.live.whom, "/v1/endpoints", &[])?;
+                let rows = answers.given.iter_mut();
+                Asked {
+                    rows: rows.flat_map(|(_, rows)| std::mem::take(rows)).collect(),
+                    complete: answers.complete(),
+                }
+            }
+        };
+        asked.rows.retain(|row| {
+            listing.scope.holds(&row.pod.namespace) && listing.selector.matches(&row.labels)
+        });
+        Ok(asked)
+    })
+}
+
+pub(super) fn policies(listing: &Listing, query: &Query<ListFormat>) -> Result<()> {
+    let list = List {
+        kind: "PolicyList",
+        table: print::policies,
+        key: |row: &PolicyRow| format!("{} {}", row.tier.as_str(), row.policy),
+    };
+    let mut rows = of_one_view(query, admin::policies, "/v1/policies");
+    show(&list, listing, query, || {
+        let mut rows = rows()?;
+        rows.retain(|row| {
+            listing.scope.holds(&row.policy.namespace) && listing.selector.matches(&row.labels)
+        });
+        Ok(Asked::of_all(rows))
+    })
+}
+
+pub(super) fn connections(headers: Headers, query: &LiveQuery<ListFormat>) -> Result<()> {
+    let flows: Vec<FlowRow> = ask_node(&query.whom, "/v1/flows", &[])?;
+    let items = print::Items { items: &flows };
+    object(query.output.plain(), "FlowList", &items, |list| {
+        let wide = query.output == ListFormat::Wide;
+        shown(print::flows(list.items, wide), headers).to_string()
+    })
+}
+
+/// What looks different from each node, always from the same one.
+fn of_one_view<T: serde::de::DeserializeOwned>(
+    query: &Query<ListFormat>,
+    of: fn(&Snapshot) -> Vec<T>,
+    path: &'static str,
+) -> impl FnMut() -> Result<Vec<T>> {
+    let mut whom = query.live.whom.clone();
+    move || match &query.manifests {
+        Some(directory) => Ok(of(&offline::load(directory, query)?)),
+        None => {
+            let seen = ask_as_seen(&whom, None, path, &[])?;
+            whom.cluster.node = seen.from;
+            Ok(seen.answer)
+        }
+    }
+}
+
+fn shown(table: Table, headers: Headers) -> Table {
+    if headers.no_headers {
+        table.without_headers()
+    } else {
+        table
+    }
+}
+
+impl<T> Asked<T> {
+    fn of_all(rows: Vec<T>) -> Self {
+        Self {
+            rows,
+            complete: Ok(()),
+        }
+    }
+}
+
+/// Shows a list, once or until nobody reads on.
+fn show<T: Serialize + PartialEq>(
+    list: &List<T>,
+    listing: &Listing,
+    query: &Query<ListFormat>,
+    mut rows: impl FnMut() -> Result<Asked<T>>,
+) -> Result<()> {
+    let first = rows()?;
+    let output = query.live.output;
+    if !listing.watch {
+        let items = print::Items { items: &first.rows };
+        object(output.plain(), list.kind, &items, |items| {
+            let table = (list.table)(items.items, output == ListFormat::Wide);
+            shown(table, listing.headers).to_string()
+        })?;
+        return first.complete;
+    }
+    first.complete?;
+    let mut now = first.rows;
+    let how = (listing.headers, output);
+    let mut going_on = write_on(&list.begin(&now, how)?)?;
+    let mut complaint = String::new();
+    while going_on {
+        sleep(AGAIN);
+        // Rows of who does not answer are not deleted: the next round knows more.
+        let asked = rows().and_then(|asked| asked.complete.map(|()| asked.rows));
+        let next = match asked {
+            Ok(next) => next,
+            Err(error) => {
+                let error = error.to_string();
+                if error != complaint {
+                    eprintln!("{error}; asking again");
+                    complaint = error;
+                }
+                continue;
+            }
+        };
+        complaint.clear();
+        let changed = changes(&now, &next, list.key);
+        going_on = write_on(&list.lines(&changed, &now, how)?)?;
+        now = next;
+    }
+    Ok(())
+}
+
+impl<T: Serialize> List<T> {
+    /// What a watch begins with: all rows that there are, each as one that was added.
+    fn begin(&self, rows: &[T], how: (Headers, ListFormat)) -> Result<String> {
+        if how.1.plain() == OutputFormat::Table {
+            return Ok(self.marked(rows, Happened::Added, how).to_string());
+        }
+        let rows = rows.iter().map(|row| (Happened::Added, row));
+        self.lines(&rows.collect::<Vec<_>>(), &[], how)
+    }
+
+    /// Rows that changed, under those that were there.
+    fn lines(
+        &self,
+        changed: &[(Happened, &T)],
+        before: &[T],
+        how: (Headers, ListFormat),
+    ) -> Result<String> {
+        let above = self.marked(before, Happened::Added, how);
+        let line = |&(happened, object): &(Happened, &T)| match how.1.plain() {
+            OutputFormat::Table => {
+                let row = self.marked(std::slice::from_ref(object), happened, how);
+                Ok(row.below(&above))
+            }
+            OutputFormat::Json => print::json_line(&Changed { happened, object }),
+            OutputFormat::Yaml => print::yaml_document(&Changed { happened, object }),
+        };
+        changed.iter().map(line).collect()
+    }
+
+    /// A table that says what happened to its rows.
+    fn marked(
+        &self,
+        rows: &[T],
+        happened: Happened,
+        (headers, output): (Headers, ListFormat),
+    ) -> Table {
+        let table = (self.table)(rows, output == ListFormat::Wide);
+        // As wide as the longest word, so that lines that come stay in their columns.
+        let word = format!("{:<8}", happened.as_str());
+        shown(table.marked("EVENT", &word), headers)
+    }
+}
+
+/// What differs between two moments: what is gone, then in the order of the list what is new or not what it was.
+fn changes<'r, T: PartialEq>(
+    before: &'r [T],
+    now: &'r [T],
+    key: fn(&T) -> String,
+) -> Vec<(Happened, &'r T)> {
+    let was: BTreeMap<String, &T> = before.iter().map(|row| (key(row), row)).collect();
+    let is: BTreeMap<String, &T> = now.iter().map(|row| (key(row), row)).collect();
+    let gone = before.iter().filter(|row| !is.contains_key(&key(row)));
+    let gone = gone.map(|row| (Happened::Deleted, row));
+    let come = now.iter().filter_map(|row| match was.get(&key(row)) {
+        None => Some((Happened::Added, row)),
+        Some(was) if *was != row => Some((Happened::Modified, row)),
+        Some(_) => None,
+    });
+    gone.chain(come).collect()
+}
