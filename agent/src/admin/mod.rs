@@ -32,7 +32,7 @@ pub use server::{ServeError, bind, serve};
 use tokio::sync::broadcast;
 use weir_common::abi::{Flow, FlowKey};
 
-use crate::flows::Record;
+use crate::flows::{Record, RuleHits};
 use crate::model::Snapshot;
 
 /// What the runtime lets the admin socket see. Called from several tasks; slow calls are made on blocking threads.
@@ -64,6 +64,12 @@ pub trait Provider: Send + Sync + 'static {
     /// Has the programs judge a packet of a pod of this node, and leave no trace; `None` where the kernel does not run them over it, as when
     /// its device has gone meanwhile.
     fn dry_run(&self, packet: &FirstPacket) -> Option<DryRun>;
+
+    /// How often each rule decided.
+    ///
+    /// # Errors
+    /// What could not be read, in words.
+    fn hits(&self) -> Result<RuleHits, String>;
 
     /// The newest flow records, oldest first.
     fn records(&self) -> Vec<Record>;

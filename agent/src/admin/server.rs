@@ -208,6 +208,10 @@ fn router(provider: Arc<dyn Provider>, end: CancellationToken) -> Router {
             }),
         )
         .route(
+            "/v1/hits",
+            get(async |State(p): Shared| blocking(move || p.hits().map_err(internal)).await),
+        )
+        .route(
             "/v1/audit",
             get(async |State(p): Shared| blocking(move || p.audit().map_err(internal)).await),
         )

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::explain::{Explanation, Verdict};
 use crate::flows::tests::{event, record};
-use crate::flows::{Outcome, Recent, Record, Seen, SeenEnd};
+use crate::flows::{Outcome, Recent, Record, RuleHits, Seen, SeenEnd};
 use crate::model::{Namespace, Object, ObjectName, Pod, Policy, Protocol, Selector, Snapshot};
 use crate::plan::Table;
 
@@ -56,6 +56,13 @@ impl Provider for Fixed {
 
     fn dry_run(&self, _: &FirstPacket) -> Option<DryRun> {
         None
+    }
+
+    fn hits(&self) -> Result<RuleHits, String> {
+        Ok(RuleHits {
+            event_sample: 7,
+            ..RuleHits::default()
+        })
     }
 
     fn records(&self) -> Vec<Record> {
@@ -154,6 +161,8 @@ async fn questions_are_answered_over_the_socket() {
         let pods: Vec<PodRow> = client.get("/v1/endpoints", &[]).await.unwrap();
         assert_eq!(pods[0].ingress, [ObjectName::new("shop", "deny")]);
         assert!(pods[0].egress.is_empty());
+        let hits: RuleHits = client.get("/v1/hits", &[]).await.unwrap();
+        assert_eq!(hits.event_sample, 7);
         let dump: MapDump = client
             .get("/v1/map-dump", &[("canonical", "true")])
             .await

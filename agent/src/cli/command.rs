@@ -16,8 +16,8 @@ use super::args::{
 use super::ask::{ask, ask_all, ask_node};
 use super::print::NodeAudit;
 use super::{
-    Outcome, admin_proxy, check, cni, doctor, explain, flows, lists, print, show, takeover,
-    write_out,
+    Outcome, admin_proxy, check, cni, coverage, doctor, explain, flows, lists, print, show,
+    takeover, write_out,
 };
 use crate::admin::{Audit, MapDump};
 use crate::cni::Installation;
@@ -37,6 +37,9 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
             lists::services(&listing, &query)?;
         }
         Command::Service(ServiceCommand::Show { name, query }) => show::service(&name, &query)?,
+        Command::Policy(PolicyCommand::Coverage { scope, query }) => {
+            coverage::execute(&scope, &query)?;
+        }
         Command::Policy(PolicyCommand::Show { name, query }) => show::policy(&name, &query)?,
         Command::Endpoint(ListCommand::List { listing, query }) => {
             lists::endpoints(&listing, &query)?;

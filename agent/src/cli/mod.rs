@@ -7,6 +7,7 @@ mod ask;
 mod check;
 mod cni;
 mod command;
+mod coverage;
 mod doctor;
 mod explain;
 mod flows;

@@ -71,6 +71,7 @@ fn commands_are_read() {
         "weir service show shop/back -o json",
         "weir policy show shop/deny --manifests /m",
         "kubectl-weir policy show deny-all --node n1",
+        "weir policy coverage -n shop -o yaml",
         "weir policy list -w -o yaml --selector team",
         "weir conntrack list -o wide --no-headers",
         "weir status --no-headers",

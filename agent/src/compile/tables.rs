@@ -131,7 +131,9 @@ pub struct RowEntry {
 }
 
 /// The rule behind a rule id.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct RuleOrigin {
     /// Tier of the policy.
     pub tier: Tier,

@@ -3,6 +3,7 @@
 mod decode;
 mod enrich;
 mod filter;
+mod hits;
 mod recent;
 mod seen;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use crate::model::{Direction, ObjectName, Tier};
 pub use decode::{DecodeError, Decoded, Outcome, decode};
 pub use enrich::{Directory, Ticks};
 pub use filter::{End, EndError, Filter, FilterError, policy_name};
+pub use hits::{Denials, Hits, RuleHit, RuleHits};
 pub use recent::Recent;
 pub use seen::{Seen, SeenEnd};
 pub use walk::{Counts, Idle, Walk, Walks};

@@ -6,6 +6,7 @@
 //!
 //! Probes are not asked about: a pod's own node, the kubelet on it, always reaches the pod, whatever policies say.
 
+mod coverage;
 mod guards;
 mod pairs;
 mod parties;
@@ -22,6 +23,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+pub use coverage::{Counted, Counts, Coverage, CoveredRule, Unisolated, coverage};
 pub use guards::{Finding, Guard};
 pub use ports::{PortRange, in_words};
 

@@ -455,6 +455,8 @@ impl Engine {
         self.shared.tally.took(Stage::Compile, start.elapsed());
         let directory = Arc::new(Directory::new(snapshot, self.state.owners(), &self.tables));
         let snapshot = Arc::new(snapshot.clone());
+        let before = self.shared.published().snapshot;
+        self.shared.hits().follow(&before, &snapshot);
         self.shared.publish(|published| {
             published.snapshot = snapshot;
             published.directory = directory;

@@ -58,6 +58,7 @@ fn take_in(shared: &Shared, batch: &[Decoded]) {
         let age = Duration::from_nanos(clock.saturating_sub(decoded.event.time));
         let record = directory.record(decoded, now, age);
         shared.tally.talked(&record);
+        shared.hits().count(&record);
         shared.keep(record);
     }
 }

@@ -116,7 +116,9 @@ impl Shared {
         }
         let directory = self.published().directory;
         for (key, flow) in ended {
-            self.keep(directory.ended(key, flow, ticks));
+            let record = directory.ended(key, flow, ticks);
+            self.hits().count(&record);
+            self.keep(record);
         }
     }
 

@@ -49,7 +49,7 @@ use crate::admin;
 use crate::cni;
 use crate::config::{ConfigError, ForeignSources, RemovedBackends, RunConfig};
 use crate::datapath::{self, EventReader, KernelDatapath, Options, SocketOptions};
-use crate::flows::FilterError;
+use crate::flows::{FilterError, Hits};
 use crate::model::{DeviceFacts, Event, SocketLb, XdpMode};
 use crate::netlink::{self, Local, Owners};
 use crate::plan::{BACKENDS, Plan, Step};
@@ -184,15 +184,14 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
         what: "flow events",
         source,
     })?;
-    let features = datapath::probe(&datapath);
     let shared = Shared::new(
         node.clone(),
         datapath,
-        features,
         watches,
         requests,
         tally,
         flow_log,
+        Hits::new(config.event_sample, config.flow_ends > 0),
     );
     let shared = Arc::new(shared);
     let kept_records = config.state_dir().map(KeptRecords::new);

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustc_hash::FxHashMap;
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
 use tokio::sync::broadcast;
-use weir_common::abi::{Flow, FlowKey, control};
+use weir_common::abi::{BACKEND_SIDE, Flow, FlowKey, control};
 
 use super::drift;
 use super::flow_log::FlowLog;
@@ -20,7 +21,7 @@ use crate::admin::{
 };
 use crate::compile::{self, WithoutLocal};
 use crate::datapath::{self, KernelDatapath, TestRun, XdpState};
-use crate::flows::Record;
+use crate::flows::{Record, RuleHits};
 use crate::metrics::{Fill, Sample};
 use crate::model::{AddressOwners, Kind, Snapshot, SocketLb};
 use crate::plan::{self, Table};
@@ -40,7 +41,7 @@ impl Provider for Shared {
         Status {
             version: VERSION.to_owned(),
             node: self.node.clone(),
-            uptime_seconds: self.started.elapsed().as_secs(),
+            uptime_seconds: self.started.instant.elapsed().as_secs(),
             synced: Kind::ALL.iter().all(|kind| published.listed.contains(kind)),
             generation: datapath.control(control::SELECTED),
             epoch: datapath.control(control::EPOCH),
@@ -131,6 +132,24 @@ impl Provider for Shared {
 
     fn records(&self) -> Vec<Record> {
         self.recent()
+    }
+
+    fn hits(&self) -> Result<RuleHits, String> {
+        let held = self.published().held.unwrap_or_default();
+        let mut connections = FxHashMap::default();
+        for (_, flow) in self.flows()? {
+            // Of a translated connection's two entries one.
+            if flow.flags & BACKEND_SIDE == 0 {
+                continue;
+            }
+            for end in &flow.ends {
+                if let Some(rule) = held.policies.rules.get(&end.rule) {
+                    *connections.entry(rule.clone()).or_default() += 1;
+                }
+            }
+        }
+        let since = self.started.timestamp;
+        Ok(self.hits().answer(&self.node, since, connections))
     }
 
     fn follow(&self) -> (Vec<Record>, broadcast::Receiver<Record>) {

@@ -10,8 +10,8 @@ use tokio::sync::{Notify, SetOnce, broadcast, watch};
 
 use super::flow_log::FlowLog;
 use crate::compile::Tables;
-use crate::datapath::{Feature, KernelDatapath, XdpState};
-use crate::flows::{Directory, Recent, Record};
+use crate::datapath::{self, Feature, KernelDatapath, XdpState};
+use crate::flows::{Directory, Hits, Recent, Record};
 use crate::metrics::Tally;
 use crate::model::{Kind, Snapshot};
 use crate::plan::Planner;
@@ -25,7 +25,7 @@ const RECORDS: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) node: String,
-    pub(super) started: Instant,
+    pub(super) started: Moment,
     pub(super) features: Vec<Feature>,
     pub(super) tally: Arc<Tally>,
     /// Set once there are names for flow events.
@@ -41,6 +41,7 @@ pub(super) struct Shared {
     records: Mutex<Recent>,
     /// The file of flow records, if there is to be one.
     flow_log: Option<FlowLog>,
+    hits: Mutex<Hits>,
     flows: AtomicU64,
 }
 
@@ -99,16 +100,16 @@ impl Shared {
     pub(super) fn new(
         node: String,
         datapath: KernelDatapath,
-        features: Vec<Feature>,
         watches: Option<watch::Receiver<WatchStates>>,
         requests: Requests,
         tally: Arc<Tally>,
         flow_log: Option<FlowLog>,
+        hits: Hits,
     ) -> Self {
         Self {
             node,
-            started: Instant::now(),
-            features,
+            started: Moment::now(),
+            features: datapath::probe(&datapath),
             tally,
             compiled: SetOnce::new(),
             suspicion: Notify::new(),
@@ -118,6 +119,7 @@ impl Shared {
             published: RwLock::default(),
             records: Mutex::new(Recent::new(RECORDS)),
             flow_log,
+            hits: Mutex::new(hits),
             flows: AtomicU64::new(0),
         }
     }
@@ -190,6 +192,11 @@ impl Shared {
     /// The file of flow records, if there is one.
     pub(super) const fn flow_log(&self) -> Option<&FlowLog> {
         self.flow_log.as_ref()
+    }
+
+    /// How often each rule decided.
+    pub(super) fn hits(&self) -> MutexGuard<'_, Hits> {
+        self.hits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Entries of the flow table when they were last counted.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::broadcast;
 use weir::admin::{Audit, DryRun, FirstPacket, Provider, RawMaps, Status, serve};
-use weir::flows::Record;
+use weir::flows::{Record, RuleHits};
 use weir::model::Snapshot;
 use weir_common::abi::{Flow, FlowKey};
 use weir_tests::fixture::snapshot;
@@ -48,6 +48,10 @@ impl Provider for Fixed {
 
     fn dry_run(&self, _: &FirstPacket) -> Option<DryRun> {
         None
+    }
+
+    fn hits(&self) -> Result<RuleHits, String> {
+        Ok(RuleHits::default())
     }
 
     fn records(&self) -> Vec<Record> {

@@ -199,7 +199,8 @@ impl Command {
             | Self::Policy(PolicyCommand::Show { query, .. } | PolicyCommand::Lint { query, .. })
             | Self::Explain { query, .. } => &mut query.live.whom,
             Self::Conntrack(ConntrackCommand::List { query, .. }) => &mut query.whom,
-            Self::Map(MapCommand::Dump { query, .. })
+            Self::Policy(PolicyCommand::Coverage { query, .. })
+            | Self::Map(MapCommand::Dump { query, .. })
             | Self::Flows { query, .. }
             | Self::Audit { query } => &mut query.whom,
             Self::Check(check) => &mut check.whom,
@@ -387,6 +388,19 @@ pub enum PolicyCommand {
         /// Output and agent
         #[command(flatten)]
         query: Query,
+    },
+    /// How often each rule decided since the agents started, rules that do nothing, and pods that no policy isolates
+    #[command(
+        after_help = "HITS of rules that allow come from sampled events (`weir run --event-sample`); drops are all counted.",
+        after_long_help = None
+    )]
+    Coverage {
+        /// Which namespaces
+        #[command(flatten)]
+        scope: Scope,
+        /// Output and agents
+        #[command(flatten)]
+        query: LiveQuery,
     },
     /// What they probably do not mean: selectors that nothing matches, cut off lookups of names, blocks of Service addresses, rules without effect
     #[command(

@@ -1,6 +1,7 @@
 //! Answers as text: tables in kubectl's look, and JSON.
 
 mod audit;
+mod coverage;
 mod details;
 mod doctor;
 mod evidence;
@@ -19,6 +20,7 @@ mod tests;
 use serde::Serialize;
 
 pub use audit::{NodeAudit, audit, audits};
+pub use coverage::coverage;
 pub use details::{ShownPolicy, ShownService, policy, service};
 pub use doctor::findings;
 pub use explain::{Explained, explanation, fixes};

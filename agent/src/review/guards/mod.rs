@@ -4,7 +4,7 @@ mod blocks;
 mod in_use;
 mod lost;
 mod selectors;
-mod shadowed;
+pub(super) mod shadowed;
 
 use serde::{Deserialize, Serialize};
 

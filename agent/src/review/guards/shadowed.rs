@@ -7,32 +7,42 @@ pub(super) fn findings(touched: &[Touched<'_>]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for policy in touched {
         for direction in [Direction::Ingress, Direction::Egress] {
-            let rules = policy.rules(direction);
-            for (index, rule) in rules.iter().enumerate() {
-                // Of a NetworkPolicy's rules the order means nothing: of two that say the same the later one is told of.
-                let mut others = rules.iter().enumerate().filter(|(other, _)| match policy {
-                    Touched::Cluster(_) => *other < index,
-                    Touched::Policy(_) => *other != index,
+            let is_ordered = matches!(policy, Touched::Cluster(_));
+            for (index, other) in shadowed(&policy.rules(direction), is_ordered) {
+                let (name, direction) = (policy.name(), direction.as_str());
+                findings.push(Finding {
+                    guard: Guard::Shadowed,
+                    message: format!(
+                        "{direction}[{index}] of policy {name} decides nothing: {direction}[{other}] matches all that it does"
+                    ),
+                    hint: "take it out, or narrow the other one".to_owned(),
+                    policies: vec![name.clone()],
+                    locations: Vec::new(),
+                    fixes: Vec::new(),
                 });
-                let covered = others
-                    .find(|(other, it)| covers(it, rule) && (*other < index || !covers(rule, it)));
-                if let Some((other, _)) = covered {
-                    let (name, direction) = (policy.name(), direction.as_str());
-                    findings.push(Finding {
-                        guard: Guard::Shadowed,
-                        message: format!(
-                            "{direction}[{index}] of policy {name} decides nothing: {direction}[{other}] matches all that it does"
-                        ),
-                        hint: "take it out, or narrow the other one".to_owned(),
-                        policies: vec![name.clone()],
-                        locations: Vec::new(),
-                        fixes: Vec::new(),
-                    });
-                }
             }
         }
     }
     findings
+}
+
+/// The rules of one policy and direction that decide nothing, each with one that matches all that it does. Where the order of rules means
+/// nothing, of two that say the same the later one is told of.
+pub(in crate::review) fn shadowed(rules: &[&Rule], is_ordered: bool) -> Vec<(usize, usize)> {
+    let rules = || rules.iter().enumerate();
+    let by = |(index, rule): (usize, &&Rule)| {
+        let mut others = rules().filter(|(other, _)| {
+            if is_ordered {
+                *other < index
+            } else {
+                *other != index
+            }
+        });
+        let covered =
+            others.find(|(other, it)| covers(it, rule) && (*other < index || !covers(rule, it)));
+        covered.map(|(other, _)| (index, other))
+    };
+    rules().filter_map(by).collect()
 }
 
 /// Whether one rule surely matches all that another does, whatever pods there are.

@@ -1,4 +1,5 @@
 mod changes;
+mod coverage;
 mod guards;
 mod in_use;
 mod pieces;
