@@ -18,6 +18,8 @@ mod cni;
 mod connections;
 #[path = "nodes/dns.rs"]
 mod dns;
+#[path = "nodes/ends.rs"]
+mod ends;
 #[path = "nodes/established.rs"]
 mod established;
 #[path = "nodes/external.rs"]
