@@ -180,6 +180,13 @@ impl Walk<'_> {
         is_flow
     }
 
+    /// Gives up a walk that cannot go on: what it has told stays told. The first one is as if it had not been.
+    pub fn give_up(self) {
+        if let Some(over) = &mut self.walks.over {
+            over.extend(self.over);
+        }
+    }
+
     /// Ends the walk: entries that can go. A frontend-side entry goes with the flow that it leads to: alone, it would let a connection that is only
     /// quiet choose another backend.
     #[must_use]

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use weir_common::abi::{Flow, FlowKey};
 
 use super::shared::Shared;
 use crate::datapath::{self, FlowTable, FlowWalk};
-use crate::flows::{Idle, Ticks, Walks};
+use crate::flows::{Counts, Idle, Ticks, Walks};
 
 /// How often the table is walked over where ends are not wanted.
 const USUAL: Duration = Duration::from_secs(30);
@@ -24,9 +25,11 @@ pub(super) async fn walk(
     period: Option<Duration>,
     shutdown: CancellationToken,
 ) {
+    let start = shared.ticks();
+    let mut walks = Walks::new(start.rate, start.now);
     let walking = async {
         loop {
-            let Err(error) = again_and_again(&shared, period).await;
+            let Err(error) = again_and_again(&shared, &mut walks, period).await;
             tracing::warn!("cannot walk over the flow table: {error}");
             sleep(PAUSE).await;
         }
@@ -39,62 +42,74 @@ pub(super) async fn walk(
 
 async fn again_and_again(
     shared: &Shared,
+    walks: &mut Walks,
     period: Option<Duration>,
 ) -> Result<Infallible, datapath::Error> {
     let table = shared.datapath().flow_table()?;
-    let start = shared.ticks();
-    let fresh = || Walks::new(start.rate, start.now);
-    let mut walks = fresh();
+    let time = period.unwrap_or(USUAL);
     loop {
         let begin = Instant::now();
-        // What ends before anything has a name is told when there are names, if it is still there.
-        let named = shared.compiled.initialized();
-        let mut unnamed = fresh();
-        let (walks, tell) = if named {
-            (&mut walks, period.is_some())
+        let (idle, counts) = if shared.compiled.initialized() {
+            let idle = once(shared, &table, walks, time, period.is_some()).await?;
+            (idle, walks.counts())
         } else {
-            (&mut unnamed, false)
+            // What ends before anything has a name is told when there are names, if it is still there.
+            let start = shared.ticks();
+            let mut unnamed = Walks::new(start.rate, start.now);
+            let idle = once(shared, &table, &mut unnamed, time, false).await?;
+            let entries = unnamed.counts().entries;
+            (
+                idle,
+                Counts {
+                    entries,
+                    ..walks.counts()
+                },
+            )
         };
-        let expired = once(shared, &table, walks, period.unwrap_or(USUAL), tell).await?;
-        let removed = shared.expire(&expired)?;
-        let mut counts = walks.counts();
-        counts.entries = counts.entries.saturating_sub(removed);
+        let removed = block_in_place(|| shared.expire(&idle))?;
         shared.tally.walked(counts, removed);
-        shared.set_flow_entries(counts.entries);
-        sleep_until(begin + period.unwrap_or(USUAL)).await;
+        shared.set_flow_entries(counts.entries.saturating_sub(removed));
+        sleep_until(begin + time).await;
     }
 }
 
-/// One walk. A full table takes the whole period, so that no burst of work holds a processor; gives what can be removed.
+/// One walk. A full table takes the whole time, so that no burst of work holds a processor; gives what can be removed.
 async fn once(
     shared: &Shared,
     table: &FlowTable,
     walks: &mut Walks,
-    period: Duration,
+    time: Duration,
     tell: bool,
 ) -> Result<Vec<Idle>, datapath::Error> {
-    let (steps, inserted) = {
+    let (mut walk, steps) = block_in_place(|| {
         let datapath = shared.datapath();
         let steps = datapath.flow_capacity() / FlowWalk::STEP + 1;
-        (steps, datapath.flows_inserted())
-    };
-    let mut walk = walks.begin(inserted, shared.ticks().now);
+        (
+            walks.begin(datapath.flows_inserted(), datapath.now()),
+            steps,
+        )
+    });
     let mut entries = table.walk();
     loop {
-        let ticks = shared.ticks();
-        let mut ended: Vec<(FlowKey, Flow)> = Vec::new();
-        let more = tokio::task::block_in_place(|| {
-            entries.step(|key, flow| {
+        let step = || -> Result<bool, datapath::Error> {
+            let ticks = shared.ticks();
+            let mut ended = Vec::new();
+            let more = entries.step(|key, flow| {
                 if walk.visit(&key, &flow, ticks.now) && tell {
                     ended.push((key, flow));
                 }
-            })
-        })?;
-        shared.tell_ended(&ended, ticks);
-        if !more {
-            return Ok(walk.end());
+            });
+            shared.tell_ended(&ended, ticks);
+            more
+        };
+        match block_in_place(step) {
+            Ok(true) => sleep(time / steps).await,
+            Ok(false) => return Ok(walk.end()),
+            Err(error) => {
+                walk.give_up();
+                return Err(error);
+            }
         }
-        sleep(period / steps).await;
     }
 }
 

@@ -143,6 +143,19 @@ fn an_end_is_told_once() {
 }
 
 #[test]
+fn what_a_walk_has_told_that_was_given_up_is_not_told_again() {
+    let mut walks = walks();
+    let closed = direct([ACK | FIN; 2]);
+    let now = 1000 + 2 * SECOND;
+    let mut broken = walks.begin(1, now);
+    assert!(broken.visit(&closed.0, &closed.1, now));
+    broken.give_up();
+    assert!(walk(&mut walks, 1, now + SECOND, &[closed]).0.is_empty());
+    let counts = walks.counts();
+    assert_eq!((counts.flows_ended, counts.entries_lost), (1, 0));
+}
+
+#[test]
 fn what_was_over_before_the_agent_is_no_news() {
     let closed = direct([ACK | FIN; 2]);
     for (since, told) in [
