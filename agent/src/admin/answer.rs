@@ -12,6 +12,9 @@ pub struct Status {
     pub version: String,
     /// Node that it serves.
     pub node: String,
+    /// Release of the node's kernel.
+    #[serde(default)]
+    pub kernel: String,
     /// Seconds since it started.
     pub uptime_seconds: u64,
     /// Whether every kind has been listed, so that the kernel holds exactly what the API says.

@@ -8,6 +8,7 @@ mod connections;
 mod dump;
 mod evidence;
 mod follow;
+mod history;
 mod lists;
 mod server;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use connections::connections;
 pub use dump::{Element, MapDump, RawMaps, canonical, raw};
 pub use evidence::{DryRun, Evidence, FirstPacket, Held, HeldFrontend, HeldVerdict, Tried};
 pub use follow::Followed;
+pub use history::{HistoryEntry, Trigger};
 pub use lists::{
     FlowRow, PodRow, PolicyRow, ServiceRow, flow_rows, named_flow_rows, pods, policies, services,
 };
@@ -70,6 +72,15 @@ pub trait Provider: Send + Sync + 'static {
     /// # Errors
     /// What could not be read, in words.
     fn hits(&self) -> Result<RuleHits, String>;
+
+    /// What Prometheus gets to read.
+    ///
+    /// # Errors
+    /// What could not be read, in words.
+    fn metrics(&self) -> Result<String, String>;
+
+    /// What the agent did lately, oldest first.
+    fn history(&self) -> Vec<HistoryEntry>;
 
     /// The newest flow records, oldest first.
     fn records(&self) -> Vec<Record>;

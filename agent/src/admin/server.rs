@@ -208,6 +208,14 @@ fn router(provider: Arc<dyn Provider>, end: CancellationToken) -> Router {
             }),
         )
         .route(
+            "/v1/history",
+            get(async |State(p): Shared| blocking(move || Ok(p.history())).await),
+        )
+        .route(
+            "/v1/metrics",
+            get(async |State(p): Shared| blocking(move || p.metrics().map_err(internal)).await),
+        )
+        .route(
             "/v1/hits",
             get(async |State(p): Shared| blocking(move || p.hits().map_err(internal)).await),
         )

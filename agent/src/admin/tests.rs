@@ -16,8 +16,8 @@ use weir_common::abi::{
 use zerocopy::IntoBytes;
 
 use super::{
-    Audit, Client, ClientError, DryRun, Evidence, FirstPacket, Followed, MapDump, PodRow, Provider,
-    RawMaps, ServeError, Status, canonical, connections, flow_rows, raw, serve,
+    Audit, Client, ClientError, DryRun, Evidence, FirstPacket, Followed, HistoryEntry, MapDump,
+    PodRow, Provider, RawMaps, ServeError, Status, canonical, connections, flow_rows, raw, serve,
 };
 use crate::explain::{Explanation, Verdict};
 use crate::flows::tests::{event, record};
@@ -63,6 +63,14 @@ impl Provider for Fixed {
             event_sample: 7,
             ..RuleHits::default()
         })
+    }
+
+    fn metrics(&self) -> Result<String, String> {
+        Ok("weir_one 1\n".to_owned())
+    }
+
+    fn history(&self) -> Vec<HistoryEntry> {
+        vec![HistoryEntry::default()]
     }
 
     fn records(&self) -> Vec<Record> {
@@ -163,6 +171,10 @@ async fn questions_are_answered_over_the_socket() {
         assert!(pods[0].egress.is_empty());
         let hits: RuleHits = client.get("/v1/hits", &[]).await.unwrap();
         assert_eq!(hits.event_sample, 7);
+        let history: Vec<HistoryEntry> = client.get("/v1/history", &[]).await.unwrap();
+        assert_eq!(history, [HistoryEntry::default()]);
+        let metrics: String = client.get("/v1/metrics", &[]).await.unwrap();
+        assert_eq!(metrics, "weir_one 1\n");
         let dump: MapDump = client
             .get("/v1/map-dump", &[("canonical", "true")])
             .await

@@ -16,8 +16,8 @@ use super::args::{
 use super::ask::{ask, ask_all, ask_node};
 use super::print::NodeAudit;
 use super::{
-    Outcome, admin_proxy, check, cni, coverage, doctor, explain, flows, lists, print, show,
-    takeover, write_out,
+    Outcome, admin_proxy, bundle, check, cni, coverage, doctor, explain, flows, history, lists,
+    print, show, takeover, write_out,
 };
 use crate::admin::{Audit, MapDump};
 use crate::cni::Installation;
@@ -78,6 +78,16 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
                 flows::list(&filter, last, &query)?;
             }
         }
+        Command::History {
+            last,
+            headers,
+            query,
+        } => history::execute(last, headers, &query)?,
+        Command::Bundle {
+            output,
+            bpffs,
+            whom,
+        } => bundle::execute(output, &bpffs, &whom)?,
         Command::Audit { query } => return audit(&query),
         Command::Doctor { bpffs, query } => return doctor::execute(&bpffs, &query),
         Command::Takeover(asked) => takeover::execute(&asked)?,

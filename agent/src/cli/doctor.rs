@@ -11,16 +11,10 @@ use super::command::object;
 use super::print;
 use crate::admin::{PodRow, Status};
 use crate::datapath::NETNS_COOKIE;
-use crate::doctor::{self, Harm, Known};
+use crate::doctor::{self, Finding, Harm, Known};
 
 pub(super) fn execute(bpffs: &Path, query: &LocalQuery) -> Result<Outcome> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the asynchronous runtime")?;
-    // Without an agent there is all the more to find.
-    let facts = runtime.block_on(doctor::gather(known(query).ok(), bpffs))?;
-    let findings = doctor::findings(&facts);
+    let findings = findings(bpffs, &query.run_dir)?;
     let items = print::Items { items: &findings };
     object(query.output, "FindingList", &items, |list| {
         print::findings(list.items)
@@ -33,10 +27,21 @@ pub(super) fn execute(bpffs: &Path, query: &LocalQuery) -> Result<Outcome> {
     })
 }
 
+/// What is in the way on this node.
+pub(super) fn findings(bpffs: &Path, run_dir: &Path) -> Result<Vec<Finding>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    // Without an agent there is all the more to find.
+    let facts = runtime.block_on(doctor::gather(known(run_dir).ok(), bpffs))?;
+    Ok(doctor::findings(&facts))
+}
+
 /// What the agent knows of devices.
-fn known(query: &LocalQuery) -> Result<Known> {
-    let status: Status = ask_local(&query.run_dir, "/v1/status", &[])?;
-    let pods: Vec<PodRow> = ask_local(&query.run_dir, "/v1/endpoints", &[])?;
+fn known(run_dir: &Path) -> Result<Known> {
+    let status: Status = ask_local(run_dir, "/v1/status", &[])?;
+    let pods: Vec<PodRow> = ask_local(run_dir, "/v1/endpoints", &[])?;
     let mut features = status.features.iter();
     let mut known = Known {
         lacks_cookie: features.any(|feature| feature.name == NETNS_COOKIE && !feature.present),

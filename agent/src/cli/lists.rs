@@ -89,7 +89,7 @@ pub(super) fn status(headers: Headers, query: &Query) -> Result<()> {
     rows.sort_by_key(|row| row.node);
     let items = print::Items { items: &rows };
     object(query.live.output, "StatusList", &items, |list| {
-        shown(print::nodes(list.items), headers).to_string()
+        headers.of(print::nodes(list.items)).to_string()
     })?;
     answers.complete()
 }
@@ -163,7 +163,7 @@ pub(super) fn connections(headers: Headers, query: &LiveQuery<ListFormat>) -> Re
     let items = print::Items { items: &flows };
     object(query.output.plain(), "FlowList", &items, |list| {
         let wide = query.output == ListFormat::Wide;
-        shown(print::flows(list.items, wide), headers).to_string()
+        headers.of(print::flows(list.items, wide)).to_string()
     })
 }
 
@@ -181,14 +181,6 @@ fn of_one_view<T: serde::de::DeserializeOwned>(
             whom.cluster.node = seen.from;
             Ok(seen.answer)
         }
-    }
-}
-
-fn shown(table: Table, headers: Headers) -> Table {
-    if headers.no_headers {
-        table.without_headers()
-    } else {
-        table
     }
 }
 
@@ -214,7 +206,7 @@ fn show<T: Serialize + PartialEq>(
         let items = print::Items { items: &first.rows };
         object(output.plain(), list.kind, &items, |items| {
             let table = (list.table)(items.items, output == ListFormat::Wide);
-            shown(table, listing.headers).to_string()
+            listing.headers.of(table).to_string()
         })?;
         return first.complete;
     }
@@ -285,7 +277,7 @@ impl<T: Serialize> List<T> {
         let table = (self.table)(rows, output == ListFormat::Wide);
         // As wide as the longest word, so that lines that come stay in their columns.
         let word = format!("{:<8}", happened.as_str());
-        shown(table.marked("EVENT", &word), headers)
+        headers.of(table.marked("EVENT", &word))
     }
 }
 

@@ -72,6 +72,8 @@ fn commands_are_read() {
         "weir policy show shop/deny --manifests /m",
         "kubectl-weir policy show deny-all --node n1",
         "weir policy coverage -n shop -o yaml",
+        "weir history -n 10 --no-headers -o json",
+        "weir bundle -o /tmp/b.tar.gz --context c",
         "weir policy list -w -o yaml --selector team",
         "weir conntrack list -o wide --no-headers",
         "weir status --no-headers",

@@ -15,6 +15,7 @@ use super::adopt;
 use super::devices::{Devices, leading};
 use super::drift::{self, Rounds};
 use super::health_checks::HealthChecks;
+use super::history::{self, Passage, Words};
 use super::nets;
 use super::queue::Queue;
 use super::shared::{Moment, Shared};
@@ -25,7 +26,9 @@ use crate::config::Established;
 use crate::datapath;
 use crate::flows::Directory;
 use crate::metrics::Stage;
-use crate::model::{Attachment, Change, DeviceFacts, Event, Kind, NodePorts, PodDevice, Snapshot};
+use crate::model::{
+    Attachment, Change, DeviceFacts, Event, Kind, NodePorts, ObjectName, PodDevice, Snapshot,
+};
 use crate::netlink::Local;
 use crate::plan::{Plan, PlanError, Planner, Refused, Share, refuse_excess};
 use crate::state::{Rejected, State};
@@ -78,6 +81,8 @@ pub(super) struct Engine {
     change: Change,
     /// What is queued, for metrics.
     queue: Queue,
+    /// What is on its way, for those who ask later.
+    passage: Passage,
     /// Services that no map can hold.
     refused: Vec<Rejected>,
     /// The largest policies, while they do not fit.
@@ -141,6 +146,7 @@ impl Engine {
             // Nothing has been compiled yet.
             change: EVERYTHING,
             queue: Queue::since(SystemTime::now()),
+            passage: Passage::default(),
             refused: Vec::new(),
             unfit: Vec::new(),
             filled,
@@ -165,8 +171,12 @@ impl Engine {
             let told = self.told.as_mut().unwrap_or(&mut self.state);
             let tally = &self.shared.tally;
             tally.proxy(|proxy| self.queue.seen(&event, told.snapshot(), proxy));
+            let trigger = history::trigger(&event);
             let change = told.apply(event);
             if self.told.is_none() {
+                if change != Change::default() {
+                    self.passage.asked(|| trigger, Instant::now());
+                }
                 pods |= change.policies;
                 any |= self.note(change);
             }
@@ -199,6 +209,10 @@ impl Engine {
     /// Takes in what leads where; whether there is anything to do for it.
     pub(super) fn set_devices(&mut self, facts: DeviceFacts) -> bool {
         let change = self.state.set_devices(facts);
+        if change != Change::default() {
+            let devices = || history::other("Device", ObjectName::default());
+            self.passage.asked(devices, Instant::now());
+        }
         self.note(change)
     }
 
@@ -251,6 +265,7 @@ impl Engine {
     pub(super) fn sync(&mut self) -> Result<(), SyncError> {
         let result = self.try_sync();
         let last_error = result.as_ref().err().map(ToString::to_string);
+        self.remember(last_error.clone());
         let done = result.is_ok().then(Moment::now);
         let held = self.planner.held().cloned();
         self.shared.publish(|published| {
@@ -266,6 +281,27 @@ impl Engine {
         result
     }
 
+    /// Keeps what a sync came to for those who ask later.
+    fn remember(&mut self, error: Option<String>) {
+        let words = {
+            let datapath = self.shared.datapath();
+            Words {
+                generation: datapath.control(control::SELECTED),
+                version: datapath.control(control::VERSION),
+                epoch: datapath.control(control::EPOCH),
+            }
+        };
+        let skipped = self.shared.published().rejections;
+        let now = Moment::now();
+        let now = (now.instant, now.timestamp);
+        let entry = self
+            .passage
+            .over(&self.shared.node, words, error, &skipped, now);
+        if let Some(entry) = entry {
+            self.shared.history().push(entry);
+        }
+    }
+
     /// Programs are attached whatever became of this change: a pod without them is open. But not over maps that hold nothing: there
     /// they know no pod, and would cut off all.
     fn try_sync(&mut self) -> Result<(), SyncError> {
@@ -277,6 +313,10 @@ impl Engine {
         let whole = plan.is_whole();
         let (plan, rest) = tidied_later(plan);
         let written = self.write(&plan, rest.is_empty());
+        if written.is_ok() {
+            self.passage.planned(&plan);
+            self.passage.in_force(Instant::now());
+        }
         self.count(whole, start.elapsed());
         self.filled |= self.planner.held().is_some();
         let refused = refused.map_or(Ok(()), |error| Err(error.into()));
@@ -292,7 +332,9 @@ impl Engine {
             }
             // Grace periods are long for a pod that waits to start.
             self.answer();
-            Ok(took + self.write(&rest, true)?)
+            let took = took + self.write(&rest, true)?;
+            self.passage.planned(&rest);
+            Ok(took)
         });
         if let Ok(took) = written
             && !plan.is_empty()
@@ -345,6 +387,8 @@ impl Engine {
             drifted = true;
         }
         if drifted {
+            let maps = || history::other("Maps", ObjectName::default());
+            self.passage.asked(maps, Instant::now());
             self.planner.invalidate();
             self.planner.set_version(datapath.control(control::VERSION));
         }

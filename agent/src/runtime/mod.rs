@@ -13,6 +13,7 @@ mod flow_log;
 mod flow_table;
 mod health;
 mod health_checks;
+mod history;
 mod kept_records;
 mod last_known;
 mod lines;

@@ -7,6 +7,7 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
+use rustix::system::uname;
 use tokio::sync::broadcast;
 use weir_common::abi::{BACKEND_SIDE, Flow, FlowKey, control};
 
@@ -16,13 +17,13 @@ use super::process;
 use super::shared::{Published, Shared};
 use super::xdp;
 use crate::admin::{
-    Audit, Device, DryRun, FeatureState, FirstPacket, MapFill, Pods, Provider, RawMaps, Rejection,
-    Sockets, Status, Watch,
+    Audit, Device, DryRun, FeatureState, FirstPacket, HistoryEntry, MapFill, Pods, Provider,
+    RawMaps, Rejection, Sockets, Status, Watch,
 };
 use crate::compile::{self, WithoutLocal};
 use crate::datapath::{self, KernelDatapath, TestRun, XdpState};
 use crate::flows::{Record, RuleHits};
-use crate::metrics::{Fill, Sample};
+use crate::metrics::{self, Fill, Sample};
 use crate::model::{AddressOwners, Kind, Snapshot, SocketLb};
 use crate::plan::{self, Table};
 
@@ -41,6 +42,7 @@ impl Provider for Shared {
         Status {
             version: VERSION.to_owned(),
             node: self.node.clone(),
+            kernel: uname().release().to_string_lossy().into_owned(),
             uptime_seconds: self.started.instant.elapsed().as_secs(),
             synced: Kind::ALL.iter().all(|kind| published.listed.contains(kind)),
             generation: datapath.control(control::SELECTED),
@@ -132,6 +134,15 @@ impl Provider for Shared {
 
     fn records(&self) -> Vec<Record> {
         self.recent()
+    }
+
+    fn metrics(&self) -> Result<String, String> {
+        let sample = self.sample().map_err(|error| error.to_string())?;
+        Ok(metrics::encode(sample, &self.tally))
+    }
+
+    fn history(&self) -> Vec<HistoryEntry> {
+        Shared::history(self).to_vec()
     }
 
     fn hits(&self) -> Result<RuleHits, String> {

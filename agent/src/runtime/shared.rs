@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, SetOnce, broadcast, watch};
 
 use super::flow_log::FlowLog;
+use super::history::History;
 use crate::compile::Tables;
 use crate::datapath::{self, Feature, KernelDatapath, XdpState};
 use crate::flows::{Directory, Hits, Recent, Record};
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     /// The file of flow records, if there is to be one.
     flow_log: Option<FlowLog>,
     hits: Mutex<Hits>,
+    history: Mutex<History>,
     flows: AtomicU64,
 }
 
@@ -120,6 +122,7 @@ impl Shared {
             records: Mutex::new(Recent::new(RECORDS)),
             flow_log,
             hits: Mutex::new(hits),
+            history: Mutex::default(),
             flows: AtomicU64::new(0),
         }
     }
@@ -197,6 +200,11 @@ impl Shared {
     /// How often each rule decided.
     pub(super) fn hits(&self) -> MutexGuard<'_, Hits> {
         self.hits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was done lately.
+    pub(super) fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Entries of the flow table when they were last counted.

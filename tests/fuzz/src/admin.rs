@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::sync::broadcast;
-use weir::admin::{Audit, DryRun, FirstPacket, Provider, RawMaps, Status, serve};
+use weir::admin::{Audit, DryRun, FirstPacket, HistoryEntry, Provider, RawMaps, Status, serve};
 use weir::flows::{Record, RuleHits};
 use weir::model::Snapshot;
 use weir_common::abi::{Flow, FlowKey};
@@ -52,6 +52,14 @@ impl Provider for Fixed {
 
     fn hits(&self) -> Result<RuleHits, String> {
         Ok(RuleHits::default())
+    }
+
+    fn metrics(&self) -> Result<String, String> {
+        Ok(String::new())
+    }
+
+    fn history(&self) -> Vec<HistoryEntry> {
+        Vec::new()
     }
 
     fn records(&self) -> Vec<Record> {

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::query::Scope;
+use crate::cli::print::Table;
 use crate::model::Selector;
 
 /// Which objects a list has, and how it is shown.
@@ -34,4 +35,15 @@ pub struct Headers {
     /// Without the line of headers
     #[arg(long)]
     pub no_headers: bool,
+}
+
+impl Headers {
+    /// A table with them or without.
+    pub(in crate::cli) fn of(self, table: Table) -> Table {
+        if self.no_headers {
+            table.without_headers()
+        } else {
+            table
+        }
+    }
 }

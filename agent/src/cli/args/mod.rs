@@ -122,6 +122,18 @@ pub enum Command {
         #[command(flatten)]
         query: LiveQuery,
     },
+    /// What the agents did lately, oldest first: which changes came when, how long they took, what was written, what was skipped
+    History {
+        /// Only the newest N
+        #[arg(short = 'n', long, value_name = "N")]
+        last: Option<usize>,
+        /// Headers
+        #[command(flatten)]
+        headers: Headers,
+        /// Output and agents
+        #[command(flatten)]
+        query: LiveQuery,
+    },
     /// Whether the kernel holds what the objects say: its maps against what was written, that against tables made anew, and those against
     /// the policies themselves
     #[command(
@@ -131,6 +143,18 @@ pub enum Command {
         /// Output and agent
         #[command(flatten)]
         query: LiveQuery,
+    },
+    /// Write one archive for a report about a bug: what the agents know, hold and have seen. It says inside what is in it
+    Bundle {
+        /// Where to; it must not be there yet [default: weir-bundle-TIME.tar.gz]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Directory of the agent's pins
+        #[arg(long, env = "WEIR_BPFFS", value_name = "DIR", default_value = BPFFS)]
+        bpffs: PathBuf,
+        /// Agents
+        #[command(flatten)]
+        whom: Whom,
     },
     /// What on this node stands in Weir's way, and the command that removes it
     #[command(after_help = "Exit codes: 0 nothing that surely does harm, 1 something, 2 error.")]
@@ -202,8 +226,10 @@ impl Command {
             Self::Policy(PolicyCommand::Coverage { query, .. })
             | Self::Map(MapCommand::Dump { query, .. })
             | Self::Flows { query, .. }
+            | Self::History { query, .. }
             | Self::Audit { query } => &mut query.whom,
             Self::Check(check) => &mut check.whom,
+            Self::Bundle { whom, .. } => whom,
             _ => return None,
         };
         Some(&mut whom.cluster)

@@ -67,6 +67,7 @@ pub fn status(status: &Status) -> String {
     for (name, value) in [
         ("Version", status.version.clone()),
         ("Node", status.node.clone()),
+        ("Kernel", status.kernel.clone()),
         ("Uptime", format!("{}s", status.uptime_seconds)),
         ("Last sync", sync),
         (

@@ -352,6 +352,7 @@ fn the_state_of_an_agent() {
     insta::assert_snapshot!(status(&Status {
         version: text("1.2.3"),
         node: text("n1"),
+        kernel: text("6.12.1"),
         uptime_seconds: 90,
         synced: false,
         generation: 2,

@@ -1,12 +1,14 @@
 //! Pods whose networks a CNI plugin announces: isolated before their first instruction.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
 use tokio::sync::oneshot;
 use weir_common::abi::EndpointKey;
 
+use super::super::history;
 use super::{Engine, local};
 use crate::cni::{Answer, Store};
 use crate::model::{Attachment, Change, PodDevice, Sandbox};
@@ -39,7 +41,12 @@ impl Engine {
             any |= match said {
                 Said::Added(sandbox) => {
                     self.asked.push((sandbox.attachment.clone(), answer));
+                    let pod = sandbox.pod.clone();
                     let change = self.store.announce(&mut self.state, sandbox);
+                    if change != Change::default() {
+                        let sandbox = || history::other("Sandbox", pod);
+                        self.passage.asked(sandbox, Instant::now());
+                    }
                     self.note(change);
                     // Also for one that is known: somebody waits for it to be in force.
                     true
