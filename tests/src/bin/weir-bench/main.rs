@@ -25,6 +25,8 @@ enum What {
     Datapath(datapath::Args),
     /// Packets per second that a node forwards from outside to another node, through its network stack and past it
     Forward(datapath::forward::Args),
+    /// What it costs the agent to tell the ends of connections, and how many of them go untold
+    Flows(datapath::flows::Args),
     /// What a change of an endpoint costs in the agent, however many Services there are
     Changes(changes::Args),
     /// What policies cost, however many pods and policies there are: changes in the agent and in the kernel, packets, memory
@@ -43,6 +45,7 @@ fn main() -> Result<()> {
     match Args::parse().what {
         What::Datapath(args) => datapath::run(&args),
         What::Forward(args) => datapath::forward::run(&args),
+        What::Flows(args) => datapath::flows::run(&args),
         What::Changes(args) => changes::run(&args),
         What::Policies(args) => policies::run(&args),
         What::Services(args) => services::run(&args),

@@ -6,6 +6,7 @@
 //! case costs above its floor can be compared between the methods.
 
 mod case;
+pub(crate) mod flows;
 pub(crate) mod forward;
 mod world;
 

@@ -6,9 +6,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Result, ensure};
 use weir::compile::compile;
 use weir::datapath::{AttachMode, Floor, KernelDatapath, Options, TestRun};
+use weir::flows::Directory;
 use weir::model::{
-    DeviceFacts, Endpoint, EndpointSlice, Namespace, ObjectName, Peer, Pod, PodDevice, Policy,
-    PolicyPort, PortMatch, Protocol, Rule, Selector, Service, ServicePort, SlicePort, Snapshot,
+    AddressOwners, DeviceFacts, Endpoint, EndpointSlice, Namespace, ObjectName, Peer, Pod,
+    PodDevice, Policy, PolicyPort, PortMatch, Protocol, Rule, Selector, Service, ServicePort,
+    SlicePort, Snapshot,
 };
 use weir::plan::Planner;
 use weir_common::abi::Hook;
@@ -45,6 +47,8 @@ pub(super) struct World {
     pub(super) floor: Floor,
     /// The pod's.
     pub(super) device: u32,
+    /// Names of what the maps are about.
+    pub(super) directory: Directory,
     flows: u32,
 }
 
@@ -61,12 +65,14 @@ impl World {
             ..place.options(AttachMode::Auto)
         };
         let mut datapath = KernelDatapath::open(&options)?;
-        let plan = Planner::new().plan(&compile(&snapshot(device)))?;
-        datapath.execute(&plan)?;
+        let snapshot = snapshot(device);
+        let tables = compile(&snapshot);
+        datapath.execute(&Planner::new().plan(&tables)?)?;
         Ok(Self {
             floor: datapath.floor()?,
             datapath,
             device,
+            directory: Directory::new(&snapshot, &AddressOwners::of(&snapshot), &tables),
             flows: 0,
         })
     }
