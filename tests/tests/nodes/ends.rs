@@ -1,6 +1,8 @@
 //! What is told of connections that have ended.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,7 +33,10 @@ fn the_end_of_a_connection_is_told_once_on_each_node_that_saw_it() -> Result<()>
             .map(|pod| Mirror::start(&fixture.place(pod), MIRROR))
             .collect::<Result<Vec<_>>>()?;
         for node in ["node1", "node2"] {
-            fixture.cluster.replace_agent(node, &["--flow-ends=1"])?;
+            let log = format!("--flow-log={}", log(&fixture, node).display());
+            let wanted = "--flow-log-filter=--verdict ended --to default/svc/client";
+            let options = ["--flow-ends=1", &log, wanted];
+            fixture.cluster.replace_agent(node, &options)?;
         }
         let [open, _] = vip("client", 80);
         let stream = Stream::start(
@@ -80,6 +85,20 @@ fn the_end_of_a_connection_is_told_once_on_each_node_that_saw_it() -> Result<()>
             closed[0]["source"]["owner"]["pod"]["name"] == "other",
             "{closed:?}"
         );
+        // It alone is wanted in the file.
+        let end = Instant::now() + LIMIT;
+        let mut text = String::new();
+        while !text.ends_with('\n') {
+            ensure!(Instant::now() < end, "no line: {text}");
+            thread::sleep(LIMIT / 100);
+            text = fs::read_to_string(log(&fixture, "node1")).unwrap_or_default();
+        }
+        ensure!(serde_json::from_str::<Value>(&text)? == closed[0], "{text}");
+        let state = &fixture.cluster.status("node1")?["flowLog"];
+        ensure!(
+            state["written"] == 1 && state["lost"] == 0 && state["error"].is_null(),
+            "{state}"
+        );
         let metrics = fixture.cluster.metrics("node1")?;
         ensure!(
             metrics.contains("weir_conntrack_lost_total 0\n"),
@@ -124,6 +143,12 @@ fn ensure_whole(record: &Value, direction: &str, server: &str) -> Result<()> {
     let (began, last, told) = (began?, last?, told?);
     ensure!(began <= last && last < told, "{record}");
     Ok(())
+}
+
+/// Where a node's agent writes records.
+fn log(fixture: &Fixture, node: &str) -> PathBuf {
+    let paths = fixture.cluster.topology().node(node).agent_paths();
+    paths.state.join("log/flows.jsonl")
 }
 
 /// The ends of connections to there that a node tells.
