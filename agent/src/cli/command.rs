@@ -56,6 +56,7 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
             fix,
             query,
         } => return explain::execute(&source, &destination, fix, &query),
+        Command::Matrix { scope, port, query } => show::matrix(&scope, port, &query)?,
         Command::Check(asked) => return check::execute(&asked),
         Command::Map(MapCommand::Dump { canonical, query }) => {
             let canonical = if canonical { "true" } else { "false" };

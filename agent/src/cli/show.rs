@@ -1,8 +1,8 @@
-//! `weir service show` and `weir policy show`.
+//! `weir service show`, `weir policy show` and `weir matrix`.
 
 use anyhow::{Result, bail};
 
-use super::args::Query;
+use super::args::{Query, Scope};
 use super::ask::{ask, ask_as_seen};
 use super::command::object;
 use super::offline;
@@ -10,6 +10,7 @@ use super::print::{self, ShownPolicy, ShownService};
 use crate::admin::{self, Rejection, ServiceRow, Status};
 use crate::explain::policy_details;
 use crate::model::{Event, Kind, Object, ObjectName, Snapshot};
+use crate::review::{self, PortRange};
 use crate::state::State;
 
 pub(super) fn service(name: &ObjectName, query: &Query) -> Result<()> {
@@ -37,10 +38,7 @@ pub(super) fn policy(name: &ObjectName, query: &Query) -> Result<()> {
         "" => Kind::ClusterNetworkPolicy,
         _ => Kind::NetworkPolicy,
     };
-    let snapshot = match &query.manifests {
-        Some(directory) => offline::load(directory, query)?,
-        None => snapshot(ask(&query.live.whom, "/v1/objects", &[])?),
-    };
+    let snapshot = objects(query)?;
     let rejections = rejections(kind, name, query)?;
     let Some(details) = policy_details(&snapshot, name) else {
         let skipped = rejections.first();
@@ -56,6 +54,20 @@ pub(super) fn policy(name: &ObjectName, query: &Query) -> Result<()> {
         rejections,
     };
     object(query.live.output, "Policy", &shown, print::policy)
+}
+
+pub(super) fn matrix(scope: &Scope, port: Option<PortRange>, query: &Query) -> Result<()> {
+    let snapshot = objects(query)?;
+    let matrix = review::matrix(&snapshot, |namespace| scope.holds(namespace), port);
+    object(query.live.output, "Matrix", &matrix, print::matrix)
+}
+
+/// The objects of files, or those that an agent has.
+fn objects(query: &Query) -> Result<Snapshot> {
+    match &query.manifests {
+        Some(directory) => offline::load(directory, query),
+        None => Ok(snapshot(ask(&query.live.whom, "/v1/objects", &[])?)),
+    }
 }
 
 /// What an agent said of an object that it does not use as it is written. Of files standard error is told.

@@ -8,6 +8,7 @@
 
 mod coverage;
 mod guards;
+mod matrix;
 mod pairs;
 mod parties;
 mod ports;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use coverage::{Counted, Counts, Coverage, CoveredRule, Unisolated, coverage};
 pub use guards::{Finding, Guard};
+pub use matrix::{Matrix, MatrixEnd, Reach, matrix};
 pub use ports::{PortRange, in_words};
 
 use crate::explain::{RuleMatch, SideOutcome, World};

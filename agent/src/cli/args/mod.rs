@@ -5,6 +5,7 @@ mod flows;
 mod list;
 mod query;
 
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -20,7 +21,8 @@ pub use self::query::{OutputFormat, Query};
 use crate::cni::{CONFIGURATIONS, PLUGINS, WAIT_SECONDS, WhenAgentIsDown};
 use crate::config::{BPFFS, Effective, RUN_DIR};
 use crate::datapath::USUAL_MOUNT;
-use crate::model::ObjectName;
+use crate::model::{ObjectName, Protocol};
+use crate::review::PortRange;
 
 /// Services and NetworkPolicy of a Kubernetes node in eBPF.
 #[derive(Debug, Parser)]
@@ -86,6 +88,18 @@ pub enum Command {
         /// Print only the policies that would allow it, ready for `kubectl apply -f -`
         #[arg(long, conflicts_with = "output")]
         fix: bool,
+        /// Output and agent
+        #[command(flatten)]
+        query: Query,
+    },
+    /// Which workloads reach which, as policies have it
+    Matrix {
+        /// Which namespaces
+        #[command(flatten)]
+        scope: Scope,
+        /// Only this port; TCP if not given [default: all]
+        #[arg(long, value_name = "PORT[/PROTO]", value_parser = port)]
+        port: Option<PortRange>,
         /// Output and agent
         #[command(flatten)]
         query: Query,
@@ -221,6 +235,7 @@ impl Command {
             Self::Status { query, .. }
             | Self::Service(ServiceCommand::Show { query, .. })
             | Self::Policy(PolicyCommand::Show { query, .. } | PolicyCommand::Lint { query, .. })
+            | Self::Matrix { query, .. }
             | Self::Explain { query, .. } => &mut query.live.whom,
             Self::Conntrack(ConntrackCommand::List { query, .. }) => &mut query.whom,
             Self::Policy(PolicyCommand::Coverage { query, .. })
@@ -346,6 +361,23 @@ fn named(text: &str) -> Result<ObjectName, String> {
         return Err("write NAMESPACE/NAME".to_owned());
     }
     Ok(name)
+}
+
+/// A port, of TCP if it names no protocol.
+fn port(text: &str) -> Result<PortRange, String> {
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "TCP"));
+    let protocol = match protocol {
+        "TCP" => Protocol::Tcp,
+        "UDP" => Protocol::Udp,
+        "SCTP" => Protocol::Sctp,
+        _ => return Err(format!("{protocol:?} is none of TCP, UDP and SCTP")),
+    };
+    let port: NonZeroU16 = port.parse().map_err(|_| "write PORT or PORT/PROTO")?;
+    Ok(PortRange {
+        protocol,
+        first: port.get(),
+        last: port.get(),
+    })
 }
 
 /// A name in a namespace.

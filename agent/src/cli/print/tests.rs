@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Explained, ShownPolicy, ShownService, Table, explanation, flows, json, pods, policies, policy,
-    service, services, status,
+    Explained, ShownPolicy, ShownService, Table, explanation, flows, json, matrix, pods, policies,
+    policy, service, services, status,
 };
 use crate::admin::tests::cluster::cluster;
 use crate::admin::{
@@ -16,6 +16,7 @@ use crate::flows::tests::{event, record};
 use crate::model::{
     Attachment, Direction, ObjectName, Policy, Protocol, Sandbox, Snapshot, SocketLb,
 };
+use crate::review::{self, PortRange};
 
 /// A shop with an open Service, a mistaken one, default-deny and a rule with the wrong port.
 const SHOP: &str = r#"
@@ -481,5 +482,24 @@ fn services_in_full() {
         })
     };
     let texts = [shown(&exposed("Local"), "back"), shown(&shop(), "slip")];
+    insta::assert_snapshot!(texts.join("\n"));
+}
+
+#[test]
+fn who_reaches_whom() {
+    // The slips of the shop mended: front reaches one port of back.
+    let policies = RULES.replace("fornt", "front");
+    let snapshot = load(&(SHOP.replace("[{port: 80}]}]\n", "[{port: 8080}]}]\n") + &policies));
+    let http = PortRange {
+        protocol: Protocol::Tcp,
+        first: 8080,
+        last: 8080,
+    };
+    let texts = [
+        matrix(&review::matrix(&snapshot, |_| true, None)),
+        matrix(&review::matrix(&snapshot, |_| true, Some(http))),
+        matrix(&review::matrix(&snapshot, |it| it == "shop", None)),
+        matrix(&review::matrix(&snapshot, |it| it == "web", None)),
+    ];
     insta::assert_snapshot!(texts.join("\n"));
 }

@@ -2,6 +2,7 @@ mod changes;
 mod coverage;
 mod guards;
 mod in_use;
+mod matrix;
 mod pieces;
 mod worlds;
 
