@@ -4,6 +4,8 @@
 
 // xtask: threads=2 minutes=40 soak
 
+#[path = "nodes/asked.rs"]
+mod asked;
 #[path = "nodes/audit.rs"]
 mod audit;
 #[path = "nodes/bad_input.rs"]
