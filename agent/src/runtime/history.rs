@@ -81,7 +81,7 @@ impl Passage {
         self.in_force = Some(now);
     }
 
-    /// A sync is over; the entry for it, if it did anything or failed in a new way. After a failure the same changes wait on.
+    /// A sync is over; the entry for it, if it did anything or failed in a new way. Where nothing was written its changes wait on.
     pub(super) fn over(
         &mut self,
         node: &str,
@@ -93,11 +93,8 @@ impl Passage {
         let known = std::mem::replace(&mut self.skipped, Arc::clone(skipped));
         let rejected = without(skipped, &known);
         let mended = without(&known, skipped);
-        let is_news = self.writes > 0 || !rejected.is_empty() || !mended.is_empty();
-        let is_told = match &error {
-            Some(error) => self.failed.as_ref() != Some(error),
-            None => is_news,
-        };
+        let fails_anew = error.is_some() && self.failed != error;
+        let is_told = fails_anew || self.writes > 0 || !rejected.is_empty() || !mended.is_empty();
         let in_force = self.in_force.take().unwrap_or(now.0);
         let since = self.since.unwrap_or(in_force);
         let entry = is_told.then(|| HistoryEntry {
@@ -115,12 +112,13 @@ impl Passage {
             mended,
             error: error.clone(),
         });
-        (self.writes, self.judged_again) = (0, false);
-        if error.is_none() {
+        // One object that does not fit keeps a sync failing, while the others come into force.
+        if error.is_none() || self.writes > 0 {
             self.since = None;
             self.triggers.clear();
             self.changes = 0;
         }
+        (self.writes, self.judged_again) = (0, false);
         self.failed = error;
         entry
     }
@@ -305,6 +303,32 @@ mod tests {
         passage.planned(&plan(vec![write()]));
         let last = over(&mut passage, start, None, &none).unwrap();
         assert_eq!((last.error, last.triggers), (None, vec![policy(0)]));
+    }
+
+    #[test]
+    fn what_comes_into_force_beside_a_lasting_failure_is_told() {
+        let start = Instant::now();
+        let mut passage = Passage::default();
+        passage.asked(|| policy(0), start);
+        let none = skipped(&[]);
+        over(&mut passage, start, Some("no room"), &none).unwrap();
+        let mut entries = Vec::new();
+        for number in 1..3 {
+            let asked = start + Duration::from_millis(500);
+            passage.asked(|| policy(number), asked);
+            passage.planned(&plan(vec![write()]));
+            passage.in_force(start + Duration::from_secs(1));
+            entries.push(over(&mut passage, start, Some("no room"), &none).unwrap());
+        }
+        let told: Vec<_> = entries
+            .iter()
+            .map(|it| (it.changes, it.writes, it.seconds, it.error.is_some()))
+            .collect();
+        assert_eq!(told, [(2, 1, 1.0, true), (1, 1, 0.5, true)]);
+        assert_eq!(entries[1].triggers, [policy(2)]);
+        // Nor is what was skipped meanwhile forgotten.
+        let entry = over(&mut passage, start, Some("no room"), &skipped(&["a"])).unwrap();
+        assert_eq!(entry.rejected.len(), 1);
     }
 
     #[test]
