@@ -35,6 +35,8 @@ pub struct Walks {
     since: u32,
     /// Entries that the last walk found over; `None` before the first one.
     over: Option<FxHashSet<Mark>>,
+    /// Entries that first walks have told which were given up.
+    told: FxHashSet<Mark>,
     /// Entries that had been put into the table before the first walk and are of no account since: they were over or gone.
     before: u64,
     counts: Counts,
@@ -63,6 +65,8 @@ pub struct Walk<'w> {
     start: u32,
     entries: u64,
     over: FxHashSet<Mark>,
+    /// Those of them that it was the first to find.
+    found: FxHashSet<Mark>,
     /// Entries of before the start that live.
     live: u64,
     /// Entries of after the start that are over already.
@@ -92,6 +96,7 @@ impl Walks {
             rate,
             since,
             over: None,
+            told: FxHashSet::default(),
             before: 0,
             counts: Counts::default(),
         }
@@ -111,6 +116,7 @@ impl Walks {
             start: now,
             entries: 0,
             over: FxHashSet::default(),
+            found: FxHashSet::default(),
             live: 0,
             over_early: 0,
             fronts: Vec::new(),
@@ -140,8 +146,12 @@ impl Walk<'_> {
         self.entries += 1;
         let own = self.walks.hash.hash_one((key, flow.created));
         let age = now.wrapping_sub(self.start);
-        // The clock wraps: an old entry may seem to be from any time but that of the walk.
-        let is_new = (1..=age).contains(&flow.created.wrapping_sub(self.start));
+        let known = self.walks.over.as_ref();
+        // The clock wraps: an old entry may seem to be from any time but that of the walk. `now` may be some time ago. Of an entry from the tick of
+        // the start nobody knows whether it is counted; it must not seem lost, neither at the first walk nor after it.
+        let first_tick = u32::from(known.is_some());
+        let since_start = flow.created.wrapping_sub(self.start);
+        let is_new = (first_tick..=age.saturating_add(self.walks.rate)).contains(&since_start);
         let overdue = overdue(key.protocol, flow, now, self.walks.rate);
         let is_idle = overdue.is_some_and(|ticks| ticks > GRACE * self.walks.rate);
         if flow.flags & FRONTEND_SIDE != 0 {
@@ -154,9 +164,8 @@ impl Walk<'_> {
             }
             return false;
         }
-        let known = self.walks.over.as_ref();
         // One that is closed may get packets yet, and is not to be told again when it rests.
-        let was_over = known.is_some_and(|over| over.contains(&own));
+        let was_over = known.unwrap_or(&self.walks.told).contains(&own);
         let is_over = self.walks.is_over(key, flow, now);
         if !is_over && flow.flags & BACKEND_SIDE != 0 && flow.flags & (NAT | SHARED) != 0 {
             self.live_behind.insert(self.walks.hash.hash_one(key));
@@ -173,6 +182,7 @@ impl Walk<'_> {
         if was_over || is_old {
             return false;
         }
+        self.found.insert(own);
         self.over_early += u64::from(is_new);
         self.walks.counts.entries_ended += 1;
         let is_flow = flow.flags & BACKEND_SIDE != 0;
@@ -180,10 +190,11 @@ impl Walk<'_> {
         is_flow
     }
 
-    /// Gives up a walk that cannot go on: what it has told stays told. The first one is as if it had not been.
+    /// Gives up a walk that cannot go on: what it has told stays told.
     pub fn give_up(self) {
-        if let Some(over) = &mut self.walks.over {
-            over.extend(self.over);
+        match &mut self.walks.over {
+            Some(over) => over.extend(self.over),
+            None => self.walks.told.extend(self.found),
         }
     }
 
@@ -213,6 +224,7 @@ impl Walk<'_> {
         let lost = gone.saturating_sub(self.walks.before);
         counts.entries_lost = counts.entries_lost.max(lost);
         self.walks.over = Some(self.over);
+        self.walks.told = FxHashSet::default();
         let fronts = self.idle_fronts.into_iter();
         let fronts = fronts.filter(|(_, behind)| !self.live_behind.contains(behind));
         self.idle

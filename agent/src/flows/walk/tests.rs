@@ -144,15 +144,40 @@ fn an_end_is_told_once() {
 
 #[test]
 fn what_a_walk_has_told_that_was_given_up_is_not_told_again() {
-    let mut walks = walks();
-    let closed = direct([ACK | FIN; 2]);
+    // Neither by the first walk nor by a later one.
+    for mut walks in [walks(), Walks::new(RATE, 1000)] {
+        let closed = direct([ACK | FIN; 2]);
+        let now = 1000 + 2 * SECOND;
+        let mut broken = walks.begin(1, now);
+        assert!(broken.visit(&closed.0, &closed.1, now));
+        broken.give_up();
+        assert!(walk(&mut walks, 1, now + SECOND, &[closed]).0.is_empty());
+        assert!(
+            walk(&mut walks, 1, now + 2 * SECOND, &[closed])
+                .0
+                .is_empty()
+        );
+        let counts = walks.counts();
+        assert_eq!((counts.flows_ended, counts.entries_lost), (1, 0));
+    }
+}
+
+#[test]
+fn what_comes_while_a_walk_reads_is_no_loss() {
+    let mut walks = Walks::new(RATE, 1000);
     let now = 1000 + 2 * SECOND;
-    let mut broken = walks.begin(1, now);
-    assert!(broken.visit(&closed.0, &closed.1, now));
-    broken.give_up();
-    assert!(walk(&mut walks, 1, now + SECOND, &[closed]).0.is_empty());
-    let counts = walks.counts();
-    assert_eq!((counts.flows_ended, counts.entries_lost), (1, 0));
+    let mut first = walks.begin(0, now);
+    // In the tick in which the walk began, and after the clock was read.
+    for created in [now, now + 1] {
+        let mut fresh = direct([ACK; 2]);
+        fresh.0.ports[0] = created as u16;
+        (fresh.1.created, fresh.1.last_seen) = (created, created);
+        first.visit(&fresh.0, &fresh.1, now);
+    }
+    let _ = first.end();
+    // Both go within a walk's time, and are lost then, and only they.
+    walk(&mut walks, 2, now + SECOND, &[]);
+    assert_eq!(walks.counts().entries_lost, 2);
 }
 
 #[test]
