@@ -38,6 +38,9 @@ pub enum ConfigError {
     /// An API server without scheme.
     #[error("--api-server {0:?} is no URL: write https://HOST:PORT")]
     ApiServer(String),
+    /// The file of flow records is where the agent has files of its own.
+    #[error("--flow-log {} is in the directory of --state-dir, which has the agent's own files: name one in another directory, or in one below", .0.display())]
+    FlowLogPlace(PathBuf),
     /// The log filter cannot be read.
     #[error("--log-level {level:?} cannot be read: {message}")]
     LogLevel {

@@ -188,13 +188,14 @@ pub struct RunConfig {
     #[arg(long, env = "WEIR_EVENT_SAMPLE", value_name = "N", default_value_t = 0)]
     pub event_sample: u32,
 
-    /// Seconds in which the table of tracked connections is walked over once, to report the ends of those that are over; 0 reports none
+    /// Seconds in which the table of tracked connections is walked over once, to report the ends of those that are over; 0 reports none, and
+    /// walks every 30 to remove what is over
     #[arg(
         long,
         env = "WEIR_FLOW_ENDS",
         value_name = "SECONDS",
         default_value_t = 10,
-        value_parser = clap::value_parser!(u32).range(..=600)
+        value_parser = clap::value_parser!(u32).range(..=60)
     )]
     pub flow_ends: u32,
 
@@ -320,6 +321,11 @@ impl RunConfig {
         let is_url = |url: &&String| !url.starts_with("https://") && !url.starts_with("http://");
         if let Some(url) = self.api_servers.iter().find(is_url) {
             return Err(ConfigError::ApiServer(url.clone()));
+        }
+        if let (Some(file), Some(directory)) = (&self.flow_log, self.state_dir())
+            && file.parent() == Some(directory)
+        {
+            return Err(ConfigError::FlowLogPlace(file.clone()));
         }
         if self.cgroup_root.is_some() {
             self.cgroup_root()?;

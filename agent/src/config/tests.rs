@@ -53,6 +53,7 @@ fn what_is_given_counts() {
         "--node-name=n1",
         "--log-format=json",
         "--healthz-address=127.0.0.1:1",
+        "--flow-log=/var/lib/weir/log/flows.jsonl",
     ])
     .unwrap();
     assert_eq!(config.api_servers.len(), 2);
@@ -97,6 +98,10 @@ fn mistakes_name_the_option() {
             "--kubeconfig /nonexistent is no file",
         ),
         (&["--api-server=10.0.0.1:6443"], "write https://HOST:PORT"),
+        (
+            &["--flow-log=/var/lib/weir/flows.jsonl"],
+            "is in the directory of --state-dir",
+        ),
         (
             &["--log-level=a=b=c"],
             "--log-level \"a=b=c\" cannot be read",

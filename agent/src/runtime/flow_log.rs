@@ -44,6 +44,9 @@ pub(super) fn open(
     let filter = config.flow_log_filter.as_deref().unwrap_or_default();
     let filter = filter.parse()?;
     let Some(path) = config.flow_log.clone() else {
+        if config.flow_log_filter.is_some() {
+            tracing::warn!("--flow-log-filter does nothing without --flow-log");
+        }
         return Ok(None);
     };
     let most = u64::from(config.flow_log_size) * 1_000_000;

@@ -26,7 +26,7 @@ pub(super) struct KeptRecords(Lines);
 impl KeptRecords {
     /// The file in a state directory.
     pub(super) fn new(state_dir: &Path) -> Self {
-        Self(Lines::new(state_dir.join("flows.jsonl"), VERSION))
+        Self(Lines::new(state_dir.join("flow-records.jsonl"), VERSION))
     }
 
     fn save(&self, node: &str, records: &[Record]) -> io::Result<()> {
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(recent.to_vec(), [drop, newer, end]);
         assert_eq!(recent.pushed(), 1);
         // Half a file is none.
-        let path = dir.path().join("state/flows.jsonl");
+        let path = dir.path().join("state/flow-records.jsonl");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, &text[..text.len() - 9]).unwrap();
         assert_eq!(file.load("n1"), []);

@@ -1,11 +1,15 @@
 //! Files of the state directory: a line that says what they are, then one value a line, all in JSON.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+/// Who may read it: it tells what is in a cluster, and who talks to whom.
+const MODE: u32 = 0o600;
 
 /// A file of values of one node.
 #[derive(Clone, Debug)]
@@ -37,7 +41,17 @@ impl Lines {
             fs::create_dir_all(directory)?;
         }
         let draft = self.path.with_extension("new");
-        let mut file = BufWriter::new(File::create(&draft)?);
+        // One that was left may have another mode.
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(MODE)
+            .open(&draft)?;
+        let mut file = BufWriter::new(file);
         let head = Head {
             version: self.version,
             node: node.to_owned(),
