@@ -5,7 +5,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ const PARTS: [(&str, &str, &str); 12] = [
     (
         "flows.json",
         "/v1/flow-records",
-        "the newest drops and sampled connections (`weir flows`)",
+        "the newest drops, sampled connections and ends of connections (`weir flows`)",
     ),
     (
         "audit.json",
@@ -110,6 +110,18 @@ struct Bundle {
 
 pub(super) fn execute(output: Option<PathBuf>, bpffs: &Path, whom: &Whom) -> Result<()> {
     let now = Timestamp::now();
+    let path = output.unwrap_or_else(|| {
+        let time = now.strftime("%Y%m%dT%H%M%SZ");
+        PathBuf::from(format!("weir-bundle-{time}.tar.gz"))
+    });
+    // Before anybody is asked, which may take long. It tells much about a cluster: others than its owner need not read it.
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path);
+    let cannot = || format!("cannot write {}: name another file with -o", path.display());
+    let mut file = file.with_context(cannot)?;
     let mut bundle = Bundle::default();
     bundle.ask(|path| ask_all(whom, path, &[]));
     let answered = !bundle.files.is_empty();
@@ -120,20 +132,14 @@ pub(super) fn execute(output: Option<PathBuf>, bpffs: &Path, whom: &Whom) -> Res
             findings.and_then(|it| Ok(serde_json::to_value(it)?)),
         );
     }
-    let path = output.unwrap_or_else(|| {
-        let time = now.strftime("%Y%m%dT%H%M%SZ");
-        PathBuf::from(format!("weir-bundle-{time}.tar.gz"))
-    });
     let missing = bundle.missing.clone();
-    let bytes = bundle.archive(now).context("cannot make the archive")?;
-    // It tells much about a cluster: others than its owner need not read it.
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path);
-    file.and_then(|mut file| file.write_all(&bytes))
-        .with_context(|| format!("cannot write {}: name another file with -o", path.display()))?;
+    let bytes = bundle.archive(now).context("cannot make the archive");
+    let written = bytes.and_then(|bytes| file.write_all(&bytes).with_context(cannot));
+    if written.is_err() {
+        // Half an archive is worth nothing.
+        let _ = fs::remove_file(&path);
+    }
+    written?;
     write_out(&format!("wrote {}\n", path.display()))?;
     for (part, why) in missing {
         eprintln!("missing: {part}: {why}");

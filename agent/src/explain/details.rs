@@ -74,11 +74,16 @@ pub struct PeerDetails {
 /// What a policy comes to; `None` if it is not there. NetworkPolicies have a namespace, ClusterNetworkPolicies have none.
 #[must_use]
 pub fn policy_details(snapshot: &Snapshot, name: &ObjectName) -> Option<PolicyDetails> {
-    let world = World::new(snapshot);
+    details_in(&World::new(snapshot), name)
+}
+
+/// The same, in a world that is there already.
+pub(crate) fn details_in(world: &World<'_>, name: &ObjectName) -> Option<PolicyDetails> {
+    let snapshot = world.snapshot;
     let rule = |rule: &Rule| RuleDetails {
         action: None,
         name: String::new(),
-        peers: peers(&world, rule, &name.namespace),
+        peers: peers(world, rule, &name.namespace),
         ports: ports(rule),
     };
     let pods = |selects: &dyn Fn(&Pod) -> bool| {

@@ -30,6 +30,7 @@ pub use answer::{
     RuleMatch, Side, SideOutcome, TierMatch, Translation, Verdict,
 };
 pub use atoms::{Atom, Atoms, Judged, judge_atoms};
+pub(crate) use details::details_in;
 pub use details::{PeerDetails, PolicyDetails, RuleDetails, policy_details};
 pub use question::{PortName, Question, QuestionError, Subject};
 

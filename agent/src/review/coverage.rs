@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::guards::shadowed::shadowed;
 use super::workload::spoken;
 use crate::compile::RuleOrigin;
-use crate::explain::{RuleDetails, World, policy_details};
+use crate::explain::{RuleDetails, World, details_in};
 use crate::model::{Direction, ObjectName, Rule, Snapshot, Tier};
 
 /// What was counted of a rule.
@@ -87,6 +87,7 @@ pub struct Unisolated {
 /// What all policies of a cluster did, by these counts.
 #[must_use]
 pub fn coverage(snapshot: &Snapshot, counts: &Counts) -> Coverage {
+    let world = &World::new(snapshot);
     let mut tiers: Vec<_> = snapshot.cluster_policies.values().collect();
     tiers.sort_by_key(|policy| policy.weight());
     let of_tier = |tier| {
@@ -96,31 +97,31 @@ pub fn coverage(snapshot: &Snapshot, counts: &Counts) -> Coverage {
                 let rules = policy.rules(direction).iter();
                 Some(rules.map(|rule| &rule.matches).collect())
             };
-            of_policy(snapshot, counts, tier, &policy.name, rules)
+            of_policy(world, counts, tier, &policy.name, rules)
         })
     };
     let own = snapshot.policies.values().flat_map(|policy| {
         let rules = |direction| Some(policy.rules(direction)?.iter().collect());
-        of_policy(snapshot, counts, Tier::NetworkPolicy, &policy.name, rules)
+        of_policy(world, counts, Tier::NetworkPolicy, &policy.name, rules)
     });
     Coverage {
         rules: of_tier(Tier::Admin)
             .chain(own)
             .chain(of_tier(Tier::Baseline))
             .collect(),
-        unisolated: unisolated(snapshot),
+        unisolated: unisolated(world),
     }
 }
 
 /// The rules of one policy; `None` in a direction about which it says nothing.
 fn of_policy<'a>(
-    snapshot: &Snapshot,
+    world: &World<'_>,
     counts: &Counts,
     tier: Tier,
     policy: &ObjectName,
     rules: impl Fn(Direction) -> Option<Vec<&'a Rule>>,
 ) -> Vec<CoveredRule> {
-    let details = policy_details(snapshot, policy);
+    let details = details_in(world, policy);
     let mut covered = Vec::new();
     for direction in [Direction::Ingress, Direction::Egress] {
         let Some(rules) = rules(direction) else {
@@ -174,10 +175,13 @@ fn of_policy<'a>(
     covered
 }
 
-fn unisolated(snapshot: &Snapshot) -> Vec<Unisolated> {
-    let world = World::new(snapshot);
+fn unisolated(world: &World<'_>) -> Vec<Unisolated> {
     let mut counts: BTreeMap<(ObjectName, bool, bool), usize> = BTreeMap::new();
-    let pods = snapshot.pods.values().filter(|pod| pod.owns_addresses());
+    let pods = world
+        .snapshot
+        .pods
+        .values()
+        .filter(|pod| pod.owns_addresses());
     for pod in pods {
         let is_free = |direction| {
             let mut policies = world.policies_of(pod);

@@ -110,9 +110,7 @@ impl Provider for Shared {
 
     fn flows(&self) -> Result<Vec<(FlowKey, Flow)>, String> {
         let mut flows = Vec::new();
-        self.datapath()
-            .for_each_flow(|key, flow| flows.push((key, flow)))
-            .map_err(|error| error.to_string())?;
+        self.each_flow(|key, flow| flows.push((key, flow)))?;
         Ok(flows)
     }
 
@@ -148,17 +146,17 @@ impl Provider for Shared {
     fn hits(&self) -> Result<RuleHits, String> {
         let held = self.published().held.unwrap_or_default();
         let mut connections = FxHashMap::default();
-        for (_, flow) in self.flows()? {
+        self.each_flow(|_, flow| {
             // Of a translated connection's two entries one.
             if flow.flags & BACKEND_SIDE == 0 {
-                continue;
+                return;
             }
             for end in &flow.ends {
                 if let Some(rule) = held.policies.rules.get(&end.rule) {
                     *connections.entry(rule.clone()).or_default() += 1;
                 }
             }
-        }
+        })?;
         let since = self.started.timestamp;
         Ok(self.hits().answer(&self.node, since, connections))
     }
@@ -169,6 +167,15 @@ impl Provider for Shared {
 }
 
 impl Shared {
+    /// Visits every tracked flow; nobody who wants to write to the kernel waits for it.
+    fn each_flow(&self, mut visit: impl FnMut(FlowKey, Flow)) -> Result<(), String> {
+        let table = self.datapath().flow_table();
+        let table = table.map_err(|error| error.to_string())?;
+        let mut walk = table.walk();
+        while walk.step(&mut visit).map_err(|error| error.to_string())? {}
+        Ok(())
+    }
+
     /// The values of this moment for metrics.
     pub(super) fn sample(&self) -> Result<Sample, datapath::Error> {
         let published = self.published();

@@ -46,7 +46,7 @@ status: {addresses: [{type: InternalIP, address: 192.168.0.1}]}
 /// What two agents answer, of which the second is not well.
 fn bundle() -> Bundle {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("a.yaml"), SECRETS).unwrap();
+    fs::write(directory.path().join("a.yaml"), SECRETS).unwrap();
     let loaded = manifests::load(directory.path()).unwrap();
     assert_eq!(loaded.rejections, [""; 0]);
     let mut state = State::new("n1");

@@ -50,7 +50,7 @@ pub fn coverage(covered: &Covered) -> String {
     );
     text += &match covered.event_sample {
         0 => "Neither ends nor beginnings of allowed connections are reported (--flow-ends=0, --event-sample=0): of rules that allow only the connections of now are known.\n".to_owned(),
-        1 => "Every connection is counted once it has ended.\n".to_owned(),
+        1 => "Every connection is counted, where ends are reported (--flow-ends) once it has ended.\n".to_owned(),
         sample => format!(
             "One of {sample} allowed connections is reported (--event-sample): hits of rules that allow are estimates, and a rule that few use may have none.\n"
         ),
