@@ -47,11 +47,6 @@ struct One {
     protocol: Protocol,
 }
 
-fn protocol(is_it: impl Fn(Protocol) -> bool) -> Option<Protocol> {
-    let mut all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter();
-    all.find(|protocol| is_it(*protocol))
-}
-
 fn of_record(record: &Record) -> Option<One> {
     if record.verdict.is_refusal() {
         return None;
@@ -69,17 +64,18 @@ fn of_record(record: &Record) -> Option<One> {
         from_port: record.source.port,
         to: end(to),
         to_port: to.port,
-        protocol: protocol(|it| it.to_string() == record.protocol)?,
+        protocol: record.protocol.parse().ok()?,
     })
 }
 
 fn of_row(row: &FlowRow) -> Option<One> {
     let end = |address: IpAddr| SeenEnd { address, pod: None };
+    let mut protocols = Protocol::ALL.into_iter();
     Some(One {
         from: end(row.source),
         from_port: row.source_port,
         to: end(row.destination),
         to_port: row.destination_port,
-        protocol: protocol(|it| it.number() == row.protocol)?,
+        protocol: protocols.find(|protocol| protocol.number() == row.protocol)?,
     })
 }

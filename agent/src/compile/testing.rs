@@ -212,7 +212,7 @@ fn peers() -> impl Strategy<Value = Peer> {
 }
 
 fn protocols() -> impl Strategy<Value = Protocol> {
-    select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp])
+    select(Protocol::ALL.to_vec())
 }
 
 fn rules() -> impl Strategy<Value = Rule> {

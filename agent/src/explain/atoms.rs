@@ -180,7 +180,7 @@ pub(crate) fn behind(address: IpAddr) -> Option<IpAddr> {
 /// A port of each piece, of each protocol: the first of each range and the one behind it, and the ports that names stand for.
 fn ports(snapshot: &Snapshot) -> BTreeSet<(Protocol, u16)> {
     let mut starts: BTreeMap<Protocol, BTreeSet<u16>> = BTreeMap::new();
-    for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+    for protocol in Protocol::ALL {
         starts.insert(protocol, [1].into());
     }
     let mut cut = |protocol, first: u16, last: u16| {
@@ -244,7 +244,7 @@ mod tests {
             texts(peers(&snapshot)),
             "10.0.0.1 10.1.0.0 10.1.2.0 10.1.3.0 10.2.0.0 10.9.0.1 192.0.2.200 2001:db8::c8"
         );
-        let [tcp, udp, sctp] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        let [tcp, udp, sctp] = Protocol::ALL;
         assert_eq!(
             ports(&snapshot),
             [(tcp, 1), (tcp, 80), (tcp, 82), (udp, 1), (sctp, 1)].into()

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
-use crate::model::{ObjectName, Protocol, workload_kind};
+use crate::model::{ObjectName, Protocol, UnknownProtocol, workload_kind};
 
 /// A question: may `source` open a connection to `destination`?
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +56,8 @@ pub enum QuestionError {
     #[error("{0:?} is no port: write a number from 1 to 65535 or the name of a port")]
     Port(String),
     /// Not TCP, UDP or SCTP.
-    #[error("{0:?} is no protocol: write TCP, UDP or SCTP")]
-    Protocol(String),
+    #[error(transparent)]
+    Protocol(#[from] UnknownProtocol),
     /// A port or protocol at the source.
     #[error("{0:?} has a port or protocol: only the destination takes one")]
     SourcePort(String),
@@ -99,7 +99,7 @@ impl End {
             }
             [_, _] => (text, None),
             // Of a pod that is called as a kind.
-            [_, kind, protocol] if kind != "svc" && parse_protocol(protocol).is_ok() => {
+            [_, kind, protocol] if kind != "svc" && protocol.parse::<Protocol>().is_ok() => {
                 let cut = text.len() - protocol.len() - 1;
                 (&text[..cut], Some(protocol))
             }
@@ -110,7 +110,7 @@ impl End {
             }
             _ => return Err(QuestionError::Subject(text.to_owned())),
         };
-        let protocol = rest.map(parse_protocol).transpose()?;
+        let protocol = rest.map(str::parse).transpose()?;
         let (subject, port) = if let Some((address, port)) = address_and_port(subject) {
             (Subject::Address(address), port)
         } else {
@@ -177,13 +177,6 @@ fn service_in_dns(text: &str) -> Option<ObjectName> {
     let mut labels = host.split('.');
     let (name, namespace, svc) = (labels.next()?, labels.next()?, labels.next()?);
     (svc == "svc").then(|| ObjectName::new(namespace, name))
-}
-
-fn parse_protocol(text: &str) -> Result<Protocol, QuestionError> {
-    [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
-        .into_iter()
-        .find(|protocol| protocol.to_string().eq_ignore_ascii_case(text))
-        .ok_or_else(|| QuestionError::Protocol(text.to_owned()))
 }
 
 impl FromStr for PortName {

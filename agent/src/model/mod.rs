@@ -34,7 +34,7 @@ pub use sandbox::{Attachment, Sandbox};
 pub use selector::{Labels, Operator, Requirement, Selector, SelectorError};
 pub use service::{
     Endpoint, EndpointSlice, ForeignService, Hints, Protocol, Service, ServiceCidr, ServicePort,
-    SlicePort, TrafficPolicy, Trigger,
+    SlicePort, TrafficPolicy, Trigger, UnknownProtocol,
 };
 pub use snapshot::Snapshot;
 pub use socket_lb::SocketLb;

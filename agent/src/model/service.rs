@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::SystemTime;
 
 use ipnetwork::IpNetwork;
@@ -25,6 +26,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
     /// Number in the IP header.
     #[must_use]
     pub const fn number(self) -> u8 {
@@ -43,6 +47,22 @@ impl fmt::Display for Protocol {
             Self::Udp => "UDP",
             Self::Sctp => "SCTP",
         })
+    }
+}
+
+/// A text that names none of the protocols.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0:?} is none of TCP, UDP and SCTP")]
+pub struct UnknownProtocol(pub String);
+
+/// As people write it, in upper or lower case.
+impl FromStr for Protocol {
+    type Err = UnknownProtocol;
+
+    fn from_str(text: &str) -> Result<Self, UnknownProtocol> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|protocol| protocol.to_string().eq_ignore_ascii_case(text))
+            .ok_or_else(|| UnknownProtocol(text.to_owned()))
     }
 }
 

@@ -7,9 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Pod, PortMatch, Protocol, Rule};
 
-/// Protocols that policies name.
-pub(super) const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-
 /// Ports that follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -85,7 +82,7 @@ pub(super) fn pieces(cuts: [Option<&Cuts>; 2], destination: [Option<&Pod>; 2]) -
         }
     }
     let mut by_protocol: BTreeMap<Protocol, Vec<u16>> =
-        PROTOCOLS.map(|protocol| (protocol, vec![1])).into();
+        Protocol::ALL.map(|protocol| (protocol, vec![1])).into();
     for (protocol, port) in starts.into_iter().filter(|(_, port)| *port > 1) {
         by_protocol.entry(protocol).or_default().push(port);
     }
@@ -141,7 +138,7 @@ pub fn in_words(ranges: &[PortRange]) -> String {
 
 fn complement(ranges: &[PortRange]) -> Vec<PortRange> {
     let mut others = Vec::new();
-    for protocol in PROTOCOLS {
+    for protocol in Protocol::ALL {
         let mut next = Some(1);
         for range in ranges.iter().filter(|range| range.protocol == protocol) {
             if let Some(first) = next.filter(|first| *first < range.first) {

@@ -1,6 +1,7 @@
 //! How questions are written, and which have no answer.
 
 use crate::explain::{PortName, Question, QuestionError, Subject, Verdict};
+use crate::model::UnknownProtocol;
 use crate::model::{ObjectName, Protocol};
 
 use super::cluster::shop;
@@ -64,7 +65,7 @@ fn slips_are_named() {
         ("frontend", "a/b", Subject(owned("frontend"))),
         ("a/b", "a/svc/b/c/d", Subject(owned("a/svc/b/c/d"))),
         ("a/b", "a/svc/", Subject(owned("a/svc/"))),
-        ("a/b", "a/pdb/c", Protocol(owned("c"))),
+        ("a/b", "a/pdb/c", Protocol(UnknownProtocol(owned("c")))),
         ("a/b", "a/pdb/c/TCP", Subject(owned("a/pdb/c/TCP"))),
         ("a/b", "db.shop", Subject(owned("db.shop"))),
         ("a/b", "Shop/b", Subject(owned("Shop/b"))),
@@ -80,7 +81,11 @@ fn slips_are_named() {
             &format!("a/b:{}", "x".repeat(64)),
             Port("x".repeat(64)),
         ),
-        ("a/b", "a/b:80/ICMP", Protocol(owned("ICMP"))),
+        (
+            "a/b",
+            "a/b:80/ICMP",
+            Protocol(UnknownProtocol(owned("ICMP"))),
+        ),
         ("a/b:80", "a/b", SourcePort(owned("a/b:80"))),
     ] {
         assert_eq!(Question::parse(source, destination), Err(error));

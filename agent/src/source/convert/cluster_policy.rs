@@ -273,15 +273,12 @@ fn protocol(wanted: api::Protocol, field: &str) -> Result<Vec<PolicyPort>, Fault
         (None, Some(udp), None, None) => of(Protocol::Udp, udp, "udp"),
         (None, None, Some(sctp), None) => of(Protocol::Sctp, sctp, "sctp"),
         // A pod may give one name to ports of several protocols, and then all are meant.
-        (None, None, None, Some(name)) => {
-            let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-            Ok(protocols
-                .map(|protocol| PolicyPort {
-                    protocol,
-                    port: PortMatch::Named(name.clone()),
-                })
-                .to_vec())
-        }
+        (None, None, None, Some(name)) => Ok(Protocol::ALL
+            .map(|protocol| PolicyPort {
+                protocol,
+                port: PortMatch::Named(name.clone()),
+            })
+            .to_vec()),
         _ => Err(Fault::new(
             field,
             Problem::NotOne("tcp, udp, sctp and destinationNamedPort"),
