@@ -72,7 +72,7 @@ fn commands_are_read() {
         "weir policy show shop/deny --manifests /m",
         "kubectl-weir policy show deny-all --node n1",
         "weir policy coverage -n shop -o yaml",
-        "weir history -n 10 --no-headers -o json",
+        "weir history --last 10 --no-headers -o json",
         "weir bundle -o /tmp/b.tar.gz --context c",
         "weir matrix -n shop --port 53/UDP --manifests /m -o json",
         "weir matrix --port 80",

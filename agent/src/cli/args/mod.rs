@@ -1,27 +1,32 @@
 //! Arguments.
 
 mod check;
+mod cni;
 mod flows;
 mod list;
+mod names;
+mod objects;
 mod query;
+mod takeover;
 
-use std::num::NonZeroU16;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(super) use self::check::{Check, ReviewFormat};
+pub(super) use self::cni::{CniCommand, CniDirectories};
 pub(super) use self::flows::Wanted;
 pub(super) use self::list::{Headers, Listing};
+use self::names::port;
+pub(super) use self::objects::{ListCommand, PolicyCommand, ServiceCommand};
 pub(super) use self::query::{
     ClusterQuery, DocumentFormat, Format, ListFormat, LiveQuery, LocalQuery, Scope, Whom,
 };
 pub use self::query::{OutputFormat, Query};
-use crate::cni::{CONFIGURATIONS, PLUGINS, WAIT_SECONDS, WhenAgentIsDown};
+pub(super) use self::takeover::{Predecessor, Takeover};
 use crate::config::{BPFFS, Effective, RUN_DIR};
 use crate::datapath::USUAL_MOUNT;
-use crate::model::{ObjectName, Protocol};
 use crate::review::PortRange;
 
 /// Services and NetworkPolicy of a Kubernetes node in eBPF.
@@ -139,7 +144,7 @@ pub enum Command {
     /// What the agents did lately, oldest first: which changes came when, how long they took, what was written, what was skipped
     History {
         /// Only the newest N
-        #[arg(short = 'n', long, value_name = "N")]
+        #[arg(long, value_name = "N")]
         last: Option<usize>,
         /// Headers
         #[command(flatten)]
@@ -251,81 +256,6 @@ impl Command {
     }
 }
 
-/// `weir takeover`.
-#[derive(Args, Clone, Debug)]
-pub struct Takeover {
-    /// From whom
-    #[arg(long, value_enum, default_value_t)]
-    pub from: Predecessor,
-    /// Only say what would be done
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Accept what pods send and get in chains that drop what the node forwards; `weir cleanup` takes that back
-    #[arg(long)]
-    pub fix_forward: bool,
-    /// Remove the device kube-ipvs0, too, which kube-proxy's mode ipvs leaves: connections that IPVS carries are cut
-    #[arg(long)]
-    pub ipvs: bool,
-    /// Remove the rule that keeps netfilter translating for connections of kube-proxy's time: when there are none any more
-    #[arg(long, conflicts_with_all = ["dry_run", "fix_forward", "ipvs"])]
-    pub finish: bool,
-    /// Do it although no agent serves here, kube-proxy still runs, or (--finish) connections will be cut
-    #[arg(long)]
-    pub force: bool,
-    /// Output and agent
-    #[command(flatten)]
-    pub query: LocalQuery,
-}
-
-/// Who served Services before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Predecessor {
-    /// kube-proxy in mode nftables, or iptables or ipvs by iptables-nft.
-    #[default]
-    KubeProxy,
-}
-
-/// `weir cni`.
-#[derive(Debug, Subcommand)]
-pub enum CniCommand {
-    /// Put the plugin behind those of the node's network configuration; what else the file holds stays as it is
-    Install {
-        /// The node's directories
-        #[command(flatten)]
-        directories: CniDirectories,
-        /// Run directory of the agent, as seen from the node
-        #[arg(long, env = "WEIR_RUN_DIR", value_name = "DIR", default_value = RUN_DIR)]
-        run_dir: PathBuf,
-        /// Longest time that a pod's start waits for the agent
-        #[arg(long, value_name = "SECONDS", default_value_t = WAIT_SECONDS)]
-        wait_seconds: u64,
-        /// What becomes of a pod's start when no agent answers: it fails, and the kubelet tries again; or it proceeds without its
-        /// policies
-        #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
-        when_agent_is_down: WhenAgentIsDown,
-        /// Go on, and put it back when the main plugin writes its file anew; wait where there is none yet
-        #[arg(long)]
-        watch: bool,
-    },
-    /// Take the plugin out of the node's network configuration
-    Uninstall {
-        /// The node's directories
-        #[command(flatten)]
-        directories: CniDirectories,
-    },
-}
-
-/// Where a node has what belongs to CNI.
-#[derive(Args, Clone, Debug)]
-pub struct CniDirectories {
-    /// Directory of network configurations
-    #[arg(long, value_name = "DIR", default_value = CONFIGURATIONS)]
-    pub conf_dir: PathBuf,
-    /// Directory of plugins
-    #[arg(long, value_name = "DIR", default_value = PLUGINS)]
-    pub bin_dir: PathBuf,
-}
-
 /// `weir config`.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
@@ -349,130 +279,6 @@ pub enum ConfigCommand {
     },
     /// Print the reference page of all options
     Reference,
-}
-
-/// A name with or without a namespace.
-fn named(text: &str) -> Result<ObjectName, String> {
-    let name = match text.split_once('/') {
-        Some((namespace, name)) => ObjectName::new(namespace, name),
-        None => ObjectName::cluster(text),
-    };
-    if name.name.is_empty() || name.name.contains('/') || text.starts_with('/') {
-        return Err("write NAMESPACE/NAME".to_owned());
-    }
-    Ok(name)
-}
-
-/// A port, of TCP if it names no protocol.
-fn port(text: &str) -> Result<PortRange, String> {
-    let (port, protocol) = text.split_once('/').unwrap_or((text, "TCP"));
-    let protocol = match protocol {
-        "TCP" => Protocol::Tcp,
-        "UDP" => Protocol::Udp,
-        "SCTP" => Protocol::Sctp,
-        _ => return Err(format!("{protocol:?} is none of TCP, UDP and SCTP")),
-    };
-    let port: NonZeroU16 = port.parse().map_err(|_| "write PORT or PORT/PROTO")?;
-    Ok(PortRange {
-        protocol,
-        first: port.get(),
-        last: port.get(),
-    })
-}
-
-/// A name in a namespace.
-fn namespaced(text: &str) -> Result<ObjectName, String> {
-    let name = named(text)?;
-    if name.namespace.is_empty() {
-        return Err("it has a namespace: write NAMESPACE/NAME".to_owned());
-    }
-    Ok(name)
-}
-
-/// `weir service`.
-#[derive(Debug, Subcommand)]
-pub enum ServiceCommand {
-    /// List every address and port of every Service, for whom it is, and its endpoints
-    List {
-        /// Which, and how
-        #[command(flatten)]
-        listing: Listing,
-        /// Output and agent
-        #[command(flatten)]
-        query: Query<ListFormat>,
-    },
-    /// Everything about one: each of its addresses and ports, every endpoint, and why it is used or not
-    Show {
-        /// The Service
-        #[arg(value_name = "NAMESPACE/NAME", value_parser = namespaced)]
-        name: ObjectName,
-        /// Output and agent
-        #[command(flatten)]
-        query: Query,
-    },
-}
-
-/// `weir endpoint`, `weir policy`.
-#[derive(Debug, Subcommand)]
-pub enum ListCommand {
-    /// List them
-    List {
-        /// Which, and how
-        #[command(flatten)]
-        listing: Listing,
-        /// Output and agent
-        #[command(flatten)]
-        query: Query<ListFormat>,
-    },
-}
-
-/// `weir policy`.
-#[derive(Debug, Subcommand)]
-pub enum PolicyCommand {
-    /// List them
-    List {
-        /// Which, and how
-        #[command(flatten)]
-        listing: Listing,
-        /// Output and agent
-        #[command(flatten)]
-        query: Query<ListFormat>,
-    },
-    /// Everything about one: which pods it is for, each rule in words, and whom the rule names now
-    Show {
-        /// The policy; of a ClusterNetworkPolicy the name alone
-        #[arg(value_name = "[NAMESPACE/]NAME", value_parser = named)]
-        name: ObjectName,
-        /// Output and agent
-        #[command(flatten)]
-        query: Query,
-    },
-    /// How often each rule decided since the agents started, rules that do nothing, and pods that no policy isolates
-    #[command(
-        after_help = "HITS of rules that allow come from sampled events (`weir run --event-sample`); drops are all counted.",
-        after_long_help = None
-    )]
-    Coverage {
-        /// Which namespaces
-        #[command(flatten)]
-        scope: Scope,
-        /// Output and agents
-        #[command(flatten)]
-        query: LiveQuery,
-    },
-    /// What they probably do not mean: selectors that nothing matches, cut off lookups of names, blocks of Service addresses, rules without effect
-    #[command(
-        after_help = "Exit codes: 0 nothing found, 1 something, 2 error.",
-        after_long_help = None
-    )]
-    Lint {
-        /// Which namespaces
-        #[command(flatten)]
-        scope: Scope,
-        /// Output and agent
-        #[command(flatten)]
-        query: Query,
-    },
 }
 
 /// `weir map`.
