@@ -66,14 +66,20 @@ async fn again_and_again(
                 },
             )
         };
-        let removed = block_in_place(|| shared.expire(&idle))?;
+        let removed = remove(shared, &idle, time).await?;
         shared.tally.walked(counts, removed);
         shared.set_flow_entries(counts.entries.saturating_sub(removed));
         sleep_until(begin + time).await;
     }
 }
 
-/// One walk. A full table takes the whole time, so that no burst of work holds a processor; gives what can be removed.
+/// Pause between two steps: a full table takes half the time to walk over and half to remove, so that no burst of work holds a processor.
+fn pace(shared: &Shared, time: Duration) -> Duration {
+    let steps = shared.datapath().flow_capacity() / FlowWalk::STEP + 1;
+    time / (2 * steps)
+}
+
+/// One walk, in steps; gives what can be removed.
 async fn once(
     shared: &Shared,
     table: &FlowTable,
@@ -81,13 +87,11 @@ async fn once(
     time: Duration,
     tell: bool,
 ) -> Result<Vec<Idle>, datapath::Error> {
-    let (mut walk, steps) = block_in_place(|| {
+    let (mut walk, pace) = block_in_place(|| {
         let datapath = shared.datapath();
-        let steps = datapath.flow_capacity() / FlowWalk::STEP + 1;
-        (
-            walks.begin(datapath.flows_inserted(), datapath.now()),
-            steps,
-        )
+        let walk = walks.begin(datapath.flows_inserted(), datapath.now());
+        drop(datapath);
+        (walk, pace(shared, time))
     });
     let mut entries = table.walk();
     loop {
@@ -103,7 +107,7 @@ async fn once(
             more
         };
         match block_in_place(step) {
-            Ok(true) => sleep(time / steps).await,
+            Ok(true) => sleep(pace).await,
             Ok(false) => return Ok(walk.end()),
             Err(error) => {
                 walk.give_up();
@@ -111,6 +115,17 @@ async fn once(
             }
         }
     }
+}
+
+/// Removes what is idle, in steps; gives how many there were.
+async fn remove(shared: &Shared, idle: &[Idle], time: Duration) -> Result<u64, datapath::Error> {
+    let pace = block_in_place(|| pace(shared, time));
+    let mut removed = 0;
+    for step in idle.chunks(FlowWalk::STEP as usize) {
+        removed += block_in_place(|| shared.expire(step))?;
+        sleep(pace).await;
+    }
+    Ok(removed)
 }
 
 impl Shared {

@@ -3,12 +3,11 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::lines::Lines;
+use super::lines::{self, Lines};
 use super::shared::Shared;
 use crate::flows::Record;
 
@@ -16,8 +15,6 @@ use crate::flows::Record;
 const VERSION: u32 = 1;
 /// Least time from one writing to the next. They are written when the agent ends, too; an agent that is killed loses no more than these.
 const PAUSE: Duration = Duration::from_secs(5 * 60);
-/// Share of the time that writing may take: a fiftieth.
-const SHARE: u32 = 50;
 
 /// The file.
 #[derive(Clone, Debug)]
@@ -44,30 +41,13 @@ impl KeptRecords {
 
 /// Writes the records now and then, and when the agent ends, if there are new ones.
 pub(super) async fn keep(file: KeptRecords, shared: Arc<Shared>, shutdown: CancellationToken) {
-    let mut written = 0;
-    let mut pause = PAUSE;
-    loop {
-        let ends = tokio::select! {
-            () = shutdown.cancelled() => true,
-            () = sleep(pause) => false,
-        };
+    let new = |written: Option<&u64>| {
         let kept = shared.records_kept();
-        if kept != written {
-            let (file, shared, start) = (file.clone(), Arc::clone(&shared), Instant::now());
-            let saving = move || file.save(&shared.node, &shared.recent());
-            let result = tokio::task::spawn_blocking(saving).await;
-            match result.map_err(io::Error::other).flatten() {
-                Ok(()) => written = kept,
-                Err(error) => tracing::warn!(
-                    "cannot keep the flow records for the next agent: {error}; make --state-dir writable, or empty"
-                ),
-            }
-            pause = PAUSE.max(start.elapsed() * SHARE);
-        }
-        if ends {
-            return;
-        }
-    }
+        let (file, shared) = (file.clone(), Arc::clone(&shared));
+        let write = move || file.save(&shared.node, &shared.recent());
+        (kept != written.copied().unwrap_or_default()).then_some((kept, write))
+    };
+    lines::keep("the flow records", PAUSE, shutdown, new).await;
 }
 
 #[cfg(test)]

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::lines::Lines;
+use super::lines::{self, Lines};
 use super::shared::Shared;
 use crate::model::{Event, Kind, Object, Snapshot};
 
@@ -18,8 +17,6 @@ use crate::model::{Event, Kind, Object, Snapshot};
 const VERSION: u32 = 1;
 /// Least time from one writing to the next.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Share of the time that writing may take: a fiftieth.
-const SHARE: u32 = 50;
 
 /// The file.
 #[derive(Clone, Debug)]
@@ -57,36 +54,17 @@ impl LastKnown {
 
 /// Writes the objects some time after they changed, and when the agent ends.
 pub(super) async fn keep(file: LastKnown, shared: Arc<Shared>, shutdown: CancellationToken) {
-    let mut written: Option<Arc<Snapshot>> = None;
-    let mut pause = PAUSE;
-    loop {
-        let ends = tokio::select! {
-            () = shutdown.cancelled() => true,
-            () = sleep(pause) => false,
-        };
+    let new = |written: Option<&Arc<Snapshot>>| {
         let published = shared.published();
         let snapshot = published.snapshot;
         // What a source has not told yet is not what is there; and what was read from the file need not be written.
         let told = published.last_sync.is_some() && published.listed.len() == Kind::ALL.len();
-        let is_new = written
-            .as_ref()
-            .is_none_or(|last| !Arc::ptr_eq(last, &snapshot));
-        if told && is_new {
-            let (file, start) = (file.clone(), Instant::now());
-            let objects = Arc::clone(&snapshot);
-            let result = tokio::task::spawn_blocking(move || file.save(&objects)).await;
-            match result.map_err(io::Error::other).flatten() {
-                Ok(()) => written = Some(snapshot),
-                Err(error) => tracing::warn!(
-                    "cannot keep the objects for a start without an API server: {error}; make --state-dir writable, or empty"
-                ),
-            }
-            pause = PAUSE.max(start.elapsed() * SHARE);
-        }
-        if ends {
-            return;
-        }
-    }
+        let is_new = written.is_none_or(|last| !Arc::ptr_eq(last, &snapshot));
+        let (file, objects) = (file.clone(), Arc::clone(&snapshot));
+        let write = move || file.save(&objects);
+        (told && is_new).then_some((snapshot, write))
+    };
+    lines::keep("the objects", PAUSE, shutdown, new).await;
 }
 
 #[cfg(test)]

@@ -4,12 +4,17 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 /// Who may read it: it tells what is in a cluster, and who talks to whom.
 const MODE: u32 = 0o600;
+/// Share of the time that writing may take: a fiftieth.
+const SHARE: u32 = 50;
 
 /// A file of values of one node.
 #[derive(Clone, Debug)]
@@ -84,5 +89,39 @@ impl Lines {
         }
         let values = lines.map(|line| Ok(serde_json::from_str(&line?)?));
         values.collect::<io::Result<_>>().map(Some)
+    }
+}
+
+/// Has a file written now and then, and when the agent ends. `new` is given what was written last, and gives what there is that is newer
+/// with what writes it, if anything is; `pause` is the least time between two.
+pub(super) async fn keep<T, W>(
+    what: &str,
+    mut pause: Duration,
+    shutdown: CancellationToken,
+    new: impl Fn(Option<&T>) -> Option<(T, W)>,
+) where
+    W: FnOnce() -> io::Result<()> + Send + 'static,
+{
+    let least = pause;
+    let mut written = None;
+    loop {
+        let ends = tokio::select! {
+            () = shutdown.cancelled() => true,
+            () = sleep(pause) => false,
+        };
+        if let Some((newer, write)) = new(written.as_ref()) {
+            let start = Instant::now();
+            let result = tokio::task::spawn_blocking(write).await;
+            match result.map_err(io::Error::other).flatten() {
+                Ok(()) => written = Some(newer),
+                Err(error) => tracing::warn!(
+                    "cannot keep {what} for the next agent: {error}; make --state-dir writable, or empty"
+                ),
+            }
+            pause = least.max(start.elapsed() * SHARE);
+        }
+        if ends {
+            return;
+        }
     }
 }

@@ -85,6 +85,17 @@ impl Rotating {
         if self.files == 1 {
             fs::remove_file(&self.path)?;
         }
+        self.remove_surplus()
+    }
+
+    /// Removes what an agent left that was to keep more files.
+    fn remove_surplus(&self) -> io::Result<()> {
+        for number in self.files.max(1).. {
+            match fs::remove_file(self.numbered(number)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => break,
+                done => done?,
+            }
+        }
         Ok(())
     }
 
@@ -149,10 +160,11 @@ mod tests {
         let next = Rotating::new(file.path.clone(), 22, 3);
         next.append(&lines(2..3)).unwrap();
         assert_eq!(held(&next)[0], "12");
-        // Of one file nothing is kept.
+        // Of one file nothing is kept, and those that an agent with more files left go.
         let only = Rotating::new(file.path.clone(), 22, 1);
         only.append(&lines(3..5)).unwrap();
-        assert_eq!(held(&only)[0], "4");
+        assert_eq!(held(&only), ["4"]);
+        assert_eq!(fs::read_dir(dir.path().join("log")).unwrap().count(), 1);
     }
 
     #[test]
