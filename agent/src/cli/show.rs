@@ -2,11 +2,11 @@
 
 use anyhow::{Result, bail};
 
-use super::args::{Query, Scope};
+use super::args::{Format, PictureFormat, Query, Scope};
 use super::ask::{ask, ask_as_seen};
 use super::command::object;
-use super::offline;
 use super::print::{self, ShownPolicy, ShownService};
+use super::{offline, write_out};
 use crate::admin::{self, Rejection, ServiceRow, Status};
 use crate::explain::policy_details;
 use crate::model::{Event, Kind, Object, ObjectName, Snapshot};
@@ -56,14 +56,25 @@ pub(super) fn policy(name: &ObjectName, query: &Query) -> Result<()> {
     object(query.live.output, "Policy", &shown, print::policy)
 }
 
-pub(super) fn matrix(scope: &Scope, port: Option<PortRange>, query: &Query) -> Result<()> {
+pub(super) fn matrix(
+    scope: &Scope,
+    port: Option<PortRange>,
+    query: &Query<PictureFormat>,
+) -> Result<()> {
     let snapshot = objects(query)?;
     let matrix = review::matrix(&snapshot, |namespace| scope.holds(namespace), port);
-    object(query.live.output, "Matrix", &matrix, print::matrix)
+    let text = match query.live.output {
+        PictureFormat::Table => print::matrix(&matrix),
+        PictureFormat::Json => print::json("Matrix", &matrix)?,
+        PictureFormat::Yaml => print::yaml("Matrix", &matrix)?,
+        PictureFormat::Html => print::matrix_page(&matrix),
+        PictureFormat::Svg => print::matrix_picture(&matrix),
+    };
+    Ok(write_out(&text)?)
 }
 
 /// The objects of files, or those that an agent has.
-fn objects(query: &Query) -> Result<Snapshot> {
+fn objects<F: Format>(query: &Query<F>) -> Result<Snapshot> {
     match &query.manifests {
         Some(directory) => offline::load(directory, query),
         None => Ok(snapshot(ask(&query.live.whom, "/v1/objects", &[])?)),

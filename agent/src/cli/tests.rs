@@ -76,6 +76,8 @@ fn commands_are_read() {
         "weir bundle -o /tmp/b.tar.gz --context c",
         "weir matrix -n shop --port 53/UDP --manifests /m -o json",
         "weir matrix --port 80",
+        "weir matrix -o html",
+        "weir matrix -A -o svg",
         "weir policy list -w -o yaml --selector team",
         "weir conntrack list -o wide --no-headers",
         "weir status --no-headers",

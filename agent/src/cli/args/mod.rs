@@ -21,7 +21,8 @@ pub(super) use self::list::{Headers, Listing};
 use self::names::port;
 pub(super) use self::objects::{ListCommand, PolicyCommand, ServiceCommand};
 pub(super) use self::query::{
-    ClusterQuery, DocumentFormat, Format, ListFormat, LiveQuery, LocalQuery, Scope, Whom,
+    ClusterQuery, DocumentFormat, Format, ListFormat, LiveQuery, LocalQuery, PictureFormat, Scope,
+    Whom,
 };
 pub use self::query::{OutputFormat, Query};
 pub(super) use self::takeover::{Predecessor, Takeover};
@@ -107,7 +108,7 @@ pub enum Command {
         port: Option<PortRange>,
         /// Output and agent
         #[command(flatten)]
-        query: Query,
+        query: Query<PictureFormat>,
     },
     /// What manifests would change: which connections open and close, and what is probably not meant
     #[command(
@@ -240,8 +241,8 @@ impl Command {
             Self::Status { query, .. }
             | Self::Service(ServiceCommand::Show { query, .. })
             | Self::Policy(PolicyCommand::Show { query, .. } | PolicyCommand::Lint { query, .. })
-            | Self::Matrix { query, .. }
             | Self::Explain { query, .. } => &mut query.live.whom,
+            Self::Matrix { query, .. } => &mut query.live.whom,
             Self::Conntrack(ConntrackCommand::List { query, .. }) => &mut query.whom,
             Self::Policy(PolicyCommand::Coverage { query, .. })
             | Self::Map(MapCommand::Dump { query, .. })

@@ -146,11 +146,28 @@ impl ListFormat {
     }
 }
 
+/// How to print what can also be drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PictureFormat {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+    /// The same as YAML.
+    Yaml,
+    /// A page for a browser; it needs nothing beside itself.
+    Html,
+    /// A picture for documents.
+    Svg,
+}
+
 /// A choice of ways to print.
 pub trait Format: ValueEnum + Default + Send + Sync + 'static {}
 
 impl Format for OutputFormat {}
 impl Format for ListFormat {}
+impl Format for PictureFormat {}
 
 /// How to print a document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

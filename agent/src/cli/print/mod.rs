@@ -28,7 +28,7 @@ pub use doctor::findings;
 pub use explain::{Explained, explanation, fixes};
 pub use history::history;
 pub use lists::{flows, pods, policies, services};
-pub use matrix::matrix;
+pub use matrix::{matrix, matrix_page, matrix_picture};
 pub use nodes::{NodeStatus, nodes};
 pub use records::{flow_line, flow_records};
 pub use review::{lint, review, review_markdown};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Explained, ShownPolicy, ShownService, Table, explanation, flows, json, matrix, pods, policies,
-    policy, service, services, status,
+    Explained, ShownPolicy, ShownService, Table, explanation, flows, json, matrix, matrix_page,
+    matrix_picture, pods, policies, policy, service, services, status,
 };
 use crate::admin::tests::cluster::cluster;
 use crate::admin::{
@@ -16,7 +16,7 @@ use crate::flows::tests::{event, record};
 use crate::model::{
     Attachment, Direction, ObjectName, Policy, Protocol, Sandbox, Snapshot, SocketLb,
 };
-use crate::review::{self, PortRange};
+use crate::review::{self, Matrix, MatrixEnd, PortRange, Reach};
 
 /// A shop with an open Service, a mistaken one, default-deny and a rule with the wrong port.
 const SHOP: &str = r#"
@@ -502,4 +502,32 @@ fn who_reaches_whom() {
         matrix(&review::matrix(&snapshot, |it| it == "web", None)),
     ];
     insta::assert_snapshot!(texts.join("\n"));
+}
+
+#[test]
+fn who_reaches_whom_as_a_page_and_a_picture() {
+    let matrix = review::matrix(&load(&format!("{SHOP}{RULES}")), |_| true, None);
+    insta::assert_snapshot!("matrix_page", matrix_page(&matrix));
+    insta::assert_snapshot!("matrix_picture", matrix_picture(&matrix));
+}
+
+#[test]
+fn names_are_no_markup_in_a_page() {
+    let end = MatrixEnd {
+        namespace: "<script>".to_owned(),
+        workload: "deploy/\"&".to_owned(),
+        pods: 1,
+    };
+    let matrix = Matrix {
+        port: None,
+        workloads: vec![end],
+        reach: vec![vec![Reach::Nothing]],
+    };
+    for text in [matrix_page(&matrix), matrix_picture(&matrix)] {
+        assert!(!text.contains("<script>"), "{text}");
+        assert!(
+            text.contains("&lt;script&gt;/deploy/&quot;&amp; to"),
+            "{text}"
+        );
+    }
 }
