@@ -68,8 +68,20 @@ pub(crate) fn conformance(options: &Conformance) -> Result<ExitCode> {
     run_built(
         "weir-cluster",
         command.chain(options.rest.iter().cloned()),
-        &under_test(&setup::toolchain()?)?,
+        &for_clusters()?,
     )
+}
+
+/// What clusters run, with the tools they are made with installed.
+fn for_clusters() -> Result<Vec<(&'static str, PathBuf)>> {
+    say_missing(&setup::tools());
+    under_test(&setup::toolchain()?)
+}
+
+fn say_missing(missing: &[String]) {
+    for tool in missing {
+        eprintln!("setup: missing: {tool}");
+    }
 }
 
 /// What is tested is what ships: the agent of the image, and the image. Without a compiler for that, the agent of this machine.
@@ -97,11 +109,11 @@ pub(crate) fn cluster(options: &Cluster) -> Result<ExitCode> {
             object.as_slice(),
         );
     }
-    for missing in setup::tools()? {
-        eprintln!("setup: missing: {missing}");
-    }
-    let environment = under_test(&setup::toolchain()?)?;
-    run_built("weir-cluster", options.rest.iter().cloned(), &environment)
+    run_built(
+        "weir-cluster",
+        options.rest.iter().cloned(),
+        &for_clusters()?,
+    )
 }
 
 /// Builds, then runs the demo.
@@ -119,14 +131,14 @@ pub(crate) fn bench(options: &Bench) -> Result<ExitCode> {
     let arguments = options.rest.iter().cloned();
     if options.rest[0] == "services" {
         // Clusters run the image.
-        let environment = under_test(&setup::toolchain()?)?;
-        return run_built("weir-bench", arguments, &environment);
+        return run_built("weir-bench", arguments, &for_clusters()?);
     }
     run("weir-bench", arguments)
 }
 
-/// With the release agent and its kernel programs.
+/// With the release agent and its kernel programs, on nodes of network namespaces.
 fn run(binary: &str, arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
+    say_missing(&setup::namespaces());
     let (object, agent) = build::release(&setup::toolchain()?)?;
     run_built(
         binary,

@@ -14,10 +14,13 @@ const DENY_VERSION: &str = "0.20.2";
 /// A rustup without a server waits for ever.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(60);
 
-/// Programs the suites run, by name or path, with the Debian package of each.
-const TOOLS: [(&str, &str); 11] = [
-    ("ip", "iproute2"),
-    ("nft", "nftables"),
+/// A program, by name or path, and its Debian package.
+type Tool = (&'static str, &'static str);
+
+/// What nodes that are network namespaces are made with.
+const NAMESPACES: [Tool; 2] = [("ip", "iproute2"), ("nft", "nftables")];
+/// What the suites and clusters run besides.
+const SUITES: [Tool; 9] = [
     ("iptables", "iptables"),
     ("conntrack", "conntrack"),
     ("bpftool", "bpftool"),
@@ -40,7 +43,7 @@ pub(crate) fn everything() -> Result<ExitCode> {
         toolchain.compiler.llvm
     );
     eprintln!("linker    {} {LINKER_VERSION}", toolchain.linker.display());
-    let missing = tools()?;
+    let missing = tools();
     for note in &missing {
         eprintln!("missing   {note}");
     }
@@ -79,27 +82,33 @@ pub(crate) fn toolchain() -> Result<Toolchain> {
     }
 }
 
-/// Installs what the suites run as far as that is possible; returns what is still missing.
-pub(crate) fn tools() -> Result<Vec<String>> {
-    let absent = || {
-        TOOLS
-            .into_iter()
-            .filter(|(command, _)| find(command).is_none())
-    };
-    let packages: Vec<String> = absent().map(|(_, package)| package.to_owned()).collect();
-    if !packages.is_empty() && toolchain::can_install() {
-        said(install(&packages));
-    }
-    let mut missing: Vec<String> = absent()
-        .map(|(command, package)| format!("{command} (Debian package {package})"))
-        .collect();
+/// Installs what the suites and clusters run as far as that is possible; returns what is still missing.
+pub(crate) fn tools() -> Vec<String> {
+    let mut missing = installed(&[&NAMESPACES[..], &SUITES[..]].concat());
     if !go_is_new_enough() {
         let (major, minor) = GO_AT_LEAST;
         missing.push(format!(
             "go {major}.{minor} or newer, from https://go.dev/dl: it builds the suites' Kubernetes"
         ));
     }
-    Ok(missing)
+    missing
+}
+
+/// The same of what network namespaces alone need.
+pub(crate) fn namespaces() -> Vec<String> {
+    installed(&NAMESPACES)
+}
+
+/// Installs what is not there; returns what still is not.
+fn installed(tools: &[Tool]) -> Vec<String> {
+    let absent = || tools.iter().filter(|(command, _)| find(command).is_none());
+    let packages: Vec<String> = absent().map(|(_, package)| (*package).to_owned()).collect();
+    if !packages.is_empty() && toolchain::can_install() {
+        said(install(&packages));
+    }
+    absent()
+        .map(|(command, package)| format!("{command} (Debian package {package})"))
+        .collect()
 }
 
 /// cargo-deny, built once.
