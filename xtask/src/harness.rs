@@ -26,7 +26,7 @@ pub(crate) struct Demo {
 /// What `cargo xtask bench` takes.
 #[derive(clap::Args)]
 pub(crate) struct Bench {
-    /// datapath, forward, flows, changes, policies or services, and what they take; `cargo xtask bench help` explains it
+    /// datapath, forward, flows, changes, policies, scrape or services, and what they take; `cargo xtask bench help` explains it
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,

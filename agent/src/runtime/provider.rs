@@ -37,8 +37,9 @@ impl Provider for Shared {
 
     fn status(&self) -> Status {
         let published = self.published();
+        let entries = entries(&published);
         let datapath = self.datapath();
-        let fills = fills(&published, &datapath);
+        let fills = fills(entries, &datapath);
         Status {
             version: VERSION.to_owned(),
             node: self.node.clone(),
@@ -179,6 +180,14 @@ impl Shared {
     /// The values of this moment for metrics.
     pub(super) fn sample(&self) -> Result<Sample, datapath::Error> {
         let published = self.published();
+        // What takes longer with more Services comes before the guard: a change waits for it.
+        let entries = entries(&published);
+        let without_local = [true, false].map(|v4| {
+            let held = published.held.as_deref();
+            held.map_or_else(WithoutLocal::default, |held| {
+                compile::without_local(&held.services, v4)
+            })
+        });
         let datapath = self.datapath();
         let mut rejected = BTreeMap::new();
         for object in published.skipped() {
@@ -194,7 +203,7 @@ impl Shared {
                 .into(),
             watch_errors: self.watch_errors(),
             rejected,
-            maps: fills(&published, &datapath),
+            maps: fills(entries, &datapath),
             packets: datapath.counters()?,
             conntrack: self.conntrack(&datapath),
             conntrack_inserted: datapath.flows_inserted(),
@@ -208,12 +217,7 @@ impl Shared {
             },
             requests: self.requests.counts(),
             process: process::usage(),
-            without_local: [true, false].map(|v4| {
-                let held = published.held.as_deref();
-                held.map_or_else(WithoutLocal::default, |held| {
-                    compile::without_local(&held.services, v4)
-                })
-            }),
+            without_local,
         })
     }
 
@@ -236,19 +240,25 @@ impl Shared {
     }
 }
 
-/// How full each table is, once what it holds is known.
-fn fills(published: &Published, datapath: &KernelDatapath) -> BTreeMap<&'static str, Fill> {
-    let held = published.held.as_deref().map(plan::entries);
-    let tables = held.into_iter().flatten();
-    tables
-        .filter_map(|(table, entries)| {
-            let fill = Fill {
-                entries: entries as u64,
-                capacity: datapath.capacity(table)?.into(),
-            };
-            Some((table.name(), fill))
-        })
-        .collect()
+/// How many entries each table has, once what it holds is known.
+fn entries(published: &Published) -> BTreeMap<Table, usize> {
+    let held = published.held.as_deref();
+    held.map(plan::entries).unwrap_or_default()
+}
+
+/// How full each table is that the data path has.
+fn fills(
+    entries: BTreeMap<Table, usize>,
+    datapath: &KernelDatapath,
+) -> BTreeMap<&'static str, Fill> {
+    let fill = |(table, entries): (Table, usize)| {
+        let fill = Fill {
+            entries: entries as u64,
+            capacity: datapath.capacity(table)?.into(),
+        };
+        Some((table.name(), fill))
+    };
+    entries.into_iter().filter_map(fill).collect()
 }
 
 fn sockets(datapath: &KernelDatapath) -> Sockets {

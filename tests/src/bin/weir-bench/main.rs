@@ -4,6 +4,7 @@ mod changes;
 mod datapath;
 mod policies;
 mod process;
+mod scrape;
 mod services;
 mod table;
 
@@ -31,6 +32,8 @@ enum What {
     Changes(changes::Args),
     /// What policies cost, however many pods and policies there are: changes in the agent and in the kernel, packets, memory
     Policies(policies::Args),
+    /// What a scrape of metrics takes, however many Services there are
+    Scrape(scrape::Args),
     /// Connections, changes, memory and start on real clusters, side by side with kube-proxy
     Services(services::Args),
     /// Be the first process of a node
@@ -48,6 +51,7 @@ fn main() -> Result<()> {
         What::Flows(args) => datapath::flows::run(&args),
         What::Changes(args) => changes::run(&args),
         What::Policies(args) => policies::run(&args),
+        What::Scrape(args) => scrape::run(&args),
         What::Services(args) => services::run(&args),
         What::Init { file } => Init::begin(&file).map(|never| match never {}),
     }
