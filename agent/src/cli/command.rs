@@ -63,9 +63,11 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
             let dump: MapDump = ask_node(&query.whom, "/v1/map-dump", &[("canonical", canonical)])?;
             object(query.output, "MapDump", &dump, print::map_dump)?;
         }
-        Command::Conntrack(ConntrackCommand::List { headers, query }) => {
-            lists::connections(headers, &query)?;
-        }
+        Command::Conntrack(ConntrackCommand::List {
+            watch,
+            headers,
+            query,
+        }) => lists::connections(watch, headers, &query)?,
         Command::Flows {
             follow,
             last,

@@ -31,6 +31,25 @@ struct List<T> {
     key: fn(&T) -> String,
 }
 
+/// How a list is asked for.
+#[derive(Clone, Copy)]
+struct Shown {
+    /// Go on with what changes.
+    watch: bool,
+    headers: Headers,
+    output: ListFormat,
+}
+
+impl Shown {
+    const fn of(listing: &Listing, query: &Query<ListFormat>) -> Self {
+        Self {
+            watch: listing.watch,
+            headers: listing.headers,
+            output: query.live.output,
+        }
+    }
+}
+
 /// The rows of a moment.
 struct Asked<T> {
     rows: Vec<T>,
@@ -107,7 +126,7 @@ pub(super) fn services(listing: &Listing, query: &Query<ListFormat>) -> Result<(
         },
     };
     let mut rows = of_one_view(query, admin::services, "/v1/services");
-    show(&list, listing, query, || {
+    show(&list, Shown::of(listing, query), || {
         let mut rows = rows()?;
         rows.retain(|row| {
             listing.scope.holds(&row.translation.service.namespace)
@@ -123,7 +142,7 @@ pub(super) fn endpoints(listing: &Listing, query: &Query<ListFormat>) -> Result<
         table: print::pods,
         key: |row: &PodRow| format!("{} {:?} {}", row.pod, row.addresses, row.unknown),
     };
-    show(&list, listing, query, || {
+    show(&list, Shown::of(listing, query), || {
         let mut asked = match &query.manifests {
             Some(directory) => Asked::of_all(admin::pods(&offline::load(directory, query)?)),
             None => {
@@ -149,7 +168,7 @@ pub(super) fn policies(listing: &Listing, query: &Query<ListFormat>) -> Result<(
         key: |row: &PolicyRow| format!("{} {}", row.tier.as_str(), row.policy),
     };
     let mut rows = of_one_view(query, admin::policies, "/v1/policies");
-    show(&list, listing, query, || {
+    show(&list, Shown::of(listing, query), || {
         let mut rows = rows()?;
         rows.retain(|row| {
             listing.scope.holds(&row.policy.namespace) && listing.selector.matches(&row.labels)
@@ -158,12 +177,27 @@ pub(super) fn policies(listing: &Listing, query: &Query<ListFormat>) -> Result<(
     })
 }
 
-pub(super) fn connections(headers: Headers, query: &LiveQuery<ListFormat>) -> Result<()> {
-    let flows: Vec<FlowRow> = ask_node(&query.whom, "/v1/flows", &[])?;
-    let items = print::Items { items: &flows };
-    object(query.output.plain(), "FlowList", &items, |list| {
-        let wide = query.output == ListFormat::Wide;
-        headers.of(print::flows(list.items, wide)).to_string()
+pub(super) fn connections(
+    watch: bool,
+    headers: Headers,
+    query: &LiveQuery<ListFormat>,
+) -> Result<()> {
+    let list = List {
+        kind: "FlowList",
+        table: print::flows,
+        key: |row: &FlowRow| {
+            let source = (row.source, row.source_port);
+            let destination = (row.destination, row.destination_port);
+            format!("{} {source:?} {destination:?}", row.protocol)
+        },
+    };
+    let shown = Shown {
+        watch,
+        headers,
+        output: query.output,
+    };
+    show(&list, shown, || {
+        Ok(Asked::of_all(ask_node(&query.whom, "/v1/flows", &[])?))
     })
 }
 
@@ -196,23 +230,26 @@ impl<T> Asked<T> {
 /// Shows a list, once or until nobody reads on.
 fn show<T: Serialize + PartialEq>(
     list: &List<T>,
-    listing: &Listing,
-    query: &Query<ListFormat>,
+    shown: Shown,
     mut rows: impl FnMut() -> Result<Asked<T>>,
 ) -> Result<()> {
     let first = rows()?;
-    let output = query.live.output;
-    if !listing.watch {
+    let Shown {
+        watch,
+        headers,
+        output,
+    } = shown;
+    if !watch {
         let items = print::Items { items: &first.rows };
         object(output.plain(), list.kind, &items, |items| {
             let table = (list.table)(items.items, output == ListFormat::Wide);
-            listing.headers.of(table).to_string()
+            headers.of(table).to_string()
         })?;
         return first.complete;
     }
     first.complete?;
     let mut now = first.rows;
-    let how = (listing.headers, output);
+    let how = (headers, output);
     let mut going_on = write_on(&list.begin(&now, how)?)?;
     let mut complaint = String::new();
     while going_on {

@@ -80,6 +80,7 @@ fn commands_are_read() {
         "weir matrix -A -o svg",
         "weir policy list -w -o yaml --selector team",
         "weir conntrack list -o wide --no-headers",
+        "weir conntrack list -w -o json",
         "weir status --no-headers",
         "weir completion bash",
         "weir man /m",

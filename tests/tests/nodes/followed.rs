@@ -17,17 +17,16 @@ fn drops_are_seen_as_they_come_until_the_agent_ends() -> Result<()> {
     each(&FEW, |variant| {
         let mut fixture = Fixture::new(variant)?;
         fixture.apply("near.yaml", &policy("closed", "near", "ingress: []"))?;
-        let mut follower = follow(&fixture, "node1", &["--from", "default/client"])?;
-        let mut elsewhere = follow(&fixture, "node1", &["--from", "default/other"])?;
+        let mut follower = follow(
+            &fixture,
+            &[&FLOWS[..], &["--from", "default/client"]].concat(),
+        )?;
+        let mut elsewhere = follow(
+            &fixture,
+            &[&FLOWS[..], &["--from", "default/other"]].concat(),
+        )?;
         fixture.ensure_silence("client", Tcp, fixture.server("near"))?;
-        let end = Instant::now() + PATIENCE;
-        while !follower.logs().contains('\n') {
-            ensure!(Instant::now() < end, "nothing is seen");
-            thread::sleep(PATIENCE / 100);
-        }
-        let logs = follower.logs();
-        let line = logs.lines().next().context("a line")?;
-        let record: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        let record = first_line(&follower, |_| true)?;
         ensure!(
             record["verdict"] == "dropped"
                 && record["node"] == "node1"
@@ -54,22 +53,61 @@ fn drops_are_seen_as_they_come_until_the_agent_ends() -> Result<()> {
     })
 }
 
-/// `weir flows --follow` on a node.
-fn follow(fixture: &Fixture, node: &str, wanted: &[&str]) -> Result<Process> {
-    let node = fixture.cluster.topology().node(node);
+#[test]
+fn connections_are_seen_as_they_begin() -> Result<()> {
+    each(&FEW, |variant| {
+        let mut fixture = Fixture::new(variant)?;
+        let server = fixture.server("near");
+        fixture.apply("near.yaml", &policy("open", "near", "ingress: [{}]"))?;
+        let watcher = follow(&fixture, &["conntrack", "list", "-w", "-o=json"])?;
+        // A list of what there is comes first; what begins after it is told as well.
+        thread::sleep(PATIENCE / 10);
+        fixture.ensure_reaches("client", Tcp, server, &["near"])?;
+        let change = first_line(&watcher, |line| {
+            line["object"]["destination"] == server[0].ip().to_string()
+                && line["object"]["destinationPod"]["name"] == "near"
+        })?;
+        ensure!(
+            change["type"] == "ADDED" && change["object"]["sourcePod"]["name"] == "client",
+            "{change}"
+        );
+        Ok(())
+    })
+}
+
+/// Drops as they come.
+const FLOWS: [&str; 4] = ["flows", "--follow", "--dropped", "-o=json"];
+
+/// The first line that is wanted of what a command goes on to write.
+fn first_line(follower: &Process, is_wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let logs = follower.logs();
+        // The last line may lack its end.
+        let whole = logs.rfind('\n').map_or("", |end| &logs[..end]);
+        for line in whole.lines() {
+            let line: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+            if is_wanted(&line) {
+                return Ok(line);
+            }
+        }
+        ensure!(Instant::now() < end, "it is not seen: {logs}");
+        thread::sleep(PATIENCE / 100);
+    }
+}
+
+/// A command of `weir` on node1 that goes on.
+fn follow(fixture: &Fixture, arguments: &[&str]) -> Result<Process> {
+    let node = fixture.cluster.topology().node("node1");
     let directory = &node.agent_paths().run;
     let (binary, place) = (weir_binary()?, fixture.place("node1"));
-    let arguments: Vec<String> = ["flows", "--follow", "--dropped", "-o=json"]
+    let log = directory.join(format!("{}.log", arguments.join("-").replace('/', "-")));
+    let arguments: Vec<String> = arguments
         .iter()
-        .chain(wanted)
         .map(|it| (*it).to_owned())
         .chain([format!("--run-dir={}", directory.display())])
         .collect();
-    let log = directory.join(format!(
-        "follower-{}.log",
-        wanted.join("-").replace('/', "-")
-    ));
-    Process::start("weir flows", &log, move || {
+    Process::start("weir", &log, move || {
         let mut command = place.command(&binary);
         command.args(&arguments);
         command

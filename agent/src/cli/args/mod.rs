@@ -301,6 +301,9 @@ pub enum MapCommand {
 pub enum ConntrackCommand {
     /// List them
     List {
+        /// Go on, and print what begins, has more packets and is gone, until interrupted; with -o json a line for each
+        #[arg(short, long)]
+        watch: bool,
         /// Headers
         #[command(flatten)]
         headers: Headers,
