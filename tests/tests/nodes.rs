@@ -62,3 +62,5 @@ mod sctp;
 mod services;
 #[path = "nodes/sockets.rs"]
 mod sockets;
+#[path = "nodes/top.rs"]
+mod top;

@@ -34,6 +34,7 @@ pub use server::{ServeError, bind, serve};
 use tokio::sync::broadcast;
 use weir_common::abi::{Flow, FlowKey};
 
+use crate::flows::top::Activity;
 use crate::flows::{Record, RuleHits};
 use crate::model::Snapshot;
 
@@ -87,4 +88,7 @@ pub trait Provider: Send + Sync + 'static {
 
     /// The same, and those that come after them.
     fn follow(&self) -> (Vec<Record>, broadcast::Receiver<Record>);
+
+    /// Who talks most, from now on; costs nothing while nobody has such a receiver.
+    fn top(&self) -> broadcast::Receiver<Arc<Activity>>;
 }

@@ -18,8 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::Failure;
 use super::evidence::{Evidence, Node};
-use super::follow::follow;
-use super::{Provider, dump, lists};
+use super::{Provider, dump, follow, lists};
 use crate::explain::{self, Explanation, Question};
 use crate::model::Snapshot;
 use crate::plan::MemoryMaps;
@@ -179,7 +178,14 @@ fn router(provider: Arc<dyn Provider>, end: CancellationToken) -> Router {
         )
         .route(
             "/v1/flow-records/follow",
-            get(async move |State(p): Shared| follow(&*p, end)),
+            get({
+                let end = end.clone();
+                async move |State(p): Shared| follow::records(&*p, end)
+            }),
+        )
+        .route(
+            "/v1/top/follow",
+            get(async move |State(p): Shared| follow::top(&*p, end)),
         )
         .route(
             "/v1/connections",

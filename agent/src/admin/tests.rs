@@ -21,6 +21,7 @@ use super::{
 };
 use crate::explain::{Explanation, Verdict};
 use crate::flows::tests::{event, record};
+use crate::flows::top::Activity;
 use crate::flows::{Outcome, Recent, Record, RuleHits, Seen, SeenEnd};
 use crate::model::{Namespace, Object, ObjectName, Pod, Policy, Protocol, Selector, Snapshot};
 use crate::plan::Table;
@@ -28,6 +29,7 @@ use crate::plan::Table;
 struct Fixed {
     snapshot: Arc<Snapshot>,
     recent: Mutex<Recent>,
+    top: broadcast::Sender<Arc<Activity>>,
 }
 
 impl Provider for Fixed {
@@ -81,6 +83,10 @@ impl Provider for Fixed {
         let recent = self.recent.lock().unwrap();
         (recent.to_vec(), recent.follow())
     }
+
+    fn top(&self) -> broadcast::Receiver<Arc<Activity>> {
+        self.top.subscribe()
+    }
 }
 
 fn pod(name: &str, address: &str) -> Arc<Pod> {
@@ -126,6 +132,7 @@ fn provider() -> Arc<Fixed> {
     Arc::new(Fixed {
         snapshot: Arc::new(snapshot),
         recent: Mutex::new(Recent::new(2)),
+        top: broadcast::Sender::new(4),
     })
 }
 
@@ -401,7 +408,7 @@ async fn records_are_followed_until_the_agent_ends() {
     let (seen_in, mut seen) = mpsc::unbounded_channel();
     let client = Client::new(&socket);
     let follower = tokio::spawn(async move {
-        let each = |line: Followed| {
+        let each = |line: Followed<Box<Record>>| {
             seen_in.send(line).unwrap();
             ControlFlow::Continue(())
         };
@@ -410,7 +417,7 @@ async fn records_are_followed_until_the_agent_ends() {
     let mut next = async || {
         let next = tokio::time::timeout(Duration::from_secs(5), seen.recv());
         match next.await.expect("comes in time").expect("a line") {
-            Followed::Record(record) => Ok(record.length),
+            Followed::Told(record) => Ok(record.length),
             Followed::Lost { lost } => Err(lost),
         }
     };
@@ -428,6 +435,74 @@ async fn records_are_followed_until_the_agent_ends() {
     ended.await.expect("ends in time").unwrap().unwrap();
     let followed = follower.await.unwrap().unwrap();
     assert!(followed.is_continue(), "the agent has ended");
+}
+
+#[tokio::test]
+async fn top_is_told_to_all_who_ask_and_to_nobody_who_does_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let provider = provider();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn({
+        let (provider, socket) = (Arc::clone(&provider), socket.clone());
+        async move {
+            serve(&socket, provider, async {
+                let _ = stopped.await;
+            })
+            .await
+        }
+    });
+    while !socket.exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(provider.top.receiver_count(), 0);
+    let follow = |wanted: usize| {
+        let client = Client::new(&socket);
+        tokio::spawn(async move {
+            let mut seen = Vec::new();
+            let each = |line: Followed<Activity>| {
+                seen.push(line);
+                if seen.len() < wanted {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            };
+            let ended = client.follow("/v1/top/follow", each).await.unwrap();
+            (seen, ended)
+        })
+    };
+    let asked_by = async |count: usize| {
+        let asked = async {
+            while provider.top.receiver_count() != count {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(5), asked).await;
+        in_time.unwrap_or_else(|_| panic!("{} ask, not {count}", provider.top.receiver_count()));
+    };
+    let [one, all] = [follow(1), follow(9)];
+    asked_by(2).await;
+    let activity = |flows| Activity {
+        time: "2026-01-02T03:04:05Z".parse().unwrap(),
+        node: "n1".to_owned(),
+        seconds: 1.25,
+        flows,
+        ..Activity::default()
+    };
+    provider.top.send(Arc::new(activity(1))).unwrap();
+    let told = |flows| Followed::Told(activity(flows));
+    assert_eq!(one.await.unwrap(), (vec![told(1)], ControlFlow::Break(())));
+    // Whoever has seen enough is counted for no more.
+    while provider.top.receiver_count() > 1 {
+        provider.top.send(Arc::new(activity(2))).unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    stop.send(()).unwrap();
+    server.await.unwrap().unwrap();
+    let (seen, ended) = all.await.unwrap();
+    assert_eq!((&seen[0], ended), (&told(1), ControlFlow::Continue(())));
+    asked_by(0).await;
 }
 
 #[test]

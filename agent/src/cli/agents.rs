@@ -96,6 +96,22 @@ fn told(error: &kube::Error) -> String {
 /// What is said of an agent whose answer went on, and ended.
 pub(super) const ENDED: &str = "the agent has ended";
 
+/// What comes of agents whose answers go on.
+#[derive(Debug)]
+pub(super) enum Said<T> {
+    /// The nodes whose agents are asked, of a cluster.
+    Asked(Vec<String>),
+    /// A line of an answer.
+    Line(T),
+    /// An answer has ended.
+    Ended {
+        /// Of the agent of this node.
+        node: String,
+        /// The reason.
+        why: String,
+    },
+}
+
 /// Standard output and input of a proxy.
 type Output = Pin<Box<dyn AsyncRead + Send>>;
 type Input = Pin<Box<dyn AsyncWrite + Send>>;
@@ -262,28 +278,32 @@ impl Agents {
         join_all(answers).await
     }
 
-    /// Gives every line of all agents' answers that go on to `each`, as they come, until it has seen enough or all have ended. Of
-    /// each that ends `ended` is told, with the reason.
+    /// Gives every line of all agents' answers that go on to `each`, as they come, until it has seen enough or all have ended.
     pub(super) async fn follow_all<T: DeserializeOwned>(
         &self,
         path: &str,
-        each: impl FnMut(T) -> ControlFlow<()>,
-        ended: impl Fn(&str, &str),
+        each: impl FnMut(Said<T>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let each = RefCell::new(each);
         let enough = CancellationToken::new();
-        let followed = self.all.iter().map(async |agent| {
-            let answer = self.follow(agent, path, |line| {
-                let flow = (each.borrow_mut())(line);
-                if flow.is_break() {
-                    enough.cancel();
-                }
-                flow
-            });
-            match answer.await {
-                Ok(_) => ended(&agent.node, ENDED),
-                Err(error) => ended(&agent.node, &error.to_string()),
+        let say = |said| {
+            let flow = (each.borrow_mut())(said);
+            if flow.is_break() {
+                enough.cancel();
             }
+            flow
+        };
+        let nodes = self.all.iter().map(|agent| agent.node.clone());
+        // Whoever has seen enough is asked no more.
+        let _ = say(Said::Asked(nodes.collect()));
+        let followed = self.all.iter().map(async |agent| {
+            let answer = self.follow(agent, path, |line| say(Said::Line(line)));
+            let why = match answer.await {
+                Ok(_) => ENDED.to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let node = agent.node.clone();
+            let _ = say(Said::Ended { node, why });
         });
         match enough.run_until_cancelled(join_all(followed)).await {
             None => ControlFlow::Break(()),

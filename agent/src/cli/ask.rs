@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 
-use super::agents::{Agents, AgentsError, Cluster, ENDED};
+use super::agents::{Agents, AgentsError, Cluster, ENDED, Said};
 use super::args::{ClusterQuery, Whom};
 use crate::admin::Client;
 use crate::config::admin_socket;
@@ -196,25 +196,24 @@ pub(super) fn ask_node<T: DeserializeOwned>(
     ask(whom, path, parameters)
 }
 
-/// Gives every line of an answer that goes on to `each`, of this node's agent or all of the cluster's, until it has seen enough.
+/// Gives every line of an answer that goes on to `each`, of this node's agent or all of the cluster's, until it has seen enough. Agents of a
+/// cluster end one by one, the others go on.
 ///
 /// # Errors
 /// When no agent goes on.
 pub(super) fn follow<T: DeserializeOwned>(
     whom: &Whom,
     path: &str,
-    each: impl FnMut(T) -> ControlFlow<()>,
+    mut each: impl FnMut(Said<T>) -> ControlFlow<()>,
 ) -> Result<()> {
     let flow = match whom.cluster.cluster() {
         None => {
             let client = Client::new(&admin_socket(&whom.run_dir));
-            run(async { Ok(client.follow(path, each).await?) })?
+            run(async { Ok(client.follow(path, |line| each(Said::Line(line))).await?) })?
         }
         Some(cluster) => run(async {
             let agents = Agents::find(cluster).await?;
-            // The others go on.
-            let ended = |node: &str, why: &str| eprintln!("{node}: {why}");
-            Ok(agents.follow_all(path, each, ended).await)
+            Ok(agents.follow_all(path, each).await)
         })?,
     };
     match flow {

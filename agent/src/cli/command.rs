@@ -17,7 +17,7 @@ use super::ask::{ask, ask_all, ask_node};
 use super::print::NodeAudit;
 use super::{
     Outcome, admin_proxy, bundle, check, cni, coverage, doctor, explain, flows, history, lists,
-    print, show, takeover, write_out,
+    print, show, takeover, top, write_out,
 };
 use crate::admin::{Audit, MapDump};
 use crate::cni::Installation;
@@ -81,6 +81,7 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
                 flows::list(&filter, last, &query)?;
             }
         }
+        Command::Top(asked) => top::execute(&asked)?,
         Command::History {
             last,
             headers,

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use anyhow::Result;
 
+use super::agents::Said;
 use super::args::{LiveQuery, OutputFormat};
 use super::ask::{self, ask_all};
 use super::{command, print, write_on};
@@ -33,12 +34,20 @@ pub(super) fn follow(filter: &Filter, query: &LiveQuery) -> Result<()> {
     ask::follow(
         &query.whom,
         "/v1/flow-records/follow",
-        |followed: Followed| {
-            let record = match &followed {
-                Followed::Record(record) if !filter.matches(record) => {
+        |said: Said<Followed<Box<Record>>>| {
+            let followed = match said {
+                Said::Line(followed) => followed,
+                Said::Asked(_) => return ControlFlow::Continue(()),
+                Said::Ended { node, why } => {
+                    eprintln!("{node}: {why}");
                     return ControlFlow::Continue(());
                 }
-                Followed::Record(record) => record,
+            };
+            let record = match &followed {
+                Followed::Told(record) if !filter.matches(record) => {
+                    return ControlFlow::Continue(());
+                }
+                Followed::Told(record) => record,
                 Followed::Lost { lost } => {
                     eprintln!("{lost} records are lost: they came faster than they were read");
                     return ControlFlow::Continue(());

@@ -20,6 +20,7 @@ mod show;
 mod takeover;
 #[cfg(test)]
 mod tests;
+mod top;
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};

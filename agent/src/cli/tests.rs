@@ -86,6 +86,8 @@ fn commands_are_read() {
         "weir man /m",
         "weir flows --follow --from shop/ --to 10.0.0.0/8 --verdict dropped --verdict rejected --policy shop/deny --since 5m",
         "weir flows --last 10 --dropped",
+        "weir top",
+        "weir top --by drops --sort packets -n shop --interval 10s --once --rows 5 --context c -o json",
         "weir check -f a.yaml -f b -R",
         "weir check -f - --manifests /m --replace --pod-cidr 10.1.0.0/16 --allow dns --allow api-server -o sarif",
         "weir doctor --bpffs /b -o json",

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustc_hash::FxHashMap;
-use weir_common::abi::{EndpointKey, Flow, FlowKey, HAIRPIN, NAT};
+use weir_common::abi::{EndpointKey, Flow, FlowKey};
 use weir_common::logic::{is_closing, protocol};
 use weir_common::reason::Reason;
 
 use super::decode::protocol_or_number;
+use super::ends::{Ends, Place};
 use super::{DecidedBy, Decoded, Ended, Ending, Outcome, Owner, Peer, Record, Sent, TcpFlag};
 use crate::compile::{EndpointEntry, PolicyTables, RowId, Tables, Verdict, judge};
-use crate::model::{AddressOwners, Direction, ObjectName, Snapshot};
+use crate::model::{AddressOwners, Direction, ObjectName, Snapshot, service_port_id};
 
 /// Names of what one version of the tables talks about, looked up when the first event of its time asks.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +23,7 @@ pub struct Directory {
     pods: AddressOwners,
     policies: Arc<PolicyTables>,
     names: OnceLock<Names>,
+    service_ports: OnceLock<FxHashMap<u64, ObjectName>>,
 }
 
 #[derive(Clone, Debug)]
@@ -100,7 +102,39 @@ impl Directory {
             pods: pods.clone(),
             policies: tables.policies.clone(),
             names: OnceLock::new(),
+            service_ports: OnceLock::new(),
         }
+    }
+
+    /// The node that this is seen from.
+    pub(super) fn node(&self) -> &str {
+        &self.snapshot.node_name
+    }
+
+    /// Whether a peer is a pod of another node, or that node itself.
+    pub(super) fn is_of_other_node(&self, peer: &Peer) -> bool {
+        let node = match &peer.owner {
+            Some(Owner::Pod(pod)) => self.snapshot.pods.get(pod).map(|pod| &pod.node),
+            Some(Owner::Node(node)) => Some(node),
+            Some(Owner::Service(_)) | None => None,
+        };
+        node.is_some_and(|node| *node != self.snapshot.node_name)
+    }
+
+    /// The Service of the port with an id that programs know.
+    pub(super) fn service_port(&self, id: u64) -> Option<&ObjectName> {
+        let services = self.service_ports.get_or_init(|| {
+            let services = self.snapshot.services.values();
+            let ports = services.flat_map(|service| {
+                let ports = service.ports.iter();
+                ports.map(|port| {
+                    let id = service_port_id(&service.name, &port.name, port.protocol);
+                    (id, service.name.clone())
+                })
+            });
+            ports.collect()
+        });
+        services.get(&id)
     }
 
     fn names(&self) -> &Names {
@@ -140,8 +174,8 @@ impl Directory {
     /// The record of a flow that was found over: of its backend-side entry.
     #[must_use]
     pub fn ended(&self, key: &FlowKey, flow: &Flow, ticks: Ticks) -> Record {
-        let opener = flow.opener();
-        let [own, other] = [opener as usize, opener.other() as usize];
+        let ends = Ends::of(key, flow);
+        let [own, other] = [ends.own, ends.other];
         let sent = |side: usize| Sent {
             packets: flow.packets[side],
             bytes: flow.bytes[side],
@@ -150,19 +184,11 @@ impl Directory {
         let rule = |side: usize| self.rule(flow.ends[side].rule);
         let [egress_rule, ingress_rule] = [rule(own), rule(other)];
         let is_opener_here = flow.ends[own].role != 0;
-        // A pod that reaches itself has another address there.
-        let source = if flow.flags & HAIRPIN == 0 {
-            own
-        } else {
-            other
-        };
-        let source_port = flow.other_client_port().unwrap_or(key.ports[own]);
-        let backend = self.peer(key.addresses[other].into(), key.ports[other]);
-        let (destination, backend) = if flow.flags & NAT == 0 {
-            (backend, None)
-        } else {
-            let service = self.peer(flow.nat_address.into(), flow.nat_port);
-            (service, Some(backend))
+        let peer = |(address, port): Place| self.peer(address.into(), port);
+        let backend = peer(ends.backend);
+        let (destination, backend) = match ends.frontend {
+            None => (backend, None),
+            Some(frontend) => (peer(frontend), Some(backend)),
         };
         Record {
             time: ticks.time,
@@ -175,7 +201,7 @@ impl Directory {
                 Direction::Ingress
             },
             protocol: protocol_or_number(key.protocol),
-            source: self.peer(key.addresses[source].into(), source_port),
+            source: peer(ends.source),
             destination,
             backend,
             rule: if is_opener_here {
@@ -248,7 +274,7 @@ impl Directory {
             .unwrap_or_default()
     }
 
-    fn peer(&self, address: IpAddr, port: u16) -> Peer {
+    pub(super) fn peer(&self, address: IpAddr, port: u16) -> Peer {
         let pod = self.pods.get(&address);
         let owner = pod.map(|pod| Owner::Pod(pod.name.clone()));
         Peer {

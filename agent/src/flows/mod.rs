@@ -1,6 +1,7 @@
 //! Events of the kernel programs as records that people and exporters read: who talked to whom, what became of it and why.
 
 mod decode;
+mod ends;
 mod enrich;
 mod filter;
 mod hits;
@@ -8,8 +9,10 @@ mod recent;
 mod seen;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod top;
 mod walk;
 
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -180,6 +183,30 @@ pub struct Peer {
     pub workload: Option<ObjectName>,
 }
 
+impl Peer {
+    /// What people call it: `NAMESPACE/POD`, `NAMESPACE/svc/NAME`, `node/NAME`, else its address.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.owner {
+            Some(owner) => owner.to_string(),
+            None => self.address.to_string(),
+        }
+    }
+
+    /// The same with the workload for its pods, and `world` for all addresses that are nobody's.
+    #[must_use]
+    pub fn party(&self) -> String {
+        match (&self.workload, &self.owner) {
+            (Some(workload), _) => workload.to_string(),
+            (None, Some(owner)) => owner.to_string(),
+            (None, None) => WORLD.to_owned(),
+        }
+    }
+}
+
+/// Whoever is no pod, Service or node.
+const WORLD: &str = "world";
+
 /// What has an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -190,6 +217,16 @@ pub enum Owner {
     Service(ObjectName),
     /// A node.
     Node(String),
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(pod) => pod.fmt(f),
+            Self::Service(service) => write!(f, "{}/svc/{}", service.namespace, service.name),
+            Self::Node(node) => write!(f, "node/{node}"),
+        }
+    }
 }
 
 /// The rule that decided about a flow.

@@ -12,7 +12,7 @@ use zerocopy::IntoBytes;
 
 use super::*;
 use crate::compile::{ClassId, EndpointEntry, PolicyTables, RowEntry, RowId, RuleOrigin, Tables};
-use crate::model::{AddressOwners, Pod, Service, Snapshot};
+use crate::model::{AddressOwners, Pod, Protocol, Service, ServicePort, Snapshot, service_port_id};
 
 pub(crate) const RULE: u32 = 77;
 const ENDPOINT: u64 = 5;
@@ -57,7 +57,7 @@ fn pod(name: &str, last: u8) -> Arc<Pod> {
     })
 }
 
-fn directory() -> Directory {
+pub(crate) fn directory() -> Directory {
     directory_of(|_| {})
 }
 
@@ -66,7 +66,11 @@ fn directory_of(change: impl FnOnce(&mut PolicyTables)) -> Directory {
     let service = Service {
         name: ObjectName::new("shop", "web"),
         cluster_ips: vec![address(96)],
-        ports: Vec::new(),
+        ports: vec![ServicePort {
+            name: "http".to_owned(),
+            port: 80,
+            ..ServicePort::default()
+        }],
         ..Service::default()
     };
     let server = pod("server", 2);
@@ -289,7 +293,7 @@ fn only_the_newest_records_are_kept_and_ends_drive_out_no_drops() {
 }
 
 /// The entry of a connection from pod `client` to Service `web` and pod `server` behind it, closed by both.
-fn closed() -> (FlowKey, Flow) {
+pub(crate) fn closed() -> (FlowKey, Flow) {
     let (key, side) = FlowKey::new(&address(1).into(), 40_000, &address(2).into(), 8080, 6);
     assert_eq!(side, Side::Low);
     let rule = |role, rule| weir_common::abi::End {
@@ -301,6 +305,7 @@ fn closed() -> (FlowKey, Flow) {
         flags: BACKEND_SIDE | NAT,
         nat_address: address(96).into(),
         nat_port: 80,
+        service: service_port_id(&ObjectName::new("shop", "web"), "http", Protocol::Tcp),
         // Before the clock has wrapped.
         created: u32::MAX - 499,
         last_seen: 1000,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
 
-use crate::flows::{Outcome, Owner, Peer, Record};
+use crate::flows::{Outcome, Record};
 use crate::model::ObjectName;
 
 /// Series until somebody says how many.
@@ -13,8 +13,6 @@ const USUAL: usize = 500;
 const CANDIDATES: usize = 4;
 /// What stands for several sources, destinations, reasons or policies.
 const OTHER: &str = "other";
-/// Whoever is no pod, Service or node.
-const WORLD: &str = "world";
 
 /// Labels of a series.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,8 +32,8 @@ impl Talk {
         };
         let destination = record.backend.as_ref().unwrap_or(&record.destination);
         Self {
-            source: party(&record.source),
-            destination: party(destination),
+            source: record.source.party(),
+            destination: destination.party(),
             verdict: record.verdict,
             reason: record.reason.clone(),
             policy: policies.join(","),
@@ -51,19 +49,6 @@ impl Talk {
             reason,
             policy,
         }
-    }
-}
-
-/// The workload of a pod, else its name; `NAMESPACE/svc/NAME`, `node/NAME` or `world`.
-fn party(peer: &Peer) -> String {
-    match (&peer.workload, &peer.owner) {
-        (Some(workload), _) => workload.to_string(),
-        (None, Some(Owner::Pod(pod))) => pod.to_string(),
-        (None, Some(Owner::Service(service))) => {
-            format!("{}/svc/{}", service.namespace, service.name)
-        }
-        (None, Some(Owner::Node(node))) => format!("node/{node}"),
-        (None, None) => WORLD.to_owned(),
     }
 }
 
@@ -168,6 +153,7 @@ impl Talkers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flows::Owner;
     use crate::flows::tests::{event, record};
 
     /// A packet between two parties.

@@ -130,7 +130,7 @@ async fn remove(shared: &Shared, idle: &[Idle], time: Duration) -> Result<u64, d
 
 impl Shared {
     /// This moment on the flow table's clock and everybody's.
-    fn ticks(&self) -> Ticks {
+    pub(super) fn ticks(&self) -> Ticks {
         let datapath = self.datapath();
         Ticks {
             now: datapath.now(),

@@ -25,6 +25,7 @@ mod reports;
 mod rotation;
 mod shared;
 mod tasks;
+mod top;
 mod upkeep;
 mod xdp;
 
@@ -303,6 +304,13 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
         let walking = flow_table::walk(Arc::clone(&shared), period, token.clone());
         async {
             walking.await;
+            Ok(())
+        }
+    });
+    tasks.start("the busiest flows", {
+        let counting = top::count(Arc::clone(&shared), token.clone());
+        async {
+            counting.await;
             Ok(())
         }
     });

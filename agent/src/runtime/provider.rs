@@ -22,6 +22,7 @@ use crate::admin::{
 };
 use crate::compile::{self, WithoutLocal};
 use crate::datapath::{self, KernelDatapath, TestRun, XdpState};
+use crate::flows::top::Activity;
 use crate::flows::{Record, RuleHits};
 use crate::metrics::{self, Fill, Sample};
 use crate::model::{AddressOwners, Kind, Snapshot, SocketLb};
@@ -164,6 +165,10 @@ impl Provider for Shared {
 
     fn follow(&self) -> (Vec<Record>, broadcast::Receiver<Record>) {
         self.follow_records()
+    }
+
+    fn top(&self) -> broadcast::Receiver<Arc<Activity>> {
+        self.top.follow()
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, SetOnce, broadcast, watch};
 
 use super::flow_log::FlowLog;
 use super::history::History;
+use super::top::Top;
 use crate::compile::Tables;
 use crate::datapath::{self, Feature, KernelDatapath, XdpState};
 use crate::flows::{Directory, Hits, Recent, Record};
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     pub(super) watches: Option<watch::Receiver<WatchStates>>,
     /// What the API server was asked; nothing for manifests.
     pub(super) requests: Requests,
+    /// Who asks for the busiest flows.
+    pub(super) top: Top,
     datapath: RwLock<KernelDatapath>,
     published: RwLock<Published>,
     records: Mutex<Recent>,
@@ -117,6 +120,7 @@ impl Shared {
             suspicion: Notify::new(),
             watches,
             requests,
+            top: Top::default(),
             datapath: RwLock::new(datapath),
             published: RwLock::default(),
             records: Mutex::new(Recent::new(RECORDS)),
@@ -172,6 +176,11 @@ impl Shared {
     pub(super) fn follow_records(&self) -> (Vec<Record>, broadcast::Receiver<Record>) {
         let records = self.records_lock();
         (records.to_vec(), records.follow())
+    }
+
+    /// Flow records that come from now on.
+    pub(super) fn coming_records(&self) -> broadcast::Receiver<Record> {
+        self.records_lock().follow()
     }
 
     /// Keeps a flow record, and has it written where it is wanted.

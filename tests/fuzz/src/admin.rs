@@ -11,6 +11,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::broadcast;
 use weir::admin::{Audit, DryRun, FirstPacket, HistoryEntry, Provider, RawMaps, Status, serve};
+use weir::flows::top::Activity;
 use weir::flows::{Record, RuleHits};
 use weir::model::Snapshot;
 use weir_common::abi::{Flow, FlowKey};
@@ -69,6 +70,11 @@ impl Provider for Fixed {
     /// Ends at once, so that every answer does.
     fn follow(&self) -> (Vec<Record>, broadcast::Receiver<Record>) {
         (Vec::new(), broadcast::channel(1).1)
+    }
+
+    /// Ends at once, so that every answer does.
+    fn top(&self) -> broadcast::Receiver<Arc<Activity>> {
+        broadcast::channel(1).1
     }
 }
 

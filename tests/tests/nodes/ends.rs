@@ -164,7 +164,7 @@ fn ends(fixture: &Fixture, node: &str, to: &str) -> Result<Vec<Value>> {
 }
 
 /// The same once there are so many.
-fn wait(fixture: &Fixture, node: &str, to: &str, count: usize) -> Result<Vec<Value>> {
+pub(crate) fn wait(fixture: &Fixture, node: &str, to: &str, count: usize) -> Result<Vec<Value>> {
     let end = Instant::now() + LIMIT;
     loop {
         let records = ends(fixture, node, to)?;

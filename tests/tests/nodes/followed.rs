@@ -19,10 +19,12 @@ fn drops_are_seen_as_they_come_until_the_agent_ends() -> Result<()> {
         fixture.apply("near.yaml", &policy("closed", "near", "ingress: []"))?;
         let mut follower = follow(
             &fixture,
+            "node1",
             &[&FLOWS[..], &["--from", "default/client"]].concat(),
         )?;
         let mut elsewhere = follow(
             &fixture,
+            "node1",
             &[&FLOWS[..], &["--from", "default/other"]].concat(),
         )?;
         fixture.ensure_silence("client", Tcp, fixture.server("near"))?;
@@ -59,7 +61,7 @@ fn connections_are_seen_as_they_begin() -> Result<()> {
         let mut fixture = Fixture::new(variant)?;
         let server = fixture.server("near");
         fixture.apply("near.yaml", &policy("open", "near", "ingress: [{}]"))?;
-        let watcher = follow(&fixture, &["conntrack", "list", "-w", "-o=json"])?;
+        let watcher = follow(&fixture, "node1", &["conntrack", "list", "-w", "-o=json"])?;
         // A list of what there is comes first; what begins after it is told as well.
         thread::sleep(PATIENCE / 10);
         fixture.ensure_reaches("client", Tcp, server, &["near"])?;
@@ -79,28 +81,34 @@ fn connections_are_seen_as_they_begin() -> Result<()> {
 const FLOWS: [&str; 4] = ["flows", "--follow", "--dropped", "-o=json"];
 
 /// The first line that is wanted of what a command goes on to write.
-fn first_line(follower: &Process, is_wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+pub(crate) fn first_line(follower: &Process, is_wanted: impl Fn(&Value) -> bool) -> Result<Value> {
     let end = Instant::now() + PATIENCE;
     loop {
-        let logs = follower.logs();
-        // The last line may lack its end.
-        let whole = logs.rfind('\n').map_or("", |end| &logs[..end]);
-        for line in whole.lines() {
-            let line: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
-            if is_wanted(&line) {
-                return Ok(line);
-            }
+        if let Some(line) = lines(follower)?.into_iter().find(&is_wanted) {
+            return Ok(line);
         }
+        let logs = follower.logs();
         ensure!(Instant::now() < end, "it is not seen: {logs}");
         thread::sleep(PATIENCE / 100);
     }
 }
 
-/// A command of `weir` on node1 that goes on.
-fn follow(fixture: &Fixture, arguments: &[&str]) -> Result<Process> {
-    let node = fixture.cluster.topology().node("node1");
+/// The lines of JSON that a command has written so far.
+pub(crate) fn lines(follower: &Process) -> Result<Vec<Value>> {
+    let logs = follower.logs();
+    // The last line may lack its end.
+    let whole = logs.rfind('\n').map_or("", |end| &logs[..end]);
+    let lines = whole.lines();
+    let lines = lines.map(|line| serde_json::from_str(line).with_context(|| line.to_owned()));
+    lines.collect()
+}
+
+/// A command of `weir` on a node that goes on.
+pub(crate) fn follow(fixture: &Fixture, node: &str, arguments: &[&str]) -> Result<Process> {
+    let place = fixture.place(node);
+    let node = fixture.cluster.topology().node(node);
     let directory = &node.agent_paths().run;
-    let (binary, place) = (weir_binary()?, fixture.place("node1"));
+    let binary = weir_binary()?;
     let log = directory.join(format!("{}.log", arguments.join("-").replace('/', "-")));
     let arguments: Vec<String> = arguments
         .iter()

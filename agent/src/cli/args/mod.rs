@@ -8,6 +8,7 @@ mod names;
 mod objects;
 mod query;
 mod takeover;
+mod top;
 
 use std::path::PathBuf;
 
@@ -26,6 +27,7 @@ pub(super) use self::query::{
 };
 pub use self::query::{OutputFormat, Query};
 pub(super) use self::takeover::{Predecessor, Takeover};
+pub(super) use self::top::{By, Sort, Top};
 use crate::config::{BPFFS, Effective, RUN_DIR};
 use crate::datapath::USUAL_MOUNT;
 use crate::review::PortRange;
@@ -142,6 +144,13 @@ pub enum Command {
         #[command(flatten)]
         query: LiveQuery,
     },
+    /// Who talks most at this moment, and what is not let through: workloads, pods, Services and drops, with rates
+    #[command(
+        after_help = "On a terminal: Tab changes the board, s the order, / filters, p pauses, arrows scroll, q ends. Else a table for each interval, with -o json a line.\n\
+        Of a whole cluster each connection counts once, where it is opened. Bytes are those of packets with Ethernet headers.",
+        after_long_help = None
+    )]
+    Top(Box<Top>),
     /// What the agents did lately, oldest first: which changes came when, how long they took, what was written, what was skipped
     History {
         /// Only the newest N
@@ -249,6 +258,7 @@ impl Command {
             | Self::Flows { query, .. }
             | Self::History { query, .. }
             | Self::Audit { query } => &mut query.whom,
+            Self::Top(top) => &mut top.query.whom,
             Self::Check(check) => &mut check.whom,
             Self::Bundle { whom, .. } => whom,
             _ => return None,

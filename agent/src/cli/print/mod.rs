@@ -112,7 +112,10 @@ pub fn yaml<T: Serialize>(kind: &str, content: &T) -> anyhow::Result<String> {
     Ok(serde_saphyr::to_string(&value)?)
 }
 
-fn document<'a, T>(kind: &'a str, content: &'a T) -> Document<'a, T> {
+pub(super) fn document<'a, T: Serialize>(
+    kind: &'a str,
+    content: &'a T,
+) -> impl Serialize + use<'a, T> {
     Document {
         api_version: API_VERSION,
         kind,

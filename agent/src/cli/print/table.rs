@@ -16,7 +16,7 @@ pub struct Table {
 
 impl Table {
     /// A table with these upper-case headers.
-    pub(super) fn new(
+    pub(in crate::cli) fn new(
         header: impl IntoIterator<Item = &'static str>,
         rows: impl IntoIterator<Item = Vec<String>>,
     ) -> Self {
