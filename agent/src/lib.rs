@@ -12,6 +12,7 @@ pub mod datapath;
 pub mod doctor;
 pub mod explain;
 pub mod flows;
+pub mod hubble;
 pub mod metrics;
 pub mod model;
 pub mod netlink;

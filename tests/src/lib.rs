@@ -5,6 +5,7 @@ pub mod conformance;
 pub mod controlplane;
 pub mod fixture;
 pub mod foreign;
+pub mod hubble;
 pub mod kernel;
 pub mod lab;
 pub mod netns;

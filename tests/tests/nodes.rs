@@ -36,6 +36,8 @@ mod foreign_sources;
 mod fragments;
 #[path = "nodes/host.rs"]
 mod host;
+#[path = "nodes/hubble.rs"]
+mod hubble;
 #[path = "nodes/isolation.rs"]
 mod isolation;
 #[path = "nodes/judged.rs"]

@@ -19,7 +19,7 @@ use crate::workspace;
 use scan::{Scan, scan};
 
 /// Each module of the agent and what it may use: a module, or one item of a module.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     ("model", &[]),
     ("config", &[]),
     ("source", &[]),
@@ -37,6 +37,12 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     (
         "admin",
         &["state", "compile", "plan", "explain", "flows", "metrics"],
+    ),
+    (
+        "hubble",
+        &[
+            "state", "compile", "plan", "explain", "flows", "metrics", "admin",
+        ],
     ),
     ("cni", &["config", "state"]),
     (
@@ -64,7 +70,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
         "runtime",
         &[
             "config", "source", "state", "netlink", "compile", "plan", "datapath", "explain",
-            "flows", "metrics", "admin", "cni",
+            "flows", "metrics", "admin", "hubble", "cni",
         ],
     ),
 ];

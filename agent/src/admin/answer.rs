@@ -180,3 +180,14 @@ pub struct Rejection {
     /// What is wrong and what to do.
     pub message: String,
 }
+
+/// Flow records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordCounts {
+    /// That are kept.
+    pub kept: u64,
+    /// That can be kept.
+    pub room: u64,
+    /// That were made since the agent's start.
+    pub ever: u64,
+}

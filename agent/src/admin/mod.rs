@@ -17,8 +17,8 @@ pub(crate) mod tests;
 use std::sync::Arc;
 
 pub use answer::{
-    Audit, AuditedTable, Device, FeatureState, FlowLog, MapFill, Pods, Rejection, Sockets, Status,
-    Watch,
+    Audit, AuditedTable, Device, FeatureState, FlowLog, MapFill, Pods, RecordCounts, Rejection,
+    Sockets, Status, Watch,
 };
 pub use client::{Client, ClientError, follow, get};
 pub use connections::connections;
@@ -79,6 +79,9 @@ pub trait Provider: Send + Sync + 'static {
     /// # Errors
     /// What could not be read, in words.
     fn metrics(&self) -> Result<String, String>;
+
+    /// How many flow records there are and were.
+    fn record_counts(&self) -> RecordCounts;
 
     /// What the agent did lately, oldest first.
     fn history(&self) -> Vec<HistoryEntry>;

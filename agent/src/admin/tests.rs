@@ -17,7 +17,8 @@ use zerocopy::IntoBytes;
 
 use super::{
     Audit, Client, ClientError, DryRun, Evidence, FirstPacket, Followed, HistoryEntry, MapDump,
-    PodRow, Provider, RawMaps, ServeError, Status, canonical, connections, flow_rows, raw, serve,
+    PodRow, Provider, RawMaps, RecordCounts, ServeError, Status, canonical, connections, flow_rows,
+    raw, serve,
 };
 use crate::explain::{Explanation, Verdict};
 use crate::flows::tests::{event, record};
@@ -26,9 +27,9 @@ use crate::flows::{Outcome, Recent, Record, RuleHits, Seen, SeenEnd};
 use crate::model::{Namespace, Object, ObjectName, Pod, Policy, Protocol, Selector, Snapshot};
 use crate::plan::Table;
 
-struct Fixed {
+pub(crate) struct Fixed {
     snapshot: Arc<Snapshot>,
-    recent: Mutex<Recent>,
+    pub(crate) recent: Mutex<Recent>,
     top: broadcast::Sender<Arc<Activity>>,
 }
 
@@ -84,6 +85,15 @@ impl Provider for Fixed {
         (recent.to_vec(), recent.follow())
     }
 
+    fn record_counts(&self) -> RecordCounts {
+        let recent = self.recent.lock().unwrap();
+        RecordCounts {
+            kept: recent.len() as u64,
+            room: recent.room() as u64,
+            ever: recent.pushed(),
+        }
+    }
+
     fn top(&self) -> broadcast::Receiver<Arc<Activity>> {
         self.top.subscribe()
     }
@@ -105,7 +115,7 @@ fn pod(name: &str, address: &str) -> Arc<Pod> {
     })
 }
 
-fn provider() -> Arc<Fixed> {
+pub(crate) fn provider() -> Arc<Fixed> {
     let deny = Policy {
         name: ObjectName::new("shop", "deny"),
         uid: String::new(),

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::admin::{Audit, MapDump};
 use crate::cni::Installation;
-use crate::config::{self, Effective, LogFormat, RunConfig, admin_socket};
+use crate::config::{self, Effective, HUBBLE_SOCKET, LogFormat, RunConfig, admin_socket};
 use crate::datapath;
 
 /// What completion scripts and manual pages are for.
@@ -201,13 +201,14 @@ fn cleanup(bpffs: &Path, run_dir: &Path) -> Result<()> {
             "the CNI plugin is still installed, and lets no pod start without an agent: `weir cni uninstall` takes it out"
         );
     }
-    let socket = admin_socket(run_dir);
-    match fs::remove_file(&socket) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", socket.display()))
+    for socket in [admin_socket(run_dir), run_dir.join(HUBBLE_SOCKET)] {
+        if let Err(error) = fs::remove_file(&socket)
+            && error.kind() != ErrorKind::NotFound
+        {
+            return Err(error).with_context(|| format!("cannot remove {}", socket.display()));
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 pub(super) fn object<T: Serialize>(

@@ -37,6 +37,8 @@ pub const KIND: &str = "WeirConfiguration";
 
 /// Where a run directory is unless told otherwise.
 pub const RUN_DIR: &str = "/run/weir";
+/// The socket for Hubble's clients there, unless told otherwise.
+pub const HUBBLE_SOCKET: &str = "hubble.sock";
 /// Where pins are unless told otherwise.
 pub const BPFFS: &str = "/sys/fs/bpf/weir";
 
@@ -232,6 +234,16 @@ pub struct RunConfig {
     )]
     pub flow_log_files: u32,
 
+    /// Socket at which Hubble's clients are answered, by its Observer API; in --run-dir unless a directory is named, empty for none
+    #[arg(
+        long,
+        env = "WEIR_HUBBLE_SOCKET",
+        value_name = "FILE",
+        default_value = HUBBLE_SOCKET,
+        value_parser = clap::builder::OsStringValueParser::new().map(PathBuf::from)
+    )]
+    pub hubble_socket: PathBuf,
+
     /// Most series of weir_workload_flows, the metric by source and destination workload; all others are one series of each verdict
     #[arg(
         long,
@@ -366,6 +378,13 @@ impl RunConfig {
     #[must_use]
     pub fn state_dir(&self) -> Option<&Path> {
         Some(&*self.state_dir).filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// The socket for Hubble's clients, if there is to be one.
+    #[must_use]
+    pub fn hubble_socket(&self) -> Option<PathBuf> {
+        let named = Some(&self.hubble_socket).filter(|path| !path.as_os_str().is_empty());
+        named.map(|path| self.run_dir.join(path))
     }
 
     /// The admin socket.

@@ -27,6 +27,10 @@ fn defaults_are_those_of_the_documentation() {
     let config = parse(&[]).unwrap();
     assert_eq!(config.bpffs, PathBuf::from("/sys/fs/bpf/weir"));
     assert_eq!(config.admin_socket(), PathBuf::from("/run/weir/admin.sock"));
+    assert_eq!(
+        config.hubble_socket(),
+        Some(PathBuf::from("/run/weir/hubble.sock"))
+    );
     assert_eq!(config.state_dir, PathBuf::from("/var/lib/weir"));
     assert_eq!(config.healthz_address.to_string(), "[::]:10256");
     assert_eq!(config.metrics_address.to_string(), "127.0.0.1:10249");

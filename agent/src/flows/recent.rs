@@ -55,6 +55,24 @@ impl Recent {
         records.push_back(record);
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.packets.len() + self.ends.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Most that there can be.
+    #[must_use]
+    pub const fn room(&self) -> usize {
+        2 * self.capacity
+    }
+
     /// Records ever pushed.
     #[must_use]
     pub const fn pushed(&self) -> u64 {

@@ -52,6 +52,7 @@ use crate::cni;
 use crate::config::{ConfigError, ForeignSources, RemovedBackends, RunConfig};
 use crate::datapath::{self, EventReader, KernelDatapath, Options, SocketOptions};
 use crate::flows::{FilterError, Hits};
+use crate::hubble;
 use crate::model::{DeviceFacts, Event, SocketLb, XdpMode};
 use crate::netlink::{self, Local, Owners};
 use crate::plan::{BACKENDS, Plan, Step};
@@ -233,6 +234,19 @@ pub async fn run(config: RunConfig) -> Result<(), RunError> {
         let socket = config.admin_socket();
         async move { Ok(admin::serve(&socket, shared, shutdown).await?) }
     });
+    if let Some(socket) = config.hubble_socket() {
+        // The data plane must not wait for what only shows it.
+        match admin::bind(&socket) {
+            Ok(listener) => tasks.start("Hubble's clients", {
+                let (shared, token) = (Arc::clone(&shared), token.clone());
+                let serving = async move { hubble::serve(listener, &socket, shared, token).await };
+                served("Hubble's clients", serving)
+            }),
+            Err(error) => tracing::warn!(
+                "Hubble's clients are not answered: {error}; or name another socket with --hubble-socket"
+            ),
+        }
+    }
     let (asks_in, asks) = mpsc::channel(announcements::QUESTIONS);
     tasks.start("the CNI socket", {
         let socket = cni::socket(&config.run_dir);

@@ -18,7 +18,7 @@ use super::shared::{Published, Shared};
 use super::xdp;
 use crate::admin::{
     Audit, Device, DryRun, FeatureState, FirstPacket, HistoryEntry, MapFill, Pods, Provider,
-    RawMaps, Rejection, Sockets, Status, Watch,
+    RawMaps, RecordCounts, Rejection, Sockets, Status, Watch,
 };
 use crate::compile::{self, WithoutLocal};
 use crate::datapath::{self, KernelDatapath, TestRun, XdpState};
@@ -134,6 +134,10 @@ impl Provider for Shared {
 
     fn records(&self) -> Vec<Record> {
         self.recent()
+    }
+
+    fn record_counts(&self) -> RecordCounts {
+        self.record_counts_now()
     }
 
     fn metrics(&self) -> Result<String, String> {

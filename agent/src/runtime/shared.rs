@@ -11,6 +11,7 @@ use tokio::sync::{Notify, SetOnce, broadcast, watch};
 use super::flow_log::FlowLog;
 use super::history::History;
 use super::top::Top;
+use crate::admin::RecordCounts;
 use crate::compile::Tables;
 use crate::datapath::{self, Feature, KernelDatapath, XdpState};
 use crate::flows::{Directory, Hits, Recent, Record};
@@ -189,6 +190,16 @@ impl Shared {
             log.write(&record);
         }
         self.records_lock().push(record);
+    }
+
+    /// How many flow records are kept, could be, and have been since the agent's start.
+    pub(super) fn record_counts_now(&self) -> RecordCounts {
+        let records = self.records_lock();
+        RecordCounts {
+            kept: records.len() as u64,
+            room: records.room() as u64,
+            ever: records.pushed(),
+        }
     }
 
     /// Flow records kept since the agent's start.

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::sync::broadcast;
-use weir::admin::{Audit, DryRun, FirstPacket, HistoryEntry, Provider, RawMaps, Status, serve};
+use weir::admin::{
+    Audit, DryRun, FirstPacket, HistoryEntry, Provider, RawMaps, RecordCounts, Status, serve,
+};
 use weir::flows::top::Activity;
 use weir::flows::{Record, RuleHits};
 use weir::model::Snapshot;
@@ -70,6 +72,10 @@ impl Provider for Fixed {
     /// Ends at once, so that every answer does.
     fn follow(&self) -> (Vec<Record>, broadcast::Receiver<Record>) {
         (Vec::new(), broadcast::channel(1).1)
+    }
+
+    fn record_counts(&self) -> RecordCounts {
+        RecordCounts::default()
     }
 
     /// Ends at once, so that every answer does.
