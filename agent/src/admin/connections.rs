@@ -7,11 +7,16 @@ use weir_common::abi::{Flow, FlowKey};
 
 use super::lists::{FlowRow, flow_rows};
 use crate::flows::{Owner, Peer, Record, Seen, SeenEnd};
-use crate::model::Protocol;
+use crate::model::{Protocol, Snapshot};
 
-/// The connections with ports that were let through, of those that are tracked and those that there are records of.
+/// The connections with ports that were let through, of those that are tracked and those that there are records of. The node has the address by
+/// which everybody knows it.
 #[must_use]
-pub fn connections(tracked: &[(FlowKey, Flow)], records: &[Record]) -> Vec<Seen> {
+pub fn connections(
+    tracked: &[(FlowKey, Flow)],
+    records: &[Record],
+    snapshot: &Snapshot,
+) -> Vec<Seen> {
     let rows = flow_rows(tracked);
     let all = records
         .iter()
@@ -19,7 +24,10 @@ pub fn connections(tracked: &[(FlowKey, Flow)], records: &[Record]) -> Vec<Seen>
         .chain(rows.iter().filter_map(of_row));
     // A connection may be both tracked and recorded, at each of its ends; what a record knows of the pods comes first.
     let mut once: BTreeMap<_, (SeenEnd, SeenEnd)> = BTreeMap::new();
-    for one in all {
+    for mut one in all {
+        for end in [&mut one.from, &mut one.to] {
+            end.address = known_as(end.address, snapshot);
+        }
         let addresses = (one.from.address, one.to.address);
         let key = (addresses, one.from_port, one.to_port, one.protocol);
         once.entry(key).or_insert((one.from, one.to));
@@ -37,6 +45,18 @@ pub fn connections(tracked: &[(FlowKey, Flow)], records: &[Record]) -> Vec<Seen>
         connections,
     })
     .collect()
+}
+
+/// An address that only this node has is the node's, under which it is known elsewhere.
+fn known_as(address: IpAddr, snapshot: &Snapshot) -> IpAddr {
+    let node = snapshot.nodes.get(&snapshot.node_name);
+    let known = node.map(|node| &node.addresses[..]).unwrap_or_default();
+    if known.contains(&address) || !snapshot.devices.addresses.contains(&address) {
+        return address;
+    }
+    let mut known = known.iter();
+    let same = known.find(|known| known.is_ipv4() == address.is_ipv4());
+    same.copied().unwrap_or(address)
 }
 
 struct One {

@@ -192,7 +192,7 @@ fn router(provider: Arc<dyn Provider>, end: CancellationToken) -> Router {
             get(async |State(p): Shared| {
                 blocking(move || {
                     let tracked = p.flows().map_err(internal)?;
-                    Ok(super::connections(&tracked, &p.records()))
+                    Ok(super::connections(&tracked, &p.records(), &p.snapshot()))
                 })
                 .await
             }),

@@ -24,7 +24,9 @@ use crate::explain::{Explanation, Verdict};
 use crate::flows::tests::{event, record};
 use crate::flows::top::Activity;
 use crate::flows::{Outcome, Recent, Record, RuleHits, Seen, SeenEnd};
-use crate::model::{Namespace, Object, ObjectName, Pod, Policy, Protocol, Selector, Snapshot};
+use crate::model::{
+    DeviceFacts, Namespace, Node, Object, ObjectName, Pod, Policy, Protocol, Selector, Snapshot,
+};
 use crate::plan::Table;
 
 pub(crate) struct Fixed {
@@ -447,6 +449,39 @@ async fn records_are_followed_until_the_agent_ends() {
     assert!(followed.is_continue(), "the agent has ended");
 }
 
+#[test]
+fn the_nodes_own_addresses_are_the_node() {
+    let node = Node {
+        name: "n1".to_owned(),
+        addresses: ["192.0.2.1", "fd00::1"]
+            .map(|it| it.parse().unwrap())
+            .into(),
+        ..Node::default()
+    };
+    let mut snapshot = Snapshot {
+        node_name: "n1".to_owned(),
+        ..Snapshot::default()
+    };
+    snapshot.nodes.insert("n1".to_owned(), Arc::new(node));
+    let mut devices = DeviceFacts::default();
+    devices.addresses = ["192.0.2.1", "10.0.1.1", "fd00:1::1"]
+        .map(|it| it.parse().unwrap())
+        .into();
+    snapshot.devices = devices;
+    for (address, known_as) in [
+        ("10.0.1.1", "192.0.2.1"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("fd00:1::1", "fd00::1"),
+        ("10.0.1.2", "10.0.1.2"),
+    ] {
+        let mut probe = record(&event());
+        probe.verdict = Outcome::Forwarded;
+        probe.source.address = address.parse().unwrap();
+        let seen = connections(&[], &[probe], &snapshot);
+        assert_eq!(seen[0].from.address.to_string(), known_as);
+    }
+}
+
 #[tokio::test]
 async fn top_is_told_to_all_who_ask_and_to_nobody_who_does_not() {
     let directory = tempfile::tempdir().unwrap();
@@ -549,6 +584,7 @@ fn connections_are_counted_once_and_only_where_they_were_let_through() {
     let seen = connections(
         &table,
         &[forwarded.clone(), dropped, again, forwarded.clone()],
+        &Snapshot::default(),
     );
     let backend = forwarded.backend.unwrap();
     let of_records = Seen {

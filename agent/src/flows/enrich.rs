@@ -56,6 +56,11 @@ impl Names {
                 others.entry(*address).or_insert_with(owner);
             }
         }
+        // A node has more addresses than it tells: those that its pods know as their gateway, for one, from which probes come.
+        for address in &snapshot.devices.addresses {
+            let owner = || Owner::Node(snapshot.node_name.clone());
+            others.entry(*address).or_insert_with(owner);
+        }
         let policies = |row: &RowId| {
             let row = tables.rows.get(row);
             row.map(|row| row.policies.to_vec()).unwrap_or_default()

@@ -236,6 +236,31 @@ fn what_came_back_is_a_rejection_unless_it_is_a_hairpin() {
 }
 
 #[test]
+fn an_address_that_only_the_node_has_is_the_nodes() {
+    let mut snapshot = Snapshot {
+        node_name: "n1".to_owned(),
+        ..Snapshot::default()
+    };
+    // A Service may have an address that the node has, too: proxies put them on a device.
+    snapshot.devices.addresses = [address(5), address(96)].into();
+    let service = Service {
+        name: ObjectName::new("shop", "web"),
+        cluster_ips: vec![address(96)],
+        ..Service::default()
+    };
+    let name = service.name.clone();
+    snapshot.services.insert(name.clone(), Arc::new(service));
+    let directory = Directory::new(&snapshot, &AddressOwners::default(), &Tables::default());
+    for (last, owner) in [
+        (5, Some(Owner::Node("n1".to_owned()))),
+        (6, None),
+        (96, Some(Owner::Service(name))),
+    ] {
+        assert_eq!(directory.peer(address(last), 1).owner, owner);
+    }
+}
+
+#[test]
 fn reasons_and_verdicts_agree() {
     for reason in Reason::ALL {
         let dropped = Outcome::of_reason(reason) != Outcome::Forwarded;

@@ -76,7 +76,11 @@ pub fn explanation(explained: &Explained, colour: bool) -> String {
     for node in stray.map(|evidence| &evidence.node) {
         let _ = writeln!(text, "Warning: node {node} has it otherwise, see below");
     }
-    for translation in &answer.translations {
+    for (index, translation) in answer.translations.iter().enumerate() {
+        // It may be the same for every pod that asks.
+        if answer.translations[..index].contains(translation) {
+            continue;
+        }
         text.push('\n');
         service(&mut text, translation);
     }

@@ -114,6 +114,15 @@ fn a_denial_through_a_service() {
 }
 
 #[test]
+fn a_service_that_several_pods_ask_is_shown_once() {
+    let mut answer = ask(&shop(), "shop/front", "shop/svc/back");
+    let again = answer.explanation.translations.clone();
+    answer.explanation.translations.extend(again);
+    let text = explanation(&answer, false);
+    assert_eq!(text.matches("Service shop/back at").count(), 1, "{text}");
+}
+
+#[test]
 fn a_denial_as_json() {
     let answer = ask(&shop(), "shop/front", "shop/svc/back");
     insta::assert_snapshot!(json("Explanation", &answer).unwrap());
