@@ -18,6 +18,8 @@ mod rights;
 mod rollouts;
 #[path = "daemonset/starts.rs"]
 mod starts;
+#[path = "daemonset/symptom.rs"]
+mod symptom;
 #[path = "daemonset/traffic.rs"]
 mod traffic;
 #[path = "daemonset/workloads.rs"]

@@ -15,12 +15,17 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Two nodes, served by Weir; nothing, and says so, where this machine can have none.
 pub(crate) fn cluster(environment: &[&str]) -> Result<Option<Lab>> {
+    cluster_of(2, environment)
+}
+
+/// The same of as many nodes.
+pub(crate) fn cluster_of(nodes: u8, environment: &[&str]) -> Result<Option<Lab>> {
     if let Some(missing) = agent::missing() {
         println!("SKIP: {missing}");
         return Ok(None);
     }
     let spec = LabSpec {
-        nodes: 2,
+        nodes,
         cni: Cni::Ptp,
         proxy: Proxy::Weir,
         agent_env: environment.iter().map(|&it| it.to_owned()).collect(),

@@ -218,7 +218,7 @@ fn refusals(lab: &mut Lab, kubeconfig: &Path) -> Result<()> {
 }
 
 /// Runs the plugin.
-fn kubectl_weir(lab: &mut Lab, kubeconfig: &Path, args: &[&str]) -> Result<Output> {
+pub(crate) fn kubectl_weir(lab: &mut Lab, kubeconfig: &Path, args: &[&str]) -> Result<Output> {
     let directory = tempfile::tempdir().context("make a directory")?;
     let mut command = plugin(lab, directory.path(), kubeconfig, args)?;
     command.output().context("run kubectl")
@@ -239,12 +239,12 @@ fn plugin(lab: &mut Lab, directory: &Path, kubeconfig: &Path, args: &[&str]) -> 
 }
 
 /// The answer of a run that ended with `code`.
-fn answer(output: &Output, code: i32) -> Result<Value> {
+pub(crate) fn answer(output: &Output, code: i32) -> Result<Value> {
     ensure!(output.status.code() == Some(code), "{output:?}");
     serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))
 }
 
-fn items(list: &Value) -> Result<&Vec<Value>> {
+pub(crate) fn items(list: &Value) -> Result<&Vec<Value>> {
     list["items"].as_array().context("a list has items")
 }
 
