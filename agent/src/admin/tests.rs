@@ -463,11 +463,12 @@ fn the_nodes_own_addresses_are_the_node() {
         ..Snapshot::default()
     };
     snapshot.nodes.insert("n1".to_owned(), Arc::new(node));
-    let mut devices = DeviceFacts::default();
-    devices.addresses = ["192.0.2.1", "10.0.1.1", "fd00:1::1"]
-        .map(|it| it.parse().unwrap())
-        .into();
-    snapshot.devices = devices;
+    snapshot.devices = DeviceFacts {
+        addresses: ["192.0.2.1", "10.0.1.1", "fd00:1::1"]
+            .map(|it| it.parse().unwrap())
+            .into(),
+        ..DeviceFacts::default()
+    };
     for (address, known_as) in [
         ("10.0.1.1", "192.0.2.1"),
         ("192.0.2.1", "192.0.2.1"),

@@ -329,7 +329,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "an end takes who answered for who opened the flow",
-        file: "agent/src/flows/enrich.rs",
+        file: "agent/src/flows/ends.rs",
         find: "let [own, other] = [opener as usize, opener.other() as usize];",
         replace: "let [other, own] = [opener as usize, opener.other() as usize];",
         test: unit("flows::tests::an_end_is_seen_from_who_opened_the_flow"),
@@ -340,5 +340,49 @@ pub(super) const FAULTS: &[Fault] = &[
         find: "let records = if record.ended.is_some() {",
         replace: "let records = if record.node.is_empty() {",
         test: unit("flows::tests::only_the_newest_records_are_kept_and_ends_drive_out_no_drops"),
+    },
+    Fault {
+        name: "top counts what a flow had before anybody asked",
+        file: "agent/src/flows/top/counting.rs",
+        find: "if is_new && !self.began_since(flow, now) {",
+        replace: "if false {",
+        test: unit("flows::top::tests::spans_add_up"),
+    },
+    Fault {
+        name: "top takes each flow that it has not seen yet for an old one",
+        file: "agent/src/flows/top/counting.rs",
+        find: "if is_new && !self.began_since(flow, now) {",
+        replace: "if is_new {",
+        test: unit("flows::top::tests::flows_that_begin_are_connections_and_count_as_a_whole"),
+    },
+    Fault {
+        name: "top forgets what has no row",
+        file: "agent/src/flows/top/boards.rs",
+        find: "other.add(row.talk.elsewhere, row.counts);",
+        replace: "let _ = row;",
+        test: unit(
+            "flows::top::tests::a_board_keeps_the_busiest_by_each_measure_and_the_sum_of_all",
+        ),
+    },
+    Fault {
+        name: "top of all nodes counts a connection on both of its nodes",
+        file: "agent/src/cli/top/rates.rs",
+        find: "if row.talk.elsewhere && of_all {",
+        replace: "if false {",
+        test: unit("cli::top::tests::of_one_node_everything_is_shown_and_of_all_each_flow_once"),
+    },
+    Fault {
+        name: "a filter of Hubble's that cannot be judged is passed over",
+        file: "agent/src/hubble/filter/mod.rs",
+        find: "return Err(FilterError::Unknown { field });",
+        replace: "let _ = field;",
+        test: unit("hubble::tests::filters::what_cannot_be_judged_is_refused_by_its_name"),
+    },
+    Fault {
+        name: "a slow client of Hubble's is not told what it has missed",
+        file: "agent/src/hubble/observer.rs",
+        find: "return Some((ResponseTypes::LostEvents(missed(lost)), coming));",
+        replace: "let _ = lost;",
+        test: unit("hubble::tests::streams::a_slow_client_is_told_at_once_what_it_has_missed"),
     },
 ];
