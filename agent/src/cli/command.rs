@@ -32,7 +32,11 @@ pub(super) fn execute(command: Command) -> Result<Outcome> {
         Command::Run(given) => return run(*given),
         Command::Config(command) => configuration(*command)?,
         Command::Init { mount } => init(&mount)?,
-        Command::Status { headers, query } => lists::status(headers, &query)?,
+        Command::Status {
+            watch,
+            headers,
+            query,
+        } => lists::status(watch, headers, &query)?,
         Command::Service(ServiceCommand::List { listing, query }) => {
             lists::services(&listing, &query)?;
         }

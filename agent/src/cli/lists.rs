@@ -85,32 +85,46 @@ struct Changed<'c, T> {
     object: &'c T,
 }
 
-pub(super) fn status(headers: Headers, query: &Query) -> Result<()> {
+pub(super) fn status(watch: bool, headers: Headers, query: &Query) -> Result<()> {
     if query.manifests.is_some() {
         bail!("status is that of a running agent: leave --manifests out");
     }
-    if !query.live.whom.is_of_all() {
-        let status: Status = ask(&query.live.whom, "/v1/status", &[])?;
-        return object(query.live.output, "Status", &status, print::status);
+    let (whom, output) = (&query.live.whom, query.live.output);
+    if !watch && !whom.is_of_all() {
+        let status: Status = ask(whom, "/v1/status", &[])?;
+        return object(output, "Status", &status, print::status);
     }
-    let answers = ask_all::<Status>(&query.live.whom, "/v1/status", &[])?;
-    let given = answers.given.iter().map(|(node, status)| NodeStatus {
-        node,
-        status: Some(status),
-        error: None,
-    });
-    let missing = answers.missing.iter().map(|(node, error)| NodeStatus {
-        node,
-        status: None,
-        error: Some(error.to_string()),
-    });
-    let mut rows: Vec<_> = given.chain(missing).collect();
-    rows.sort_by_key(|row| row.node);
-    let items = print::Items { items: &rows };
-    object(query.live.output, "StatusList", &items, |list| {
-        headers.of(print::nodes(list.items)).to_string()
-    })?;
-    answers.complete()
+    let list = List {
+        kind: "StatusList",
+        table: |rows, _| print::nodes(rows),
+        key: |row: &NodeStatus| row.node.clone(),
+    };
+    let shown = Shown {
+        watch,
+        headers,
+        output: output.into(),
+    };
+    show(&list, shown, || {
+        let mut answers = ask_all::<Status>(whom, "/v1/status", &[])?;
+        let given = answers.given.iter_mut();
+        let given = given.map(|(_, status)| std::mem::take(status));
+        let mut rows: Vec<_> = given
+            .map(|status| NodeStatus {
+                node: status.node.clone(),
+                status: Some(status),
+                error: None,
+            })
+            .collect();
+        rows.extend(answers.missing.iter().map(|(node, error)| NodeStatus {
+            node: node.clone(),
+            status: None,
+            error: Some(error.to_string()),
+        }));
+        rows.sort_by(|a, b| a.node.cmp(&b.node));
+        // Whoever watches sees in the line of a node why it says nothing.
+        let complete = if watch { Ok(()) } else { answers.complete() };
+        Ok(Asked { rows, complete })
+    })
 }
 
 pub(super) fn services(listing: &Listing, query: &Query<ListFormat>) -> Result<()> {

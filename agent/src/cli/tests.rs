@@ -82,6 +82,7 @@ fn commands_are_read() {
         "weir conntrack list -o wide --no-headers",
         "weir conntrack list -w -o json",
         "weir status --no-headers",
+        "weir status -w -o json --context c",
         "weir completion bash",
         "weir man /m",
         "weir flows --follow --from shop/ --to 10.0.0.0/8 --verdict dropped --verdict rejected --policy shop/deny --since 5m",

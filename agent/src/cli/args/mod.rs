@@ -62,6 +62,9 @@ pub enum Command {
     },
     /// Show what the agent is doing: watches, devices, maps, skipped objects
     Status {
+        /// Go on, a line for each node, and print what is no more as it was, until interrupted; with -o json a line for each
+        #[arg(short, long)]
+        watch: bool,
         /// Of the line for each node
         #[command(flatten)]
         headers: Headers,

@@ -134,6 +134,16 @@ pub enum ListFormat {
     Yaml,
 }
 
+impl From<OutputFormat> for ListFormat {
+    fn from(output: OutputFormat) -> Self {
+        match output {
+            OutputFormat::Table => Self::Table,
+            OutputFormat::Json => Self::Json,
+            OutputFormat::Yaml => Self::Yaml,
+        }
+    }
+}
+
 impl ListFormat {
     /// The same for what has no more columns.
     #[must_use]

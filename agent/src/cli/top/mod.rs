@@ -177,6 +177,9 @@ fn as_text(
         let text = text::text(&picture, choice, asked.rows, asked.query.output, asked.once)?;
         let goes_on = write_on(&text)?;
         if asked.once {
+            if picture.nodes.is_empty() {
+                bail!("the agent has told nothing: `weir status` says whether it is in sync yet");
+            }
             let silent: Vec<_> = picture.silent().collect();
             return match silent.first() {
                 None => Ok(()),
